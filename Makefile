@@ -1,0 +1,46 @@
+# What can be done here: `make help`. Servers are started on free ports and thrown away.
+
+# The features beside the two facades; each is linted alone and with each facade.
+FACADES = blocking nonblocking
+EXTRAS = postgres
+
+comma := ,
+FEATURE_SETS = $(FACADES) $(foreach extra,$(EXTRAS),$(extra) $(FACADES:%=%$(comma)$(extra)))
+
+# A directory of .py files for the demo; by default, Python's own library.
+WORKSPACE =
+
+.DEFAULT_GOAL = help
+.PHONY: help setup demo test lint bench soak
+
+help: ## Show this list
+	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what demo, tests and benches need (Debian packages, a Python environment)
+	@scripts/setup.sh redis postgres pgbouncer python
+
+demo: ## Serve a real workspace from throw-away servers; WORKSPACE=dir picks another one
+	@scripts/setup.sh redis postgres
+	@cargo run --quiet --release --all-features --example demo -- $(if $(WORKSPACE),"$(WORKSPACE)")
+
+test: setup ## Run all tests
+	cargo test --all-features
+
+lint: ## Check the format, every set of features and the documentation
+	@scripts/setup.sh rustfmt clippy
+	cargo fmt --check
+	cargo clippy --all-targets --no-default-features -- -D warnings
+	@set -e; for features in $(FEATURE_SETS); do \
+		echo "cargo clippy --all-targets --no-default-features --features $$features -- -D warnings"; \
+		cargo clippy --all-targets --no-default-features --features $$features -- -D warnings; \
+	done
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+bench: setup ## Run the benchmarks
+	cargo bench --all-features
+
+soak: setup ## Run the long tests
+	cargo test --release --all-features --test 'soak*' -- --ignored --nocapture

@@ -1,0 +1,209 @@
+//! The pool behind the synchronous facade.
+//!
+//! r2d2 lends out *slots*; the borrower connects its slot itself, in its own thread and within its
+//! own deadline. So waiting for r2d2 means exactly one thing, that all connections are in use, and
+//! a dead server is seen by the caller at once and as itself, not as a pool that stays empty.
+
+use std::fmt;
+use std::mem;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use r2d2::{ManageConnection, NopErrorHandler, PooledConnection};
+use redis::{Client, Value};
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::wire::Wire;
+use crate::commands::{self, Request};
+use crate::transport::{Budget, Transport};
+use crate::{Config, Error, reply};
+
+/// A connection unused for longer than this is asked for a sign of life: servers and what is
+/// between close idle ones, and a write must not be the one to find out.
+const TRUSTED_IDLE: Duration = Duration::from_secs(2);
+
+/// A connection unused for longer than this is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+pub(crate) struct Pool {
+    config: Config,
+    client: Client,
+    lender: ArcSwapOption<Lender>,
+}
+
+/// The pool of one process: a forked child makes its own.
+struct Lender {
+    process: u32,
+    slots: r2d2::Pool<Slots>,
+    /// Counts lost connections. All that were opened before the last loss are taken for lost too:
+    /// after a restart of the server every one of them is.
+    losses: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Slots;
+
+#[derive(Default)]
+struct Slot {
+    open: Option<Open>,
+}
+
+struct Open {
+    wire: Wire,
+    losses_before: u64,
+    used: Instant,
+}
+
+impl ManageConnection for Slots {
+    type Connection = Slot;
+    type Error = std::convert::Infallible;
+
+    fn connect(&self) -> Result<Slot, Self::Error> {
+        Ok(Slot::default())
+    }
+
+    fn is_valid(&self, _: &mut Slot) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn has_broken(&self, _: &mut Slot) -> bool {
+        false
+    }
+}
+
+impl Pool {
+    /// Does no IO. `config` has been checked.
+    pub(crate) fn new(config: Config) -> Result<Self, Error> {
+        let client = Client::open(config.redis.clone()).map_err(|error| reply::client_error(&error, true))?;
+        Ok(Self { config, client, lender: ArcSwapOption::empty() })
+    }
+
+    fn lender(&self) -> Arc<Lender> {
+        let process = process::id();
+        let current = self.lender.load();
+        if let Some(lender) = current.as_ref().filter(|lender| lender.process == process) {
+            return Arc::clone(lender);
+        }
+        let fresh = Arc::new(Lender::new(&self.config, process));
+        let found = self.lender.compare_and_swap(&current, Some(Arc::clone(&fresh)));
+        if !same(&found, &current) {
+            return self.lender(); // another thread was first
+        }
+        drop(current);
+        // The parent's, if any: closing its connections could disturb the parent, and the threads
+        // that it would wait for don't exist in this process.
+        if let Some(inherited) = arc_swap::Guard::into_inner(found) {
+            mem::forget(inherited);
+        }
+        fresh
+    }
+}
+
+fn same(a: &Option<Arc<Lender>>, b: &Option<Arc<Lender>>) -> bool {
+    a.as_ref().map(Arc::as_ptr) == b.as_ref().map(Arc::as_ptr)
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(lender) = self.lender.swap(None)
+            && lender.process != process::id()
+        {
+            mem::forget(lender);
+        }
+    }
+}
+
+impl Transport for Pool {
+    type Link = Wire;
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
+        let lender = self.lender();
+        let mut slot = lender.slot(self.config.pool_timeout.min(budget.left()))?;
+        let mut open = match lender.reuse(&mut slot, budget) {
+            Some(open) => open,
+            None => lender.connect(self, budget)?,
+        };
+        let replies = lender.watch(open.losses_before, open.wire.exchange(request, budget))?;
+        if !replies.iter().any(reply::ends_connection) {
+            open.used = Instant::now();
+            slot.open = Some(open);
+        }
+        Ok(replies)
+    }
+
+    async fn dedicated(&self, budget: Budget) -> Result<Wire, Error> {
+        Wire::connect(&self.client, self.config.connect_timeout.min(budget.left()))
+    }
+}
+
+impl Lender {
+    fn new(config: &Config, process: u32) -> Self {
+        // Slots cost nothing to make: one thread for that and for closing idle ones is plenty.
+        let threads = ScheduledThreadPool::builder()
+            .num_threads(1)
+            .thread_name_pattern("bifrost-pool-{}")
+            .build();
+        let slots = r2d2::Pool::builder()
+            .max_size(config.pool_size)
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            .idle_timeout(Some(IDLE_TIMEOUT))
+            .thread_pool(Arc::new(threads))
+            .error_handler(Box::new(NopErrorHandler))
+            .build_unchecked(Slots);
+        Self { process, slots, losses: AtomicU64::new(0) }
+    }
+
+    fn slot(&self, timeout: Duration) -> Result<PooledConnection<Slots>, Error> {
+        self.slots.get_timeout(timeout).map_err(|_| Error::Busy {
+            waited_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// The slot's connection, unless it is likely to be dead. While it is in use the slot is
+    /// empty, so that no way out of a failed exchange can put it back.
+    fn reuse(&self, slot: &mut Slot, budget: Budget) -> Option<Open> {
+        let mut open = slot.open.take()?;
+        if open.losses_before < self.losses.load(Ordering::Relaxed) {
+            return None;
+        }
+        if open.used.elapsed() > TRUSTED_IDLE {
+            let answer = open.wire.exchange(&commands::ping(), budget);
+            self.watch(open.losses_before, answer).ok()?;
+        }
+        Some(open)
+    }
+
+    fn connect(&self, pool: &Pool, budget: Budget) -> Result<Open, Error> {
+        let losses_before = self.losses.load(Ordering::Relaxed);
+        let timeout = pool.config.connect_timeout.min(budget.left());
+        Ok(Open { wire: Wire::connect(&pool.client, timeout)?, losses_before, used: Instant::now() })
+    }
+
+    /// Counts a loss once, however many connections of that age find it out.
+    fn watch<T>(&self, losses_before: u64, result: Result<T, Error>) -> Result<T, Error> {
+        if result.is_err() {
+            let _ = self.losses.compare_exchange(
+                losses_before,
+                losses_before + 1,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+        result
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, client: _, lender: _ } = self;
+        f.debug_struct("Pool").field("config", config).finish_non_exhaustive()
+    }
+}

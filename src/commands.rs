@@ -1,0 +1,315 @@
+//! Every Redis command that this crate sends, as data: built here, decoded here, sent elsewhere.
+
+use std::collections::HashSet;
+
+use redis::{Cmd, Pipeline, Value};
+
+use crate::keys::{MODULE_INDEX_KEY, MODULE_KEY_PREFIX, module_key, validate_path};
+use crate::{CachedModule, Config, Error, reply};
+
+/// Which time-outs hold for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Small, and somebody's import waits for it.
+    Lookup,
+    /// Itself or its answer may be large.
+    Bulk,
+}
+
+/// What is sent at once. Holds module sources, hence no `Debug`.
+pub(crate) struct Request {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) class: Class,
+}
+
+impl Request {
+    pub(crate) fn one(command: Cmd, class: Class) -> Self {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(command);
+        Self { pipeline, class }
+    }
+
+    /// The commands as one MULTI, all of whose replies come back: see [`reply::transaction`].
+    pub(crate) fn transaction(commands: impl IntoIterator<Item = Cmd>, class: Class) -> Self {
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(redis::cmd("MULTI"));
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        pipeline.add_command(redis::cmd("EXEC"));
+        Self { pipeline, class }
+    }
+
+    /// How many values answer it.
+    pub(crate) fn replies(&self) -> usize {
+        self.pipeline.len()
+    }
+}
+
+/// A request and the meaning of its answer.
+pub(crate) trait Command {
+    type Reply;
+
+    fn request(&self, config: &Config) -> Request;
+
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error>;
+}
+
+/// The module at one path.
+pub(crate) struct Get<'a> {
+    path: &'a str,
+    key: String,
+}
+
+impl<'a> Get<'a> {
+    pub(crate) fn new(path: &'a str) -> Result<Self, Error> {
+        Ok(Self { path, key: module_key(path)? })
+    }
+}
+
+impl Command for Get<'_> {
+    type Reply = Option<CachedModule>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("GET");
+        command.arg(&self.key);
+        Request::one(command, Class::Lookup)
+    }
+
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
+        entry(self.path, reply::single(replies)?, config)
+    }
+}
+
+/// The modules at many paths, in their order. With no paths there is nothing to send.
+pub(crate) struct GetMany<'a, S> {
+    paths: &'a [S],
+    keys: Vec<String>,
+}
+
+impl<'a, S: AsRef<str>> GetMany<'a, S> {
+    pub(crate) fn new(paths: &'a [S]) -> Result<Self, Error> {
+        let keys = paths.iter().map(|path| module_key(path.as_ref())).collect::<Result<_, _>>()?;
+        Ok(Self { paths, keys })
+    }
+}
+
+impl<S: AsRef<str>> Command for GetMany<'_, S> {
+    type Reply = Vec<Option<CachedModule>>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("MGET");
+        command.arg(&self.keys);
+        Request::one(command, Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
+        let values = reply::sequence(reply::single(replies)?)?;
+        if values.len() != self.paths.len() {
+            return Err(reply::unexpected());
+        }
+        self.paths.iter().zip(values).map(|(path, value)| entry(path.as_ref(), value, config)).collect()
+    }
+}
+
+/// Everything that the index names.
+pub(crate) struct Members;
+
+/// The members of the index, told apart.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) paths: HashSet<String>,
+    /// What can't be a path: foreign, and to be removed only from the index itself.
+    pub(crate) bad: Vec<Vec<u8>>,
+}
+
+impl Command for Members {
+    type Reply = Index;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(MODULE_INDEX_KEY);
+        Request::one(command, Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Index, Error> {
+        let members = reply::sequence(reply::single(replies)?)?;
+        let mut index = Index { paths: HashSet::with_capacity(members.len()), bad: Vec::new() };
+        for member in members {
+            match String::from_utf8(reply::bytes(member)?.unwrap_or_default()) {
+                Ok(path) if validate_path(&path).is_ok() => {
+                    index.paths.insert(path);
+                }
+                Ok(text) => index.bad.push(text.into_bytes()),
+                Err(error) => index.bad.push(error.into_bytes()),
+            }
+        }
+        Ok(index)
+    }
+}
+
+/// Takes members out of the index and touches nothing else.
+pub(crate) struct Unlist<'a> {
+    pub(crate) members: &'a [Vec<u8>],
+}
+
+impl Command for Unlist<'_> {
+    type Reply = ();
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("SREM");
+        command.arg(MODULE_INDEX_KEY).arg(self.members);
+        Request::one(command, Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
+        reply::integer(reply::single(replies)?).map(drop)
+    }
+}
+
+/// Asks for a sign of life.
+pub(crate) fn ping() -> Request {
+    Request::one(redis::cmd("PING"), Class::Lookup)
+}
+
+/// Writes a module and its place in the index.
+pub(crate) struct Set<'a> {
+    module: &'a CachedModule,
+    old_path: Option<&'a str>,
+}
+
+impl<'a> Set<'a> {
+    pub(crate) fn new(module: &'a CachedModule, config: &Config) -> Result<Self, Error> {
+        validate_path(&module.path)?;
+        if module.content.len() > config.max_content_bytes {
+            return Err(Error::TooLarge {
+                path: module.path.clone(),
+                size: module.content.len(),
+                limit: config.max_content_bytes,
+            });
+        }
+        Ok(Self { module, old_path: None })
+    }
+
+    /// The same, and the old path's removal with it: a move that readers see at once.
+    pub(crate) fn moved_from(old_path: &'a str, module: &'a CachedModule, config: &Config) -> Result<Self, Error> {
+        validate_path(old_path)?;
+        let set = Self::new(module, config)?;
+        // A move to itself must not remove what it wrote.
+        let old_path = (old_path != module.path).then_some(old_path);
+        Ok(Self { old_path, ..set })
+    }
+}
+
+impl Command for Set<'_> {
+    type Reply = ();
+
+    fn request(&self, config: &Config) -> Request {
+        let removal = self.old_path.into_iter().flat_map(|old| remove(&[old]));
+        let commands = removal.chain(put(self.module, config));
+        let class = if self.module.content.len() > LARGE_WRITE { Class::Bulk } else { Class::Lookup };
+        Request::transaction(commands, class)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
+        executed(replies)?;
+        if let Some(old_path) = self.old_path {
+            log::debug!("Invalidated module cache: {old_path}");
+        }
+        log::debug!("Cached module: {}", self.module.path);
+        Ok(())
+    }
+}
+
+/// A write above this is given the time of a bulk call.
+const LARGE_WRITE: usize = 256 * 1024;
+
+/// Removes modules and their places in the index; answers how many modules there were.
+pub(crate) struct Remove<'a, S> {
+    paths: &'a [S],
+    class: Class,
+    atomic: bool,
+}
+
+impl<'a, S: AsRef<str>> Remove<'a, S> {
+    /// The paths must be valid: checked by the caller, or members of the index.
+    pub(crate) fn new(paths: &'a [S], class: Class) -> Self {
+        Self { paths, class, atomic: true }
+    }
+
+    /// The same without MULTI, which Redis refuses when it is out of memory.
+    pub(crate) fn one_by_one(self) -> Self {
+        Self { atomic: false, ..self }
+    }
+}
+
+impl<S: AsRef<str>> Command for Remove<'_, S> {
+    type Reply = u64;
+
+    fn request(&self, _: &Config) -> Request {
+        let commands = remove(self.paths);
+        if self.atomic {
+            return Request::transaction(commands, self.class);
+        }
+        let mut pipeline = Pipeline::new();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        Request { pipeline, class: self.class }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<u64, Error> {
+        let mut results = if self.atomic {
+            executed(replies)?
+        } else {
+            replies.into_iter().map(reply::ok).collect::<Result<Vec<_>, _>>()?
+        };
+        if results.is_empty() {
+            return Err(reply::unexpected());
+        }
+        let removed = reply::integer(results.swap_remove(0))?;
+        u64::try_from(removed).map_err(|_| reply::unexpected())
+    }
+}
+
+/// SET and SADD: a module is never without its place in the index.
+pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
+    let mut set = redis::cmd("SET");
+    set.arg(format!("{MODULE_KEY_PREFIX}{}", module.path)).arg(module.to_json());
+    if let Some(ttl) = config.ttl {
+        set.arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+    }
+    let mut sadd = redis::cmd("SADD");
+    sadd.arg(MODULE_INDEX_KEY).arg(&module.path);
+    [set, sadd]
+}
+
+/// DEL and SREM of valid paths.
+fn remove<S: AsRef<str>>(paths: &[S]) -> [Cmd; 2] {
+    let mut del = redis::cmd("DEL");
+    let mut srem = redis::cmd("SREM");
+    srem.arg(MODULE_INDEX_KEY);
+    for path in paths {
+        let path = path.as_ref();
+        del.arg(format!("{MODULE_KEY_PREFIX}{path}"));
+        srem.arg(path);
+    }
+    [del, srem]
+}
+
+/// A transaction that watches nothing can't have been aborted.
+fn executed(replies: Vec<Value>) -> Result<Vec<Value>, Error> {
+    reply::transaction(replies)?.ok_or_else(reply::unexpected)
+}
+
+/// A stored value as its module. An empty value is absent, by the specification's `if data:`.
+fn entry(path: &str, value: Value, config: &Config) -> Result<Option<CachedModule>, Error> {
+    let Some(json) = reply::bytes(value)?.filter(|json| !json.is_empty()) else {
+        return Ok(None);
+    };
+    let limit = config.max_entry_bytes();
+    if json.len() > limit {
+        return Err(Error::corrupt(path, format!("it has {} bytes, more than the limit of {limit}", json.len())));
+    }
+    CachedModule::from_json(path, &json).map(Some)
+}

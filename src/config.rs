@@ -1,0 +1,317 @@
+//! Every setting, its unit and its default.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::{ConnectionInfo, IntoConnectionInfo};
+
+use crate::Error;
+
+/// What [`Config::from_env`] takes when `REDIS_URL` is not set, as the specification does.
+pub const DEFAULT_REDIS_URL: &str = "redis://localhost:6379/0";
+
+/// How to reach Redis, how long to wait for it, and what to write.
+///
+/// Setters return the changed configuration, so that they chain; a setting that can't be used is
+/// refused by the constructor that takes the configuration.
+///
+/// ```
+/// use std::time::Duration;
+/// use bifrost_module_cache::Config;
+///
+/// let config = Config::new("redis://localhost:6379/0")?
+///     .with_pool_size(4)
+///     .with_response_timeout(Duration::from_millis(100));
+/// # Ok::<(), bifrost_module_cache::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) redis: ConnectionInfo,
+    pub(crate) pool_size: u32,
+    pub(crate) max_in_flight: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) pool_timeout: Duration,
+    pub(crate) lookup_deadline: Duration,
+    pub(crate) bulk_deadline: Duration,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) max_content_bytes: usize,
+    pub(crate) workspace_table: String,
+}
+
+impl Config {
+    /// A configuration with all defaults for the Redis at `redis_url`:
+    /// `redis://[user:password@]host[:port][/database][?protocol=resp3]`, or `unix:///path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the URL can't be parsed or asks for what this build doesn't
+    /// have. The error does not contain the URL.
+    pub fn new(redis_url: &str) -> Result<Self, Error> {
+        // The parser's own message may quote the URL, and with it the password.
+        let info = redis_url.into_connection_info().map_err(|_| {
+            Error::invalid_config(
+                "the redis URL can't be parsed: use redis://[user:password@]host[:port][/database]",
+            )
+        })?;
+        if !info.addr().is_supported() {
+            return Err(Error::invalid_config(
+                "the redis URL asks for a transport that this build or platform does not have",
+            ));
+        }
+        let tcp = info.tcp_settings().clone().set_nodelay(true);
+        // CLIENT SETINFO is beyond the reader's ACL.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        Ok(Self {
+            redis: info.set_tcp_settings(tcp).set_redis_settings(settings),
+            pool_size: 8,
+            max_in_flight: 256,
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_millis(250),
+            pool_timeout: Duration::from_millis(250),
+            lookup_deadline: Duration::from_millis(600),
+            bulk_deadline: Duration::from_secs(5),
+            ttl: None,
+            max_content_bytes: 16 * 1024 * 1024,
+            workspace_table: "workspace_files".to_owned(),
+        })
+    }
+
+    /// A configuration from the environment.
+    ///
+    /// | Variable | Meaning | Default |
+    /// | --- | --- | --- |
+    /// | `REDIS_URL` | as in [`Config::new`] | [`DEFAULT_REDIS_URL`] |
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::new`]; also if the variable is not valid Unicode.
+    pub fn from_env() -> Result<Self, Error> {
+        match std::env::var("REDIS_URL") {
+            Ok(url) => Self::new(&url),
+            Err(std::env::VarError::NotPresent) => Self::new(DEFAULT_REDIS_URL),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(Error::invalid_config("REDIS_URL is not valid Unicode"))
+            }
+        }
+    }
+
+    /// How many connections `blocking` holds at most. Default 8.
+    ///
+    /// A connection is opened when all others are in use, so a worker that imports from one thread
+    /// holds one. Eight let as many threads import at once, and keep a fleet of 1,000 workers
+    /// below Redis's default of 10,000 clients even when all of them do.
+    #[must_use]
+    pub fn with_pool_size(mut self, connections: u32) -> Self {
+        self.pool_size = connections;
+        self
+    }
+
+    /// How many calls `nonblocking` has in flight at most. Default 256; a call above that waits
+    /// for [`with_pool_timeout`](Self::with_pool_timeout), then fails as [`Error::Busy`].
+    #[must_use]
+    pub fn with_max_in_flight(mut self, calls: usize) -> Self {
+        self.max_in_flight = calls;
+        self
+    }
+
+    /// How long connecting may take: name resolution, TCP and the handshake. Default 1 s, and
+    /// never longer than the call that needs the connection.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long Redis may take to answer one attempt of a lookup or a write. Default 250 ms.
+    #[must_use]
+    pub fn with_response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
+        self
+    }
+
+    /// How long a call waits for a connection that another call uses. Default 250 ms.
+    #[must_use]
+    pub fn with_pool_timeout(mut self, timeout: Duration) -> Self {
+        self.pool_timeout = timeout;
+        self
+    }
+
+    /// How long a whole lookup or write may take: waiting, connecting and one retry of a read
+    /// included. Default 600 ms.
+    #[must_use]
+    pub fn with_lookup_deadline(mut self, deadline: Duration) -> Self {
+        self.lookup_deadline = deadline;
+        self
+    }
+
+    /// The same for calls whose request or answer may be large: `get_many`, `paths`, a write of
+    /// more than 256 KiB, and one batch of the warm-up. Default 5 s.
+    #[must_use]
+    pub fn with_bulk_deadline(mut self, deadline: Duration) -> Self {
+        self.bulk_deadline = deadline;
+        self
+    }
+
+    /// How long an entry that we write lives. Default: for ever, as the specification has it.
+    /// Rounded to milliseconds. The index has no time to live.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Option<Duration>) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// How large a module's content may be, in bytes. Default 16 MiB.
+    ///
+    /// A stored entry may have six times that and 8 KiB more, because `\uXXXX` takes six bytes;
+    /// a larger one is corrupt.
+    #[must_use]
+    pub fn with_max_content_bytes(mut self, bytes: usize) -> Self {
+        self.max_content_bytes = bytes;
+        self
+    }
+
+    /// The table that holds the workspace. Default `workspace_files`.
+    ///
+    /// `schema.table` is split at the dot; each part is quoted, so its case matters.
+    #[must_use]
+    pub fn with_workspace_table(mut self, table: impl Into<String>) -> Self {
+        self.workspace_table = table.into();
+        self
+    }
+
+    /// Refuses what can't be used; every constructor that takes a `Config` calls it.
+    pub(crate) fn checked(self) -> Result<Self, Error> {
+        let durations = [
+            (self.connect_timeout, "the connect time-out"),
+            (self.response_timeout, "the response time-out"),
+            (self.pool_timeout, "the pool time-out"),
+            (self.lookup_deadline, "the lookup deadline"),
+            (self.bulk_deadline, "the bulk deadline"),
+            (self.ttl.unwrap_or(Duration::MAX), "the time to live"),
+        ];
+        // Sockets and PX take no less than a millisecond.
+        if let Some((_, what)) = durations.iter().find(|(d, _)| *d < Duration::from_millis(1)) {
+            return Err(Error::invalid_config(format!("{what} must be at least a millisecond")));
+        }
+        if self.ttl.is_some_and(|ttl| ttl > Duration::from_secs(100 * 365 * 86_400)) {
+            return Err(Error::invalid_config("the time to live must be below 100 years"));
+        }
+        if self.pool_size == 0 || self.max_in_flight == 0 {
+            return Err(Error::invalid_config("the pool size and the calls in flight must be at least 1"));
+        }
+        if quoted_table(&self.workspace_table).is_none() {
+            return Err(Error::invalid_config(
+                "the workspace table must be a name or schema.name, without NUL",
+            ));
+        }
+        Ok(self)
+    }
+
+    /// How large a stored entry may be.
+    pub(crate) fn max_entry_bytes(&self) -> usize {
+        self.max_content_bytes.saturating_mul(6).saturating_add(8 * 1024)
+    }
+}
+
+/// `schema.table` as SQL wants it, each part quoted.
+pub(crate) fn quoted_table(name: &str) -> Option<String> {
+    let parts: Vec<&str> = name.split('.').collect();
+    if parts.len() > 2 || parts.iter().any(|part| part.is_empty() || part.contains('\0')) {
+        return None;
+    }
+    let quoted: Vec<_> = parts.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    Some(quoted.join("."))
+}
+
+/// Shows where Redis is, not how to log in.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            redis,
+            pool_size,
+            max_in_flight,
+            connect_timeout,
+            response_timeout,
+            pool_timeout,
+            lookup_deadline,
+            bulk_deadline,
+            ttl,
+            max_content_bytes,
+            workspace_table,
+        } = self;
+        f.debug_struct("Config")
+            .field("redis", &format_args!("{}", redis.addr()))
+            .field("database", &redis.redis_settings().db())
+            .field("pool_size", pool_size)
+            .field("max_in_flight", max_in_flight)
+            .field("connect_timeout", connect_timeout)
+            .field("response_timeout", response_timeout)
+            .field("pool_timeout", pool_timeout)
+            .field("lookup_deadline", lookup_deadline)
+            .field("bulk_deadline", bulk_deadline)
+            .field("ttl", ttl)
+            .field("max_content_bytes", max_content_bytes)
+            .field("workspace_table", workspace_table)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        let config = Config::new("redis://user:hunter2@localhost:6379/3").unwrap();
+        let text = format!("{config:?} {config:#?}");
+        assert!(!text.contains("hunter2") && !text.contains("user"), "{text}");
+        assert!(text.contains("localhost:6379") && text.contains("database: 3"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_without_being_quoted() {
+        for url in [
+            "",
+            "hunter2",
+            "http://user:hunter2@localhost",
+            "redis://:hunter2@:6379",
+            "redis://user:hunter2@localhost:99999/0",
+            "redis://user:hunter2@localhost:6379/hunter2",
+            "redis://user:hunter2@localhost:6379/0?protocol=hunter2",
+            "redis://user:hunter2 @local host",
+        ] {
+            let error = Config::new(url).expect_err(url);
+            assert!(error.is_invalid_config());
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn tables_are_quoted_part_by_part() {
+        assert_eq!(quoted_table("workspace_files").unwrap(), r#""workspace_files""#);
+        assert_eq!(quoted_table("App.files").unwrap(), r#""App"."files""#);
+        assert_eq!(quoted_table("a\"; DROP TABLE x; --").unwrap(), r#""a""; DROP TABLE x; --""#);
+        for bad in ["", ".", "a.", ".a", "a.b.c", "a\0b"] {
+            assert_eq!(quoted_table(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_are_refused() {
+        let config = || Config::new(DEFAULT_REDIS_URL).unwrap();
+        assert!(config().checked().is_ok());
+        for bad in [
+            config().with_pool_size(0),
+            config().with_max_in_flight(0),
+            config().with_response_timeout(Duration::ZERO),
+            config().with_connect_timeout(Duration::from_micros(1)),
+            config().with_lookup_deadline(Duration::ZERO),
+            config().with_ttl(Some(Duration::ZERO)),
+            config().with_ttl(Some(Duration::MAX)),
+            config().with_workspace_table("a.b.c"),
+        ] {
+            assert!(bad.checked().unwrap_err().is_invalid_config());
+        }
+    }
+}

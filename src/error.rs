@@ -1,0 +1,281 @@
+//! The one error type of this crate, the same under every feature set.
+//!
+//! No variant carries a type of a dependency, and none carries text that a server sent: a server
+//! may echo what it was given, and that can be a password or a module's source.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+pub(crate) type Source = Box<dyn StdError + Send + Sync + 'static>;
+
+/// Everything that can go wrong, each kind with one remedy of its own.
+///
+/// An import hook maps every kind to an `ImportError` that carries the reason; only `Ok(None)`,
+/// which is Redis's own word that a module is absent, lets the next finder try.
+///
+/// | What Redis or the network said | Kind | [transient](Error::is_transient) |
+/// | --- | --- | --- |
+/// | refused, reset, closed, timed out, not Redis at all | [`Unavailable`](Error::Unavailable) | yes |
+/// | `LOADING`, `BUSY`, `MASTERDOWN`, `CLUSTERDOWN`, `TRYAGAIN`, `max number of clients` | `Unavailable` | yes |
+/// | `READONLY` (a failover under way), `OOM` (memory may become free), `MISCONF` (disk) | [`Refused`](Error::Refused) | yes |
+/// | `NOPERM`, `NOAUTH`, `WRONGPASS`, `WRONGTYPE`, a database out of range, anything else | `Refused` | no |
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A path breaks the rules of [`keys::module_key`](crate::keys::module_key). Nothing was sent.
+    #[error("invalid module path {path}: {reason}")]
+    #[non_exhaustive]
+    InvalidPath {
+        /// The path, escaped and cut short for display.
+        path: String,
+        /// The rule it breaks.
+        reason: &'static str,
+    },
+
+    /// A setting cannot be used.
+    #[error("invalid configuration: {reason}")]
+    #[non_exhaustive]
+    InvalidConfig {
+        /// What is wrong with it. Never contains a URL or a password.
+        reason: String,
+    },
+
+    /// A module's content is larger than the configured limit. Nothing was sent.
+    #[error(
+        "the content of module {path} has {size} bytes, more than the limit of {limit}: raise it with Config::with_max_content_bytes"
+    )]
+    #[non_exhaustive]
+    TooLarge {
+        /// The module's path.
+        path: String,
+        /// The size of its content in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+
+    /// Redis could not be asked, or did not answer: an outage, never an absence.
+    #[error("redis is unavailable: {cause}{}", if *.may_have_been_applied { "; the write may have been applied" } else { "" })]
+    #[non_exhaustive]
+    Unavailable {
+        /// How it is unavailable.
+        cause: Outage,
+        /// True if a write was sent and its answer never came: it may or may not have been
+        /// applied, and is not repeated because it could cover a newer one. Bring the path to what
+        /// the database says instead.
+        may_have_been_applied: bool,
+        /// The I/O error behind it, if there is one.
+        source: Option<Source>,
+    },
+
+    /// Every connection was in use for the whole time that a call may wait for one, or, in
+    /// `nonblocking`, too many calls were in flight.
+    #[error("all connections to redis were in use for {waited_ms} ms: raise the pool size or send less at once")]
+    #[non_exhaustive]
+    Busy {
+        /// How long the call waited, in milliseconds.
+        waited_ms: u64,
+    },
+
+    /// What is stored under a module's key is not that module.
+    #[error("the cached entry of module {path} is corrupt: {reason}")]
+    #[non_exhaustive]
+    Corrupt {
+        /// The path whose entry it is.
+        path: String,
+        /// What is wrong with it. Never contains its content.
+        reason: String,
+    },
+
+    /// Redis answered, and the answer was no.
+    #[error("redis refused the command with {code}: {hint}")]
+    #[non_exhaustive]
+    Refused {
+        /// The error code, such as `NOPERM`; `ERR` for one that this crate does not know.
+        code: &'static str,
+        /// What the code means here and what to do.
+        hint: &'static str,
+    },
+
+    /// The database failed, or answered what cannot be used.
+    #[error("{reason}")]
+    #[non_exhaustive]
+    Database {
+        /// What could not be done.
+        reason: &'static str,
+        /// Whether trying again may help: a lost connection, a serialization failure, a shutdown.
+        transient: bool,
+        /// The client's error.
+        source: Option<Source>,
+    },
+}
+
+/// How Redis was unavailable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outage {
+    /// No connection could be made.
+    Connect,
+    /// No answer came in time.
+    TimedOut,
+    /// The connection was lost.
+    Lost,
+    /// It is there, but not ready: loading, busy, failing over, out of client slots.
+    NotReady,
+    /// What answered does not speak the Redis protocol.
+    Protocol,
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "no connection could be made",
+            Self::TimedOut => "it did not answer in time",
+            Self::Lost => "the connection was lost",
+            Self::NotReady => "it is not ready to answer",
+            Self::Protocol => "its answer is not valid protocol",
+        })
+    }
+}
+
+impl Error {
+    /// True if Redis could not be asked or did not answer. The answer is unknown, not "absent".
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    /// True if all connections were in use, or too many calls in flight, for the whole wait.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy { .. })
+    }
+
+    /// True if a stored entry could not be read as the module it should be.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+
+    /// True if Redis answered with an error.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
+    /// True if a path was refused before anything was sent.
+    #[must_use]
+    pub fn is_invalid_path(&self) -> bool {
+        matches!(self, Self::InvalidPath { .. })
+    }
+
+    /// True if a setting was refused.
+    #[must_use]
+    pub fn is_invalid_config(&self) -> bool {
+        matches!(self, Self::InvalidConfig { .. })
+    }
+
+    /// True if the database, not Redis, failed.
+    #[must_use]
+    pub fn is_database(&self) -> bool {
+        matches!(self, Self::Database { .. })
+    }
+
+    /// True if the same call may succeed later though nobody changes anything: an outage, a busy
+    /// moment, a failover.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Busy { .. } => true,
+            Self::Refused { code, .. } => matches!(*code, "READONLY" | "OOM" | "MISCONF"),
+            Self::Database { transient, .. } => *transient,
+            _ => false,
+        }
+    }
+
+    /// True if a write failed after it was sent, so that it may have been applied all the same.
+    #[must_use]
+    pub fn may_have_been_applied(&self) -> bool {
+        matches!(self, Self::Unavailable { may_have_been_applied: true, .. })
+    }
+
+    /// The path that the error is about, if it is about one. An invalid path comes escaped.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::InvalidPath { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::Corrupt { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The failed attempt had sent something.
+    pub(crate) fn maybe_applied(self) -> Self {
+        self.with_applied(true)
+    }
+
+    /// The failed attempt was a read, or had sent nothing.
+    pub(crate) fn not_applied(self) -> Self {
+        self.with_applied(false)
+    }
+
+    fn with_applied(self, may_have_been_applied: bool) -> Self {
+        match self {
+            Self::Unavailable { cause, source, .. } => {
+                Self::Unavailable { cause, may_have_been_applied, source }
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn invalid_path(path: &str, reason: &'static str) -> Self {
+        Self::InvalidPath { path: shown(path), reason }
+    }
+
+    pub(crate) fn invalid_config(reason: impl Into<String>) -> Self {
+        Self::InvalidConfig { reason: reason.into() }
+    }
+
+    pub(crate) fn corrupt(path: &str, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+/// A foreign string as it may appear in an error or a log line: quoted, escaped, cut short.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 120;
+    match text.char_indices().nth(LONGEST) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_can_cross_threads() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Error>();
+    }
+
+    #[test]
+    fn a_foreign_string_is_escaped_and_cut() {
+        assert_eq!(shown("a\nb"), "\"a\\nb\"");
+        let long = shown(&"é".repeat(500));
+        assert_eq!(long.chars().filter(|c| *c == 'é').count(), 120);
+    }
+
+    #[test]
+    fn an_ambiguous_write_says_so() {
+        let error = Error::Unavailable {
+            cause: Outage::TimedOut,
+            may_have_been_applied: true,
+            source: None,
+        };
+        assert!(error.may_have_been_applied() && error.is_unavailable() && error.is_transient());
+        assert!(error.to_string().ends_with("may have been applied"));
+    }
+}

@@ -1,0 +1,144 @@
+//! The shared connections behind the asynchronous facade.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::{ConnectionLike as _, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, RedisResult, Value};
+use tokio::sync::{Mutex, Semaphore, oneshot};
+use tokio::time::timeout;
+
+use crate::commands::{Class, Request};
+use crate::transport::{Budget, Link, Transport};
+use crate::{Config, Error, reply};
+
+pub(crate) struct Lanes {
+    config: Config,
+    client: Client,
+    in_flight: Semaphore,
+    lookups: Lane,
+    bulk: Lane,
+}
+
+/// One connection that many calls share, and that is replaced when it fails.
+#[derive(Default)]
+struct Lane {
+    open: ArcSwapOption<Open>,
+    connecting: Mutex<()>,
+}
+
+struct Open {
+    connection: MultiplexedConnection,
+    /// Closed once the runtime that drives the connection has ended.
+    driver: oneshot::Sender<()>,
+}
+
+impl Lanes {
+    /// Does no IO. `config` has been checked.
+    pub(crate) fn new(config: Config) -> Result<Self, Error> {
+        let client = Client::open(config.redis.clone()).map_err(|error| reply::client_error(&error, true))?;
+        let in_flight = Semaphore::new(config.max_in_flight);
+        Ok(Self { config, client, in_flight, lookups: Lane::default(), bulk: Lane::default() })
+    }
+
+    async fn connect(&self, budget: Budget) -> Result<MultiplexedConnection, Error> {
+        // Deadlines are ours, because the library's do not cover a reconnect.
+        let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&settings);
+        match timeout(self.config.connect_timeout.min(budget.left()), connecting).await {
+            Ok(connected) => connected.map_err(|error| reply::client_error(&error, true)),
+            Err(_) => Err(reply::timed_out()),
+        }
+    }
+
+    /// The lane's connection, made by the first call that needs it while the others wait.
+    async fn open(&self, lane: &Lane, budget: Budget) -> Result<Arc<Open>, Error> {
+        if let Some(open) = lane.usable() {
+            return Ok(open);
+        }
+        let Ok(_connecting) = timeout(budget.left(), lane.connecting.lock()).await else {
+            return Err(reply::timed_out());
+        };
+        if let Some(open) = lane.usable() {
+            return Ok(open);
+        }
+        let connection = self.connect(budget).await?;
+        let (driver, held) = oneshot::channel();
+        // Ends with the connection, or is dropped with the runtime.
+        tokio::spawn(async move { drop(held.await) });
+        let open = Arc::new(Open { connection, driver });
+        lane.open.store(Some(Arc::clone(&open)));
+        Ok(open)
+    }
+}
+
+impl Lane {
+    fn usable(&self) -> Option<Arc<Open>> {
+        self.open.load_full().filter(|open| !open.driver.is_closed())
+    }
+
+    /// Replaces `failed`, unless another call has done so.
+    fn discard(&self, failed: &Arc<Open>) {
+        let current = self.open.load();
+        if current.as_ref().is_some_and(|open| Arc::ptr_eq(open, failed)) {
+            self.open.compare_and_swap(&*current, None);
+        }
+    }
+}
+
+impl Transport for Lanes {
+    type Link = AsyncLink;
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
+        let wait = self.config.pool_timeout.min(budget.left());
+        let Ok(_permit) = timeout(wait, self.in_flight.acquire()).await else {
+            return Err(Error::Busy { waited_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) });
+        };
+        let lane = match request.class {
+            Class::Lookup => &self.lookups,
+            Class::Bulk => &self.bulk,
+        };
+        let open = self.open(lane, budget).await?;
+        let result = send(&mut open.connection.clone(), request, budget.attempt()).await;
+        if result.as_ref().map_or(true, |replies| replies.iter().any(reply::ends_connection)) {
+            lane.discard(&open);
+        }
+        result
+    }
+
+    async fn dedicated(&self, budget: Budget) -> Result<AsyncLink, Error> {
+        self.connect(budget).await.map(AsyncLink)
+    }
+}
+
+/// A connection of one caller's own.
+pub(crate) struct AsyncLink(MultiplexedConnection);
+
+impl Link for AsyncLink {
+    async fn exchange(&mut self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
+        send(&mut self.0, request, budget.attempt()).await
+    }
+}
+
+async fn send(
+    connection: &mut MultiplexedConnection,
+    request: &Request,
+    limit: Duration,
+) -> Result<Vec<Value>, Error> {
+    let exchange = connection.req_packed_commands(&request.pipeline, 0, request.replies());
+    let result: RedisResult<Vec<Value>> = timeout(limit, exchange).await.map_err(|_| reply::timed_out().maybe_applied())?;
+    result.map_err(|error| reply::client_error(&error, false).maybe_applied())
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, client: _, in_flight: _, lookups: _, bulk: _ } = self;
+        f.debug_struct("Lanes").field("config", config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,78 @@
+//! What the facades offer, where it is more than one command.
+
+use std::collections::HashSet;
+
+use crate::call;
+use crate::commands::{Class, Get, GetMany, Members, Remove, Set, Unlist};
+use crate::error::shown;
+use crate::keys::validate_path;
+use crate::transport::Transport;
+use crate::{CachedModule, Error};
+
+/// How many modules one request of a long operation carries at most.
+pub(crate) const BATCH_MODULES: usize = 200;
+
+pub(crate) async fn get<T: Transport>(transport: &T, path: &str) -> Result<Option<CachedModule>, Error> {
+    call::read(transport, &Get::new(path)?).await
+}
+
+pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
+    transport: &T,
+    paths: &[S],
+) -> Result<Vec<Option<CachedModule>>, Error> {
+    // MGET without keys is an error.
+    if paths.is_empty() {
+        return Ok(Vec::new());
+    }
+    call::read(transport, &GetMany::new(paths)?).await
+}
+
+pub(crate) async fn paths<T: Transport>(transport: &T) -> Result<HashSet<String>, Error> {
+    let index = call::read(transport, &Members).await?;
+    if let Some(example) = index.bad.first() {
+        // One line however many there are: this may run at every import.
+        let (count, example) = (index.bad.len(), shown(&String::from_utf8_lossy(example)));
+        log::warn!("Skipped {count} invalid paths in the module index, such as {example}");
+    }
+    Ok(index.paths)
+}
+
+pub(crate) async fn set<T: Transport>(transport: &T, module: &CachedModule) -> Result<(), Error> {
+    call::write(transport, &Set::new(module, transport.config())?).await
+}
+
+pub(crate) async fn rename<T: Transport>(transport: &T, old_path: &str, module: &CachedModule) -> Result<(), Error> {
+    call::write(transport, &Set::moved_from(old_path, module, transport.config())?).await
+}
+
+pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Result<(), Error> {
+    validate_path(path)?;
+    remove(transport, &[path], Class::Lookup).await?;
+    log::debug!("Invalidated module cache: {path}");
+    Ok(())
+}
+
+/// Goes by the index and takes every member out of it, so that a module which somebody adds
+/// meanwhile keeps its place: an index without members is no key.
+pub(crate) async fn clear<T: Transport>(transport: &T) -> Result<u64, Error> {
+    let index = call::read(transport, &Members).await?;
+    let paths: Vec<String> = index.paths.into_iter().collect();
+    let mut cleared = 0;
+    for batch in paths.chunks(BATCH_MODULES) {
+        cleared += remove(transport, batch, Class::Bulk).await?;
+    }
+    for members in index.bad.chunks(BATCH_MODULES) {
+        call::write(transport, &Unlist { members }).await?;
+    }
+    Ok(cleared)
+}
+
+async fn remove<T: Transport, S: AsRef<str>>(transport: &T, paths: &[S], class: Class) -> Result<u64, Error> {
+    match call::write(transport, &Remove::new(paths, class)).await {
+        // Out of memory, Redis refuses to queue even what frees some.
+        Err(Error::Refused { code: "OOM", .. }) => {
+            call::write(transport, &Remove::new(paths, class).one_by_one()).await
+        }
+        result => result,
+    }
+}

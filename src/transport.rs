@@ -1,0 +1,63 @@
+//! What a facade brings: connections, and a way to wait.
+//!
+//! Everything above this trait is written once, as async code that does no IO itself. In
+//! `nonblocking` it runs on tokio. In `blocking` the transport does its work before it returns and
+//! never waits, so that a single poll, by [`run`](crate::blocking), takes a call to its end:
+//! no runtime, no thread, no bridge.
+
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use crate::commands::{Class, Request};
+use crate::{Config, Error};
+
+/// How long one call may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    deadline: Instant,
+    response: Duration,
+}
+
+impl Budget {
+    pub(crate) fn new(config: &Config, class: Class) -> Self {
+        let (whole, response) = match class {
+            Class::Lookup => (config.lookup_deadline, config.response_timeout),
+            Class::Bulk => (config.bulk_deadline, config.bulk_deadline),
+        };
+        Self { deadline: Instant::now() + whole, response }
+    }
+
+    /// How much of the whole call is left.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// How long an attempt that starts now may wait for its answer.
+    pub(crate) fn attempt(&self) -> Duration {
+        self.left().min(self.response)
+    }
+}
+
+/// Connections that calls share.
+pub(crate) trait Transport {
+    type Link: Link;
+
+    fn config(&self) -> &Config;
+
+    /// Sends a request and returns a value for each of its commands; one that Redis refused is a
+    /// `Value::ServerError` among them. Ends within the budget.
+    ///
+    /// An error that says "may have been applied" comes from an attempt that sent something. After
+    /// a lost or silent connection the next exchange uses a fresh one.
+    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error>;
+
+    /// A connection for one caller alone, which ends with the value: for WATCH.
+    async fn dedicated(&self, budget: Budget) -> Result<Self::Link, Error>;
+}
+
+/// A connection that nobody shares.
+pub(crate) trait Link {
+    /// As [`Transport::exchange`], except that nothing can be sent after an error.
+    async fn exchange(&mut self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error>;
+}

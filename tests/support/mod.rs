@@ -1,0 +1,68 @@
+//! Throw-away servers and faults for tests, benches and the demo (Linux).
+//!
+//! Everything listens on 127.0.0.1, keeps its files in a temporary directory, and is killed when
+//! its value is dropped, or when the process that started it dies.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test binary compiles this module and uses a part of it"
+)]
+
+#[cfg(feature = "postgres")]
+mod pgbouncer;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod process;
+mod proxy;
+mod python;
+mod redis;
+
+#[cfg(feature = "postgres")]
+pub use self::pgbouncer::PgBouncer;
+#[cfg(feature = "postgres")]
+pub use self::postgres::Postgres;
+pub use self::proxy::Proxy;
+pub use self::python::python;
+pub use self::redis::{RedisServer, connect};
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A port of 127.0.0.1 on which nobody listens right now.
+///
+/// It lies below the kernel's range for outgoing connections (from 32768): there, a client could
+/// be given the port of a server that is down, or even connect to itself.
+pub fn free_port() -> u16 {
+    const FIRST: u64 = 12_000;
+    const COUNT: u64 = 20_000;
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0) % COUNT));
+    for _ in 0..COUNT {
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = u16::try_from(FIRST + offset).expect("the range ends below 65536");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port on 127.0.0.1");
+}
+
+/// Polls `condition` every millisecond.
+///
+/// # Panics
+/// When it does not hold within `limit`; the message names `what`.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < limit,
+            "waited {limit:?} in vain until {what}"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+}

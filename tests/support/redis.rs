@@ -1,0 +1,168 @@
+//! A Redis server of the test's own.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::process::{Farewell, Process, Slot, missing, program, start_on_free_port};
+use super::wait_until;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A Redis server without persistence. The variable `BIFROST_TEST_REDIS_SERVER` names another
+/// binary than the `redis-server` on `PATH`.
+pub struct RedisServer {
+    slot: Slot,
+    port: u16,
+    arguments: Vec<String>,
+    // Last: removed when the server has gone.
+    dir: TempDir,
+}
+
+impl RedisServer {
+    /// Starts a server on a free port.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with more command-line arguments, which prevail over the usual ones.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let dir = TempDir::with_prefix("bifrost-redis-").expect("a temporary directory");
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let (port, process) =
+            start_on_free_port("redis-server", |port| launch(port, &arguments, &dir));
+        Self {
+            slot: Slot::new("redis-server", process),
+            port,
+            arguments,
+            dir,
+        }
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL, without a user.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Its URL for an ACL user; both arguments are put in as they are.
+    pub fn url_as(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}/0", self.port)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.slot.running(|process| process.pid())
+    }
+
+    /// A connection of its own, for assertions.
+    pub fn connection(&self) -> ::redis::Connection {
+        connect(&self.url())
+    }
+
+    /// SIGSTOP: the kernel goes on accepting connections and bytes, nobody answers.
+    pub fn freeze(&self) {
+        self.slot.running(|process| process.freeze());
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.slot.running(|process| process.thaw());
+    }
+
+    /// SIGKILL; returns when the server is gone. What it held is lost.
+    pub fn kill(&self) {
+        self.slot.kill();
+    }
+
+    /// Starts it again, killing it first if it runs: same port, same directory, same arguments.
+    pub fn restart(&self) {
+        let start = || launch(self.port, &self.arguments, &self.dir);
+        self.slot.restart(start);
+    }
+
+    /// `SHUTDOWN SAVE`: after [`RedisServer::restart`] the data are back.
+    pub fn shutdown_save(&self) {
+        // The server goes without an answer, so this fails when it works.
+        let _ = ::redis::cmd("SHUTDOWN")
+            .arg("SAVE")
+            .exec(&mut self.connection());
+        wait_until("redis-server has saved and ended", TIMEOUT, || {
+            self.slot.running(Process::has_exited)
+        });
+        self.slot.kill();
+    }
+
+    /// How often a command was called since the start or [`RedisServer::reset_stats`]: `"get"`,
+    /// or `"client|tracking"`. Calls that the server refused do not count.
+    pub fn calls(&self, command: &str) -> u64 {
+        let info: String = ::redis::cmd("INFO")
+            .arg("commandstats")
+            .query(&mut self.connection())
+            .expect("INFO is answered");
+        let prefix = format!("cmdstat_{}:calls=", command.to_lowercase());
+        let calls = info.lines().find_map(|line| line.strip_prefix(&prefix));
+        calls.map_or(0, |rest| {
+            let digits = rest.split(',').next().unwrap_or_default();
+            digits.parse().expect("a number of calls")
+        })
+    }
+
+    /// `CONFIG RESETSTAT`.
+    pub fn reset_stats(&self) {
+        ::redis::cmd("CONFIG")
+            .arg("RESETSTAT")
+            .exec(&mut self.connection())
+            .expect("CONFIG RESETSTAT is answered");
+    }
+}
+
+/// A connection with time-outs of 5 s.
+pub fn connect(url: &str) -> ::redis::Connection {
+    let client = ::redis::Client::open(url).expect("a Redis URL");
+    let connection = client
+        .get_connection_with_timeout(TIMEOUT)
+        .expect("Redis accepts a connection");
+    for set in [
+        ::redis::Connection::set_read_timeout,
+        ::redis::Connection::set_write_timeout,
+    ] {
+        set(&connection, Some(TIMEOUT)).expect("a time-out above zero");
+    }
+    connection
+}
+
+fn launch(port: u16, arguments: &[String], dir: &TempDir) -> Result<Process, String> {
+    let mut command = Command::new(binary());
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        // At "notice", it says when it is ready.
+        .args(["--save", "", "--appendonly", "no", "--loglevel", "notice"])
+        .arg("--dir")
+        .arg(dir.path())
+        .args(arguments);
+    let ready = "Ready to accept connections";
+    Process::start(&mut command, dir.path(), ready, Farewell::Kill)
+}
+
+fn binary() -> PathBuf {
+    let Some(name) = env::var_os("BIFROST_TEST_REDIS_SERVER") else {
+        return program("redis-server", &[], "redis-server");
+    };
+    let path = PathBuf::from(name);
+    // A bare name is looked up on PATH by the system.
+    let found = path.components().count() == 1 || path.is_file();
+    assert!(
+        found,
+        "{}",
+        missing(&path.to_string_lossy(), "redis-server")
+    );
+    path
+}
