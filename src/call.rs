@@ -5,7 +5,10 @@ use crate::error::{Error, Outage};
 use crate::transport::{Budget, Transport};
 
 /// A read: tried again once, on a fresh connection, if the first one was lost or silent.
-pub(crate) async fn read<T: Transport, C: Command>(transport: &T, command: &C) -> Result<C::Reply, Error> {
+pub(crate) async fn read<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+) -> Result<C::Reply, Error> {
     let config = transport.config();
     let request = command.request(config);
     let budget = Budget::new(config, request.class);
@@ -19,7 +22,10 @@ pub(crate) async fn read<T: Transport, C: Command>(transport: &T, command: &C) -
 }
 
 /// A write: never repeated blindly, because a late repeat could cover a newer one.
-pub(crate) async fn write<T: Transport, C: Command>(transport: &T, command: &C) -> Result<C::Reply, Error> {
+pub(crate) async fn write<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+) -> Result<C::Reply, Error> {
     let config = transport.config();
     let request = command.request(config);
     let budget = Budget::new(config, request.class);
@@ -30,6 +36,9 @@ pub(crate) async fn write<T: Transport, C: Command>(transport: &T, command: &C) 
 fn worth_a_retry(error: &Error) -> bool {
     matches!(
         error,
-        Error::Unavailable { cause: Outage::TimedOut | Outage::Lost | Outage::Protocol, .. }
+        Error::Unavailable {
+            cause: Outage::TimedOut | Outage::Lost | Outage::Protocol,
+            ..
+        }
     )
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use redis::{Cmd, Pipeline, Value};
 
-use crate::keys::{MODULE_INDEX_KEY, MODULE_KEY_PREFIX, module_key, validate_path};
+use crate::keys::{MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path};
 use crate::{CachedModule, Config, Error, reply};
 
 /// Which time-outs hold for a request.
@@ -63,7 +63,10 @@ pub(crate) struct Get<'a> {
 
 impl<'a> Get<'a> {
     pub(crate) fn new(path: &'a str) -> Result<Self, Error> {
-        Ok(Self { path, key: module_key(path)? })
+        Ok(Self {
+            path,
+            key: module_key(path)?,
+        })
     }
 }
 
@@ -89,7 +92,10 @@ pub(crate) struct GetMany<'a, S> {
 
 impl<'a, S: AsRef<str>> GetMany<'a, S> {
     pub(crate) fn new(paths: &'a [S]) -> Result<Self, Error> {
-        let keys = paths.iter().map(|path| module_key(path.as_ref())).collect::<Result<_, _>>()?;
+        let keys = paths
+            .iter()
+            .map(|path| module_key(path.as_ref()))
+            .collect::<Result<_, _>>()?;
         Ok(Self { paths, keys })
     }
 }
@@ -108,7 +114,11 @@ impl<S: AsRef<str>> Command for GetMany<'_, S> {
         if values.len() != self.paths.len() {
             return Err(reply::unexpected());
         }
-        self.paths.iter().zip(values).map(|(path, value)| entry(path.as_ref(), value, config)).collect()
+        self.paths
+            .iter()
+            .zip(values)
+            .map(|(path, value)| entry(path.as_ref(), value, config))
+            .collect()
     }
 }
 
@@ -134,7 +144,10 @@ impl Command for Members {
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Index, Error> {
         let members = reply::sequence(reply::single(replies)?)?;
-        let mut index = Index { paths: HashSet::with_capacity(members.len()), bad: Vec::new() };
+        let mut index = Index {
+            paths: HashSet::with_capacity(members.len()),
+            bad: Vec::new(),
+        };
         for member in members {
             match String::from_utf8(reply::bytes(member)?.unwrap_or_default()) {
                 Ok(path) if validate_path(&path).is_ok() => {
@@ -168,6 +181,7 @@ impl Command for Unlist<'_> {
 }
 
 /// Asks for a sign of life.
+#[cfg(feature = "blocking")]
 pub(crate) fn ping() -> Request {
     Request::one(redis::cmd("PING"), Class::Lookup)
 }
@@ -180,19 +194,19 @@ pub(crate) struct Set<'a> {
 
 impl<'a> Set<'a> {
     pub(crate) fn new(module: &'a CachedModule, config: &Config) -> Result<Self, Error> {
-        validate_path(&module.path)?;
-        if module.content.len() > config.max_content_bytes {
-            return Err(Error::TooLarge {
-                path: module.path.clone(),
-                size: module.content.len(),
-                limit: config.max_content_bytes,
-            });
-        }
-        Ok(Self { module, old_path: None })
+        checked_module(module, config)?;
+        Ok(Self {
+            module,
+            old_path: None,
+        })
     }
 
     /// The same, and the old path's removal with it: a move that readers see at once.
-    pub(crate) fn moved_from(old_path: &'a str, module: &'a CachedModule, config: &Config) -> Result<Self, Error> {
+    pub(crate) fn moved_from(
+        old_path: &'a str,
+        module: &'a CachedModule,
+        config: &Config,
+    ) -> Result<Self, Error> {
         validate_path(old_path)?;
         let set = Self::new(module, config)?;
         // A move to itself must not remove what it wrote.
@@ -207,7 +221,11 @@ impl Command for Set<'_> {
     fn request(&self, config: &Config) -> Request {
         let removal = self.old_path.into_iter().flat_map(|old| remove(&[old]));
         let commands = removal.chain(put(self.module, config));
-        let class = if self.module.content.len() > LARGE_WRITE { Class::Bulk } else { Class::Lookup };
+        let class = if self.module.content.len() > LARGE_WRITE {
+            Class::Bulk
+        } else {
+            Class::Lookup
+        };
         Request::transaction(commands, class)
     }
 
@@ -219,6 +237,19 @@ impl Command for Set<'_> {
         log::debug!("Cached module: {}", self.module.path);
         Ok(())
     }
+}
+
+/// Its fields are public: what was checked when it was made may have changed.
+pub(crate) fn checked_module(module: &CachedModule, config: &Config) -> Result<(), Error> {
+    validate_path(&module.path)?;
+    if module.content.len() > config.max_content_bytes {
+        return Err(Error::TooLarge {
+            path: module.path.clone(),
+            size: module.content.len(),
+            limit: config.max_content_bytes,
+        });
+    }
+    Ok(())
 }
 
 /// A write above this is given the time of a bulk call.
@@ -234,12 +265,19 @@ pub(crate) struct Remove<'a, S> {
 impl<'a, S: AsRef<str>> Remove<'a, S> {
     /// The paths must be valid: checked by the caller, or members of the index.
     pub(crate) fn new(paths: &'a [S], class: Class) -> Self {
-        Self { paths, class, atomic: true }
+        Self {
+            paths,
+            class,
+            atomic: true,
+        }
     }
 
     /// The same without MULTI, which Redis refuses when it is out of memory.
     pub(crate) fn one_by_one(self) -> Self {
-        Self { atomic: false, ..self }
+        Self {
+            atomic: false,
+            ..self
+        }
     }
 }
 
@@ -255,14 +293,20 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
         for command in commands {
             pipeline.add_command(command);
         }
-        Request { pipeline, class: self.class }
+        Request {
+            pipeline,
+            class: self.class,
+        }
     }
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<u64, Error> {
         let mut results = if self.atomic {
             executed(replies)?
         } else {
-            replies.into_iter().map(reply::ok).collect::<Result<Vec<_>, _>>()?
+            replies
+                .into_iter()
+                .map(reply::ok)
+                .collect::<Result<Vec<_>, _>>()?
         };
         if results.is_empty() {
             return Err(reply::unexpected());
@@ -275,9 +319,11 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
 /// SET and SADD: a module is never without its place in the index.
 pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
     let mut set = redis::cmd("SET");
-    set.arg(format!("{MODULE_KEY_PREFIX}{}", module.path)).arg(module.to_json());
+    set.arg(module_key_unchecked(&module.path))
+        .arg(module.to_json());
     if let Some(ttl) = config.ttl {
-        set.arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        set.arg("PX")
+            .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     }
     let mut sadd = redis::cmd("SADD");
     sadd.arg(MODULE_INDEX_KEY).arg(&module.path);
@@ -285,13 +331,13 @@ pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
 }
 
 /// DEL and SREM of valid paths.
-fn remove<S: AsRef<str>>(paths: &[S]) -> [Cmd; 2] {
+pub(crate) fn remove<S: AsRef<str>>(paths: &[S]) -> [Cmd; 2] {
     let mut del = redis::cmd("DEL");
     let mut srem = redis::cmd("SREM");
     srem.arg(MODULE_INDEX_KEY);
     for path in paths {
         let path = path.as_ref();
-        del.arg(format!("{MODULE_KEY_PREFIX}{path}"));
+        del.arg(module_key_unchecked(path));
         srem.arg(path);
     }
     [del, srem]
@@ -309,7 +355,13 @@ fn entry(path: &str, value: Value, config: &Config) -> Result<Option<CachedModul
     };
     let limit = config.max_entry_bytes();
     if json.len() > limit {
-        return Err(Error::corrupt(path, format!("it has {} bytes, more than the limit of {limit}", json.len())));
+        return Err(Error::corrupt(
+            path,
+            format!(
+                "it has {} bytes, more than the limit of {limit}",
+                json.len()
+            ),
+        ));
     }
     CachedModule::from_json(path, &json).map(Some)
 }

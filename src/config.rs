@@ -191,14 +191,26 @@ impl Config {
             (self.ttl.unwrap_or(Duration::MAX), "the time to live"),
         ];
         // Sockets and PX take no less than a millisecond.
-        if let Some((_, what)) = durations.iter().find(|(d, _)| *d < Duration::from_millis(1)) {
-            return Err(Error::invalid_config(format!("{what} must be at least a millisecond")));
+        if let Some((_, what)) = durations
+            .iter()
+            .find(|(d, _)| *d < Duration::from_millis(1))
+        {
+            return Err(Error::invalid_config(format!(
+                "{what} must be at least a millisecond"
+            )));
         }
-        if self.ttl.is_some_and(|ttl| ttl > Duration::from_secs(100 * 365 * 86_400)) {
-            return Err(Error::invalid_config("the time to live must be below 100 years"));
+        if self
+            .ttl
+            .is_some_and(|ttl| ttl > Duration::from_secs(100 * 365 * 86_400))
+        {
+            return Err(Error::invalid_config(
+                "the time to live must be below 100 years",
+            ));
         }
         if self.pool_size == 0 || self.max_in_flight == 0 {
-            return Err(Error::invalid_config("the pool size and the calls in flight must be at least 1"));
+            return Err(Error::invalid_config(
+                "the pool size and the calls in flight must be at least 1",
+            ));
         }
         if quoted_table(&self.workspace_table).is_none() {
             return Err(Error::invalid_config(
@@ -210,17 +222,26 @@ impl Config {
 
     /// How large a stored entry may be.
     pub(crate) fn max_entry_bytes(&self) -> usize {
-        self.max_content_bytes.saturating_mul(6).saturating_add(8 * 1024)
+        self.max_content_bytes
+            .saturating_mul(6)
+            .saturating_add(8 * 1024)
     }
 }
 
 /// `schema.table` as SQL wants it, each part quoted.
 pub(crate) fn quoted_table(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
-    if parts.len() > 2 || parts.iter().any(|part| part.is_empty() || part.contains('\0')) {
+    if parts.len() > 2
+        || parts
+            .iter()
+            .any(|part| part.is_empty() || part.contains('\0'))
+    {
         return None;
     }
-    let quoted: Vec<_> = parts.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    let quoted: Vec<_> = parts
+        .iter()
+        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+        .collect();
     Some(quoted.join("."))
 }
 
@@ -265,8 +286,14 @@ mod tests {
     fn no_password_is_shown() {
         let config = Config::new("redis://user:hunter2@localhost:6379/3").unwrap();
         let text = format!("{config:?} {config:#?}");
-        assert!(!text.contains("hunter2") && !text.contains("user"), "{text}");
-        assert!(text.contains("localhost:6379") && text.contains("database: 3"), "{text}");
+        assert!(
+            !text.contains("hunter2") && !text.contains("user"),
+            "{text}"
+        );
+        assert!(
+            text.contains("localhost:6379") && text.contains("database: 3"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -283,15 +310,24 @@ mod tests {
         ] {
             let error = Config::new(url).expect_err(url);
             assert!(error.is_invalid_config());
-            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+            assert!(
+                !format!("{error} {error:?}").contains("hunter2"),
+                "{error:?}"
+            );
         }
     }
 
     #[test]
     fn tables_are_quoted_part_by_part() {
-        assert_eq!(quoted_table("workspace_files").unwrap(), r#""workspace_files""#);
+        assert_eq!(
+            quoted_table("workspace_files").unwrap(),
+            r#""workspace_files""#
+        );
         assert_eq!(quoted_table("App.files").unwrap(), r#""App"."files""#);
-        assert_eq!(quoted_table("a\"; DROP TABLE x; --").unwrap(), r#""a""; DROP TABLE x; --""#);
+        assert_eq!(
+            quoted_table("a\"; DROP TABLE x; --").unwrap(),
+            r#""a""; DROP TABLE x; --""#
+        );
         for bad in ["", ".", "a.", ".a", "a.b.c", "a\0b"] {
             assert_eq!(quoted_table(bad), None, "{bad:?}");
         }

@@ -70,7 +70,9 @@ pub enum Error {
 
     /// Every connection was in use for the whole time that a call may wait for one, or, in
     /// `nonblocking`, too many calls were in flight.
-    #[error("all connections to redis were in use for {waited_ms} ms: raise the pool size or send less at once")]
+    #[error(
+        "all connections to redis were in use for {waited_ms} ms: raise the pool size or send less at once"
+    )]
     #[non_exhaustive]
     Busy {
         /// How long the call waited, in milliseconds.
@@ -96,6 +98,13 @@ pub enum Error {
         /// What the code means here and what to do.
         hint: &'static str,
     },
+
+    /// Nothing was given, and nobody said that nothing is meant: all modules would have been
+    /// removed.
+    #[error(
+        "an empty workspace would remove every module: allow it with SyncOptions::with_allow_empty if it is meant"
+    )]
+    Empty,
 
     /// The database failed, or answered what cannot be used.
     #[error("{reason}")]
@@ -196,7 +205,13 @@ impl Error {
     /// True if a write failed after it was sent, so that it may have been applied all the same.
     #[must_use]
     pub fn may_have_been_applied(&self) -> bool {
-        matches!(self, Self::Unavailable { may_have_been_applied: true, .. })
+        matches!(
+            self,
+            Self::Unavailable {
+                may_have_been_applied: true,
+                ..
+            }
+        )
     }
 
     /// The path that the error is about, if it is about one. An invalid path comes escaped.
@@ -222,23 +237,33 @@ impl Error {
 
     fn with_applied(self, may_have_been_applied: bool) -> Self {
         match self {
-            Self::Unavailable { cause, source, .. } => {
-                Self::Unavailable { cause, may_have_been_applied, source }
-            }
+            Self::Unavailable { cause, source, .. } => Self::Unavailable {
+                cause,
+                may_have_been_applied,
+                source,
+            },
             other => other,
         }
     }
 
     pub(crate) fn invalid_path(path: &str, reason: &'static str) -> Self {
-        Self::InvalidPath { path: shown(path), reason }
+        Self::InvalidPath {
+            path: shown(path),
+            reason,
+        }
     }
 
     pub(crate) fn invalid_config(reason: impl Into<String>) -> Self {
-        Self::InvalidConfig { reason: reason.into() }
+        Self::InvalidConfig {
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn corrupt(path: &str, reason: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.to_owned(), reason: reason.into() }
+        Self::Corrupt {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
     }
 }
 

@@ -14,6 +14,15 @@ pub const MODULE_KEY_PREFIX: &str = "bifrost:module:";
 /// It is also what the path `index` would be stored under, which is why that path is refused.
 pub const MODULE_INDEX_KEY: &str = "bifrost:module:index";
 
+/// The mark of a complete cache: written at the end of a warm-up, gone after a flush.
+///
+/// JSON `{"completed_at": <Unix seconds>, "modules": <count>, "verified": <bool>, "run_id": <string>}`.
+/// Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
+pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
+
+/// What the key of a warm-up that is under way begins with. It lives for an hour at most.
+pub(crate) const WARMING_KEY_PREFIX: &str = "bifrost:module-cache:warming:";
+
 /// How long a path may be, in characters: the width of its column in `workspace_files`.
 pub const MAX_PATH_CHARS: usize = 1_000;
 
@@ -37,10 +46,15 @@ pub const MAX_PATH_CHARS: usize = 1_000;
 /// backslash or a control character.
 pub fn module_key(path: &str) -> Result<String, Error> {
     validate_path(path)?;
+    Ok(module_key_unchecked(path))
+}
+
+/// The same for a path that has been checked.
+pub(crate) fn module_key_unchecked(path: &str) -> String {
     let mut key = String::with_capacity(MODULE_KEY_PREFIX.len() + path.len());
     key.push_str(MODULE_KEY_PREFIX);
     key.push_str(path);
-    Ok(key)
+    key
 }
 
 /// Checks a path by the rules of [`module_key`] without building its key.

@@ -1,26 +1,43 @@
 #![doc = include_str!("lib.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(any(feature = "blocking", feature = "nonblocking")),
+    allow(
+        dead_code,
+        reason = "without a facade only keys, modules and settings are used"
+    )
+)]
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 mod call;
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 mod commands;
 mod config;
+mod consistency;
 mod error;
 pub mod keys;
 mod module;
 #[cfg(feature = "nonblocking")]
 pub mod nonblocking;
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 mod operations;
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 mod reply;
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 mod transport;
+#[cfg(all(
+    feature = "postgres",
+    any(feature = "blocking", feature = "nonblocking")
+))]
+mod workspace;
 
 pub use config::{Config, DEFAULT_REDIS_URL};
+pub use consistency::{
+    Change, Drift, Explanation, Progress, PublishReport, RefreshReport, RepairReport, Stage,
+    Status, SyncOptions, Unverified, WarmReport,
+};
 pub use error::{Error, Outage};
 pub use module::CachedModule;
+
+#[cfg(feature = "postgres")]
+pub use postgres;
+#[cfg(feature = "postgres")]
+pub use tokio_postgres;

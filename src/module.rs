@@ -2,11 +2,11 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
-use crate::{keys, Error};
+use crate::{Error, keys};
 
 /// The source of one Python module, as the specification's `CachedModule`.
 ///
@@ -56,7 +56,11 @@ impl CachedModule {
     ) -> Result<Self, Error> {
         let path = path.into();
         keys::validate_path(&path)?;
-        Ok(Self { content: content.into(), path, hash: hash.into() })
+        Ok(Self {
+            content: content.into(),
+            path,
+            hash: hash.into(),
+        })
     }
 
     /// The JSON that is stored in Redis: compact UTF-8, fields in the order content, path, hash.
@@ -65,7 +69,9 @@ impl CachedModule {
     #[allow(clippy::missing_panics_doc, reason = "three strings always serialize")]
     pub fn to_json(&self) -> Vec<u8> {
         // Source code is mostly text that needs no escapes, plus a `\n` per line.
-        let mut json = Vec::with_capacity(self.content.len() + self.content.len() / 16 + self.path.len() + 128);
+        let mut json = Vec::with_capacity(
+            self.content.len() + self.content.len() / 16 + self.path.len() + 128,
+        );
         serde_json::to_writer(&mut json, self).expect("three strings always serialize");
         json
     }
@@ -80,8 +86,8 @@ impl CachedModule {
     /// valid JSON (a lone surrogate and trailing data included), a duplicate, missing or mistyped
     /// field, or the entry of another path.
     pub fn from_json(path: &str, json: &[u8]) -> Result<Self, Error> {
-        let module: Self = serde_json::from_slice(json)
-            .map_err(|error| Error::corrupt(path, reason(&error)))?;
+        let module: Self =
+            serde_json::from_slice(json).map_err(|error| Error::corrupt(path, reason(&error)))?;
         if module.path != path {
             return Err(Error::corrupt(path, "it is the entry of another path"));
         }
@@ -92,7 +98,11 @@ impl CachedModule {
 /// The content stays out: `{:?}` of a module lands in logs.
 impl fmt::Debug for CachedModule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { content, path, hash } = self;
+        let Self {
+            content,
+            path,
+            hash,
+        } = self;
         f.debug_struct("CachedModule")
             .field("path", path)
             .field("hash", hash)
@@ -169,7 +179,11 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-fn once<T, E: serde::de::Error>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), E> {
+fn once<T, E: serde::de::Error>(
+    slot: &mut Option<T>,
+    name: &'static str,
+    value: T,
+) -> Result<(), E> {
     if slot.replace(value).is_some() {
         return Err(E::duplicate_field(name));
     }
@@ -196,21 +210,34 @@ mod tests {
 
     #[test]
     fn python_s_json_dumps_is_read() {
-        let module = decode(r#"{"content": "s = '\u00e9\ud83e\udd80'\n", "path": "a.py", "hash": "h"}"#).unwrap();
+        let module =
+            decode(r#"{"content": "s = '\u00e9\ud83e\udd80'\n", "path": "a.py", "hash": "h"}"#)
+                .unwrap();
         assert_eq!(module.content, "s = 'é🦀'\n");
         assert_eq!(module.hash, "h");
     }
 
     #[test]
     fn unknown_fields_are_ignored_and_the_order_is_free() {
-        let module = decode(r#"{"z": [{"content": 1}], "hash": "h", "path": "a.py", "content": "", "z": 1}"#).unwrap();
+        let module = decode(
+            r#"{"z": [{"content": 1}], "hash": "h", "path": "a.py", "content": "", "z": 1}"#,
+        )
+        .unwrap();
         assert_eq!((module.content.as_str(), module.hash.as_str()), ("", "h"));
     }
 
     #[test]
     fn a_missing_or_null_hash_is_empty() {
-        assert_eq!(decode(r#"{"content": "c", "path": "a.py"}"#).unwrap().hash, "");
-        assert_eq!(decode(r#"{"content": "c", "path": "a.py", "hash": null}"#).unwrap().hash, "");
+        assert_eq!(
+            decode(r#"{"content": "c", "path": "a.py"}"#).unwrap().hash,
+            ""
+        );
+        assert_eq!(
+            decode(r#"{"content": "c", "path": "a.py", "hash": null}"#)
+                .unwrap()
+                .hash,
+            ""
+        );
     }
 
     #[test]
@@ -243,30 +270,51 @@ mod tests {
             let error = decode(json).expect_err(json);
             assert!(error.is_corrupt(), "{json}");
             assert_eq!(error.path(), Some("a.py"));
-            assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
+            assert!(
+                !format!("{error} {error:?}").contains("SECRET"),
+                "{error:?}"
+            );
         }
         let not_utf8 = b"{\"content\": \"\xff\", \"path\": \"a.py\", \"hash\": \"h\"}";
-        assert!(CachedModule::from_json("a.py", not_utf8).unwrap_err().is_corrupt());
+        assert!(
+            CachedModule::from_json("a.py", not_utf8)
+                .unwrap_err()
+                .is_corrupt()
+        );
     }
 
     #[test]
     fn debug_shows_no_content() {
         let module = CachedModule::new("a.py", "SECRET").unwrap();
         let text = format!("{module:?}");
-        assert!(text.contains("a.py") && text.contains("<6 bytes>") && !text.contains("SECRET"), "{text}");
+        assert!(
+            text.contains("a.py") && text.contains("<6 bytes>") && !text.contains("SECRET"),
+            "{text}"
+        );
     }
 
     #[test]
     fn the_hash_is_sha_256_of_the_content() {
         // From FIPS 180-2's own example.
         let module = CachedModule::new("a.py", "abc").unwrap();
-        assert_eq!(module.hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            module.hash,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 
     #[test]
     fn a_bad_path_makes_no_module() {
-        assert!(CachedModule::new("index", "").unwrap_err().is_invalid_path());
-        assert!(CachedModule::with_hash("a/../b", "", "").unwrap_err().is_invalid_path());
+        assert!(
+            CachedModule::new("index", "")
+                .unwrap_err()
+                .is_invalid_path()
+        );
+        assert!(
+            CachedModule::with_hash("a/../b", "", "")
+                .unwrap_err()
+                .is_invalid_path()
+        );
     }
 
     proptest! {

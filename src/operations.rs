@@ -4,15 +4,16 @@ use std::collections::HashSet;
 
 use crate::call;
 use crate::commands::{Class, Get, GetMany, Members, Remove, Set, Unlist};
+use crate::consistency::BATCH_MODULES;
 use crate::error::shown;
 use crate::keys::validate_path;
 use crate::transport::Transport;
 use crate::{CachedModule, Error};
 
-/// How many modules one request of a long operation carries at most.
-pub(crate) const BATCH_MODULES: usize = 200;
-
-pub(crate) async fn get<T: Transport>(transport: &T, path: &str) -> Result<Option<CachedModule>, Error> {
+pub(crate) async fn get<T: Transport>(
+    transport: &T,
+    path: &str,
+) -> Result<Option<CachedModule>, Error> {
     call::read(transport, &Get::new(path)?).await
 }
 
@@ -41,8 +42,16 @@ pub(crate) async fn set<T: Transport>(transport: &T, module: &CachedModule) -> R
     call::write(transport, &Set::new(module, transport.config())?).await
 }
 
-pub(crate) async fn rename<T: Transport>(transport: &T, old_path: &str, module: &CachedModule) -> Result<(), Error> {
-    call::write(transport, &Set::moved_from(old_path, module, transport.config())?).await
+pub(crate) async fn rename<T: Transport>(
+    transport: &T,
+    old_path: &str,
+    module: &CachedModule,
+) -> Result<(), Error> {
+    call::write(
+        transport,
+        &Set::moved_from(old_path, module, transport.config())?,
+    )
+    .await
 }
 
 pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Result<(), Error> {
@@ -67,7 +76,11 @@ pub(crate) async fn clear<T: Transport>(transport: &T) -> Result<u64, Error> {
     Ok(cleared)
 }
 
-async fn remove<T: Transport, S: AsRef<str>>(transport: &T, paths: &[S], class: Class) -> Result<u64, Error> {
+async fn remove<T: Transport, S: AsRef<str>>(
+    transport: &T,
+    paths: &[S],
+    class: Class,
+) -> Result<u64, Error> {
     match call::write(transport, &Remove::new(paths, class)).await {
         // Out of memory, Redis refuses to queue even what frees some.
         Err(Error::Refused { code: "OOM", .. }) => {

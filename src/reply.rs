@@ -11,18 +11,45 @@ use crate::error::{Error, Outage};
 /// The codes that this crate knows, and what they mean to its user. A server's own text never
 /// leaves this module: it can echo a password or a module's source.
 const KNOWN_CODES: &[(&str, &str)] = &[
-    ("NOPERM", "the ACL user lacks a permission: the ACL lines in the README list all that is needed"),
-    ("NOAUTH", "a password is required: put it into the redis URL"),
-    ("WRONGPASS", "the user or the password in the redis URL is wrong"),
-    ("WRONGTYPE", "a key of the cache holds another type: something else writes to it"),
+    (
+        "NOPERM",
+        "the ACL user lacks a permission: the ACL lines in the README list all that is needed",
+    ),
+    (
+        "NOAUTH",
+        "a password is required: put it into the redis URL",
+    ),
+    (
+        "WRONGPASS",
+        "the user or the password in the redis URL is wrong",
+    ),
+    (
+        "WRONGTYPE",
+        "a key of the cache holds another type: something else writes to it",
+    ),
     ("OOM", "it is out of memory: raise maxmemory or remove data"),
-    ("READONLY", "it is a read-only replica: connect to the primary"),
-    ("MISCONF", "it can't write its snapshot to disk and stopped accepting writes"),
+    (
+        "READONLY",
+        "it is a read-only replica: connect to the primary",
+    ),
+    (
+        "MISCONF",
+        "it can't write its snapshot to disk and stopped accepting writes",
+    ),
     ("EXECABORT", "it refused a command of the transaction"),
-    ("MOVED", "it is a cluster node, and this crate speaks to a single server"),
-    ("CROSSSLOT", "it is a cluster, and this crate speaks to a single server"),
+    (
+        "MOVED",
+        "it is a cluster node, and this crate speaks to a single server",
+    ),
+    (
+        "CROSSSLOT",
+        "it is a cluster, and this crate speaks to a single server",
+    ),
     ("NOREPLICAS", "too few replicas are connected"),
-    ("NOPROTO", "it does not speak the protocol version that the redis URL asks for"),
+    (
+        "NOPROTO",
+        "it does not speak the protocol version that the redis URL asks for",
+    ),
 ];
 
 /// Codes that mean "ask again later" rather than "no".
@@ -34,13 +61,18 @@ fn refused(code: &str, detail: &str) -> Error {
     }
     match KNOWN_CODES.iter().find(|(known, _)| *known == code) {
         Some(&(code, hint)) => Error::Refused { code, hint },
-        None if detail.contains("DB index") => {
-            Error::Refused { code: "ERR", hint: "it has no database of that number" }
-        }
-        None if detail.contains("unknown command") => {
-            Error::Refused { code: "ERR", hint: "it does not know the command: redis 6.2 or later is needed" }
-        }
-        None => Error::Refused { code: "ERR", hint: "it failed or does not allow it" },
+        None if detail.contains("DB index") => Error::Refused {
+            code: "ERR",
+            hint: "it has no database of that number",
+        },
+        None if detail.contains("unknown command") => Error::Refused {
+            code: "ERR",
+            hint: "it does not know the command: redis 6.2 or later is needed",
+        },
+        None => Error::Refused {
+            code: "ERR",
+            hint: "it failed or does not allow it",
+        },
     }
 }
 
@@ -66,7 +98,9 @@ pub(crate) fn client_error(error: &RedisError, connecting: bool) -> Error {
             _ => Outage::Lost,
         };
         // The kind alone, or the system's own words for its number: both are free of our data.
-        let source = io.raw_os_error().map_or_else(|| io.kind().into(), io::Error::from_raw_os_error);
+        let source = io
+            .raw_os_error()
+            .map_or_else(|| io.kind().into(), io::Error::from_raw_os_error);
         return outage(cause, Some(source));
     }
     match (error.kind(), error.code()) {
@@ -77,9 +111,14 @@ pub(crate) fn client_error(error: &RedisError, connecting: bool) -> Error {
             Error::invalid_config("the redis client refuses the connection settings")
         }
         _ if error.is_timeout() => timed_out(),
-        _ if error.is_connection_dropped() || error.is_unrecoverable_error() => {
-            outage(if connecting { Outage::Connect } else { Outage::Lost }, None)
-        }
+        _ if error.is_connection_dropped() || error.is_unrecoverable_error() => outage(
+            if connecting {
+                Outage::Connect
+            } else {
+                Outage::Lost
+            },
+            None,
+        ),
         _ => outage(Outage::Protocol, None),
     }
 }
@@ -101,7 +140,9 @@ pub(crate) fn unexpected() -> Error {
 /// The value, or the error it stands for.
 pub(crate) fn ok(value: Value) -> Result<Value, Error> {
     match value {
-        Value::ServerError(error) => Err(refused(error.code(), error.details().unwrap_or_default())),
+        Value::ServerError(error) => {
+            Err(refused(error.code(), error.details().unwrap_or_default()))
+        }
         Value::Attribute { data, .. } => ok(*data),
         value => Ok(value),
     }
@@ -118,11 +159,13 @@ fn no_client_slot(detail: &str) -> bool {
 
 /// The only reply of a request of one command.
 pub(crate) fn single(replies: Vec<Value>) -> Result<Value, Error> {
-    let mut replies = replies.into_iter();
-    match (replies.next(), replies.next()) {
-        (Some(reply), None) => ok(reply),
-        _ => Err(unexpected()),
-    }
+    let [reply] = exactly(replies)?;
+    ok(reply)
+}
+
+/// The replies of a request of that many commands.
+pub(crate) fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N], Error> {
+    replies.try_into().map_err(|_| unexpected())
 }
 
 /// A string or nil. A status such as PONG counts as a string.
@@ -130,7 +173,9 @@ pub(crate) fn bytes(value: Value) -> Result<Option<Vec<u8>>, Error> {
     match ok(value)? {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes)),
-        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(Some(text.into_bytes())),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => {
+            Ok(Some(text.into_bytes()))
+        }
         _ => Err(unexpected()),
     }
 }
@@ -162,7 +207,11 @@ pub(crate) fn transaction(replies: Vec<Value>) -> Result<Option<Vec<Value>>, Err
     }
     match last? {
         Value::Nil => Ok(None),
-        Value::Array(results) => results.into_iter().map(ok).collect::<Result<_, _>>().map(Some),
+        Value::Array(results) => results
+            .into_iter()
+            .map(ok)
+            .collect::<Result<_, _>>()
+            .map(Some),
         _ => Err(unexpected()),
     }
 }
@@ -182,8 +231,17 @@ mod tests {
         let error = client_error(&RedisError::from(io), true);
         let source = StdError::source(&error).expect("a source");
         assert!(source.to_string().contains("refused"), "{source}");
-        let error = client_error(&RedisError::from(io::Error::from(io::ErrorKind::WouldBlock)), false);
-        assert!(matches!(error, Error::Unavailable { cause: Outage::TimedOut, .. }));
+        let error = client_error(
+            &RedisError::from(io::Error::from(io::ErrorKind::WouldBlock)),
+            false,
+        );
+        assert!(matches!(
+            error,
+            Error::Unavailable {
+                cause: Outage::TimedOut,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -195,9 +253,21 @@ mod tests {
             ("CLUSTERDOWN The cluster is down", true, true),
             ("TRYAGAIN Multiple keys request", true, true),
             ("ERR max number of clients reached", true, true),
-            ("READONLY You can't write against a read only replica.", false, true),
-            ("OOM command not allowed when used memory > 'maxmemory'.", false, true),
-            ("MISCONF Redis is configured to save RDB snapshots", false, true),
+            (
+                "READONLY You can't write against a read only replica.",
+                false,
+                true,
+            ),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                false,
+                true,
+            ),
+            (
+                "MISCONF Redis is configured to save RDB snapshots",
+                false,
+                true,
+            ),
             ("NOPERM this user has no permissions", false, false),
             ("NOAUTH Authentication required.", false, false),
             ("WRONGPASS invalid username-password pair", false, false),
@@ -220,20 +290,41 @@ mod tests {
             "NOPERM hunter2",
         ] {
             let error = ok(server_error(line)).unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+            assert!(
+                !format!("{error} {error:?}").contains("hunter2"),
+                "{error:?}"
+            );
         }
     }
 
     #[test]
     fn an_aborted_transaction_is_not_a_success() {
         let queued = Value::SimpleString("QUEUED".into());
-        assert_eq!(transaction(vec![Value::Okay, queued.clone(), Value::Nil]).unwrap(), None);
+        assert_eq!(
+            transaction(vec![Value::Okay, queued.clone(), Value::Nil]).unwrap(),
+            None
+        );
         let done = Value::Array(vec![Value::Int(1)]);
-        assert_eq!(transaction(vec![Value::Okay, queued.clone(), done]).unwrap(), Some(vec![Value::Int(1)]));
+        assert_eq!(
+            transaction(vec![Value::Okay, queued.clone(), done]).unwrap(),
+            Some(vec![Value::Int(1)])
+        );
         let inner = Value::Array(vec![server_error("WRONGTYPE x")]);
-        assert!(transaction(vec![Value::Okay, queued.clone(), inner]).unwrap_err().is_refused());
-        let error = transaction(vec![Value::Okay, server_error("OOM x"), server_error("EXECABORT x")]).unwrap_err();
-        assert!(matches!(error, Error::Refused { code: "OOM", .. }), "{error:?}");
+        assert!(
+            transaction(vec![Value::Okay, queued.clone(), inner])
+                .unwrap_err()
+                .is_refused()
+        );
+        let error = transaction(vec![
+            Value::Okay,
+            server_error("OOM x"),
+            server_error("EXECABORT x"),
+        ])
+        .unwrap_err();
+        assert!(
+            matches!(error, Error::Refused { code: "OOM", .. }),
+            "{error:?}"
+        );
         assert!(transaction(vec![]).is_err());
         assert!(transaction(vec![Value::Okay, queued]).is_err());
     }

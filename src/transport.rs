@@ -25,7 +25,10 @@ impl Budget {
             Class::Lookup => (config.lookup_deadline, config.response_timeout),
             Class::Bulk => (config.bulk_deadline, config.bulk_deadline),
         };
-        Self { deadline: Instant::now() + whole, response }
+        Self {
+            deadline: Instant::now() + whole,
+            response,
+        }
     }
 
     /// How much of the whole call is left.
@@ -54,6 +57,9 @@ pub(crate) trait Transport {
 
     /// A connection for one caller alone, which ends with the value: for WATCH.
     async fn dedicated(&self, budget: Budget) -> Result<Self::Link, Error>;
+
+    /// Waits.
+    async fn pause(&self, duration: Duration);
 }
 
 /// A connection that nobody shares.

@@ -9,6 +9,7 @@ use std::mem;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -77,8 +78,13 @@ impl ManageConnection for Slots {
 impl Pool {
     /// Does no IO. `config` has been checked.
     pub(crate) fn new(config: Config) -> Result<Self, Error> {
-        let client = Client::open(config.redis.clone()).map_err(|error| reply::client_error(&error, true))?;
-        Ok(Self { config, client, lender: ArcSwapOption::empty() })
+        let client = Client::open(config.redis.clone())
+            .map_err(|error| reply::client_error(&error, true))?;
+        Ok(Self {
+            config,
+            client,
+            lender: ArcSwapOption::empty(),
+        })
     }
 
     fn lender(&self) -> Arc<Lender> {
@@ -88,8 +94,10 @@ impl Pool {
             return Arc::clone(lender);
         }
         let fresh = Arc::new(Lender::new(&self.config, process));
-        let found = self.lender.compare_and_swap(&current, Some(Arc::clone(&fresh)));
-        if !same(&found, &current) {
+        let found = self
+            .lender
+            .compare_and_swap(&current, Some(Arc::clone(&fresh)));
+        if found.as_ref().map(Arc::as_ptr) != current.as_ref().map(Arc::as_ptr) {
             return self.lender(); // another thread was first
         }
         drop(current);
@@ -100,10 +108,6 @@ impl Pool {
         }
         fresh
     }
-}
-
-fn same(a: &Option<Arc<Lender>>, b: &Option<Arc<Lender>>) -> bool {
-    a.as_ref().map(Arc::as_ptr) == b.as_ref().map(Arc::as_ptr)
 }
 
 impl Drop for Pool {
@@ -141,6 +145,10 @@ impl Transport for Pool {
     async fn dedicated(&self, budget: Budget) -> Result<Wire, Error> {
         Wire::connect(&self.client, self.config.connect_timeout.min(budget.left()))
     }
+
+    async fn pause(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
 }
 
 impl Lender {
@@ -158,7 +166,11 @@ impl Lender {
             .thread_pool(Arc::new(threads))
             .error_handler(Box::new(NopErrorHandler))
             .build_unchecked(Slots);
-        Self { process, slots, losses: AtomicU64::new(0) }
+        Self {
+            process,
+            slots,
+            losses: AtomicU64::new(0),
+        }
     }
 
     fn slot(&self, timeout: Duration) -> Result<PooledConnection<Slots>, Error> {
@@ -184,7 +196,11 @@ impl Lender {
     fn connect(&self, pool: &Pool, budget: Budget) -> Result<Open, Error> {
         let losses_before = self.losses.load(Ordering::Relaxed);
         let timeout = pool.config.connect_timeout.min(budget.left());
-        Ok(Open { wire: Wire::connect(&pool.client, timeout)?, losses_before, used: Instant::now() })
+        Ok(Open {
+            wire: Wire::connect(&pool.client, timeout)?,
+            losses_before,
+            used: Instant::now(),
+        })
     }
 
     /// Counts a loss once, however many connections of that age find it out.
@@ -203,7 +219,13 @@ impl Lender {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, client: _, lender: _ } = self;
-        f.debug_struct("Pool").field("config", config).finish_non_exhaustive()
+        let Self {
+            config,
+            client: _,
+            lender: _,
+        } = self;
+        f.debug_struct("Pool")
+            .field("config", config)
+            .finish_non_exhaustive()
     }
 }

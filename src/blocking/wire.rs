@@ -35,14 +35,21 @@ impl Wire {
             .recv_timeout(timeout)
             .map_err(|_| reply::timed_out())?
             .map_err(|error| reply::client_error(&error, true))?;
-        Ok(Self { connection, timeout: Duration::ZERO })
+        Ok(Self {
+            connection,
+            timeout: Duration::ZERO,
+        })
     }
 
     /// Sends the request and reads all of its answers within the budget of one attempt.
     ///
     /// Reply by reply, because the library's own loop waits anew for each of them even after one
     /// has timed out.
-    pub(crate) fn exchange(&mut self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
+    pub(crate) fn exchange(
+        &mut self,
+        request: &Request,
+        budget: Budget,
+    ) -> Result<Vec<Value>, Error> {
         let limit = budget.attempt();
         if limit.is_zero() {
             return Err(reply::timed_out());
@@ -59,7 +66,7 @@ impl Wire {
                 return Err(reply::timed_out().maybe_applied());
             }
             // Saves two system calls a reply as long as little time has passed.
-            if left < self.timeout - self.timeout / 8 {
+            if left < self.timeout / 8 * 7 {
                 self.allow(left)?;
             }
             match self.connection.recv_response() {

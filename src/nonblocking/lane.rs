@@ -38,15 +38,26 @@ struct Open {
 impl Lanes {
     /// Does no IO. `config` has been checked.
     pub(crate) fn new(config: Config) -> Result<Self, Error> {
-        let client = Client::open(config.redis.clone()).map_err(|error| reply::client_error(&error, true))?;
+        let client = Client::open(config.redis.clone())
+            .map_err(|error| reply::client_error(&error, true))?;
         let in_flight = Semaphore::new(config.max_in_flight);
-        Ok(Self { config, client, in_flight, lookups: Lane::default(), bulk: Lane::default() })
+        Ok(Self {
+            config,
+            client,
+            in_flight,
+            lookups: Lane::default(),
+            bulk: Lane::default(),
+        })
     }
 
     async fn connect(&self, budget: Budget) -> Result<MultiplexedConnection, Error> {
         // Deadlines are ours, because the library's do not cover a reconnect.
-        let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&settings);
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let connecting = self
+            .client
+            .get_multiplexed_async_connection_with_config(&settings);
         match timeout(self.config.connect_timeout.min(budget.left()), connecting).await {
             Ok(connected) => connected.map_err(|error| reply::client_error(&error, true)),
             Err(_) => Err(reply::timed_out()),
@@ -76,13 +87,18 @@ impl Lanes {
 
 impl Lane {
     fn usable(&self) -> Option<Arc<Open>> {
-        self.open.load_full().filter(|open| !open.driver.is_closed())
+        self.open
+            .load_full()
+            .filter(|open| !open.driver.is_closed())
     }
 
     /// Replaces `failed`, unless another call has done so.
     fn discard(&self, failed: &Arc<Open>) {
         let current = self.open.load();
-        if current.as_ref().is_some_and(|open| Arc::ptr_eq(open, failed)) {
+        if current
+            .as_ref()
+            .is_some_and(|open| Arc::ptr_eq(open, failed))
+        {
             self.open.compare_and_swap(&*current, None);
         }
     }
@@ -98,7 +114,9 @@ impl Transport for Lanes {
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
         let wait = self.config.pool_timeout.min(budget.left());
         let Ok(_permit) = timeout(wait, self.in_flight.acquire()).await else {
-            return Err(Error::Busy { waited_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) });
+            return Err(Error::Busy {
+                waited_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            });
         };
         let lane = match request.class {
             Class::Lookup => &self.lookups,
@@ -106,7 +124,10 @@ impl Transport for Lanes {
         };
         let open = self.open(lane, budget).await?;
         let result = send(&mut open.connection.clone(), request, budget.attempt()).await;
-        if result.as_ref().map_or(true, |replies| replies.iter().any(reply::ends_connection)) {
+        if result
+            .as_ref()
+            .map_or(true, |replies| replies.iter().any(reply::ends_connection))
+        {
             lane.discard(&open);
         }
         result
@@ -114,6 +135,10 @@ impl Transport for Lanes {
 
     async fn dedicated(&self, budget: Budget) -> Result<AsyncLink, Error> {
         self.connect(budget).await.map(AsyncLink)
+    }
+
+    async fn pause(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
     }
 }
 
@@ -132,13 +157,23 @@ async fn send(
     limit: Duration,
 ) -> Result<Vec<Value>, Error> {
     let exchange = connection.req_packed_commands(&request.pipeline, 0, request.replies());
-    let result: RedisResult<Vec<Value>> = timeout(limit, exchange).await.map_err(|_| reply::timed_out().maybe_applied())?;
+    let result: RedisResult<Vec<Value>> = timeout(limit, exchange)
+        .await
+        .map_err(|_| reply::timed_out().maybe_applied())?;
     result.map_err(|error| reply::client_error(&error, false).maybe_applied())
 }
 
 impl fmt::Debug for Lanes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, client: _, in_flight: _, lookups: _, bulk: _ } = self;
-        f.debug_struct("Lanes").field("config", config).finish_non_exhaustive()
+        let Self {
+            config,
+            client: _,
+            in_flight: _,
+            lookups: _,
+            bulk: _,
+        } = self;
+        f.debug_struct("Lanes")
+            .field("config", config)
+            .finish_non_exhaustive()
     }
 }

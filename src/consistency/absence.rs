@@ -1,0 +1,154 @@
+//! Is the cache complete, and why is a module absent?
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::{Pipeline, Value};
+
+use super::mark::{Mark, run_id};
+use crate::commands::{Class, Command, Request};
+use crate::keys::{COMPLETE_KEY, MODULE_INDEX_KEY, module_key};
+use crate::transport::Transport;
+use crate::{Config, Error, call, reply};
+
+/// Whether the cache is known to be complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// A warm-up completed it, on the server that answers now.
+    #[non_exhaustive]
+    Warm {
+        /// When, by the clock of the machine that warmed it; whole seconds.
+        since: SystemTime,
+        /// How many modules it had then.
+        modules: usize,
+        /// Whether it was compared with the database after all transactions of that time had
+        /// ended.
+        verified: bool,
+    },
+    /// Nothing says that it is complete: it was never warmed, or flushed since.
+    Cold,
+    /// It was completed on another run of the server, so it came back from a snapshot on disk, or
+    /// from a replica, and may be older than the database: verify it or warm it again.
+    #[non_exhaustive]
+    Restored {
+        /// When it was completed; whole seconds.
+        since: SystemTime,
+        /// How many modules it had then.
+        modules: usize,
+    },
+}
+
+impl Status {
+    /// True for [`Status::Warm`].
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        matches!(self, Self::Warm { .. })
+    }
+}
+
+/// Why a module is absent, or that it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Explanation {
+    /// It is cached.
+    Cached,
+    /// The cache is complete and has never had it, or it was removed: a module that was just
+    /// created and not cached, or one that does not exist.
+    NeverCached,
+    /// The index names it and its value is gone: it expired or was evicted, or a foreign writer
+    /// is between its two commands.
+    ValueGone,
+    /// The whole cache is cold: it was never warmed, or flushed since.
+    CacheCold,
+}
+
+pub(crate) async fn status<T: Transport>(transport: &T) -> Result<Status, Error> {
+    call::read(transport, &AskStatus).await
+}
+
+pub(crate) async fn explain<T: Transport>(transport: &T, path: &str) -> Result<Explanation, Error> {
+    call::read(
+        transport,
+        &Explain {
+            path,
+            key: module_key(path)?,
+        },
+    )
+    .await
+}
+
+struct AskStatus;
+
+impl Command for AskStatus {
+    type Reply = Status;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("GET").arg(COMPLETE_KEY);
+        pipeline.cmd("INFO").arg("server");
+        Request {
+            pipeline,
+            class: Class::Lookup,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Status, Error> {
+        let [mark, info] = reply::exactly(replies)?;
+        let Some(json) = reply::bytes(mark)? else {
+            return Ok(Status::Cold);
+        };
+        let mark: Mark = serde_json::from_slice(&json)
+            .map_err(|_| Error::corrupt(COMPLETE_KEY, "it is not the mark of a complete cache"))?;
+        let since = UNIX_EPOCH
+            .checked_add(Duration::from_secs(mark.completed_at))
+            .ok_or_else(|| Error::corrupt(COMPLETE_KEY, "its time is out of range"))?;
+        let modules = mark.modules;
+        match run_id(info)? {
+            Some(id) if !mark.run_id.is_empty() && id != mark.run_id => {
+                Ok(Status::Restored { since, modules })
+            }
+            _ => Ok(Status::Warm {
+                since,
+                modules,
+                verified: mark.verified,
+            }),
+        }
+    }
+}
+
+struct Explain<'a> {
+    path: &'a str,
+    key: String,
+}
+
+impl Command for Explain<'_> {
+    type Reply = Explanation;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::new();
+        // Not EXISTS: an empty value is there and means absent.
+        pipeline.cmd("GET").arg(&self.key);
+        pipeline
+            .cmd("SISMEMBER")
+            .arg(MODULE_INDEX_KEY)
+            .arg(self.path);
+        pipeline.cmd("EXISTS").arg(COMPLETE_KEY);
+        Request {
+            pipeline,
+            class: Class::Lookup,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Explanation, Error> {
+        let [value, listed, complete] = reply::exactly(replies)?;
+        let cached = reply::bytes(value)?.is_some_and(|value| !value.is_empty());
+        let listed = reply::integer(listed)? == 1;
+        let complete = reply::integer(complete)? == 1;
+        Ok(match (cached, listed, complete) {
+            (true, ..) => Explanation::Cached,
+            (false, true, _) => Explanation::ValueGone,
+            (false, false, true) => Explanation::NeverCached,
+            (false, false, false) => Explanation::CacheCold,
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! Makes the cache hold exactly the given modules: for those without a database.
+
+use std::collections::{HashMap, HashSet};
+
+use super::inspect::{Inspect, Verdict};
+use super::mark::Completion;
+use super::publish::{Edit, apply};
+use super::report::PublishReport;
+use super::settle::send;
+use super::survey::cached_paths;
+use super::{BATCH_MODULES, Stage, SyncOptions};
+use crate::commands::{Class, Unlist, checked_module};
+use crate::transport::{Budget, Transport};
+use crate::{CachedModule, Error};
+
+pub(crate) async fn publish_exact<T: Transport>(
+    transport: &T,
+    modules: &[CachedModule],
+    mut options: SyncOptions<'_>,
+) -> Result<PublishReport, Error> {
+    let config = transport.config();
+    for module in modules {
+        checked_module(module, config)?;
+    }
+    if modules.is_empty() && !options.allow_empty {
+        return Err(Error::Empty);
+    }
+    // The same path twice: the last wins.
+    let wanted: HashMap<&str, &CachedModule> = modules
+        .iter()
+        .map(|module| (module.path.as_str(), module))
+        .collect();
+    let mut link = transport
+        .dedicated(Budget::new(config, Class::Bulk))
+        .await?;
+    let completion = Completion::begin(&mut link, config).await?;
+
+    let paths: Vec<String> = wanted.keys().map(|path| (*path).to_owned()).collect();
+    let mut edits = Vec::new();
+    let mut done = 0;
+    for batch in paths.chunks(BATCH_MODULES) {
+        let cached = send(
+            &mut link,
+            &Inspect {
+                paths: batch,
+                watch: false,
+            },
+            config,
+        )
+        .await?;
+        for (path, cached) in batch.iter().zip(cached) {
+            let module = wanted[path.as_str()];
+            if cached.compare(Some(module), config, path) != Verdict::Right {
+                edits.push(Edit::Put(module));
+            }
+        }
+        done += batch.len();
+        options.report(Stage::Compare, done, paths.len());
+    }
+    let unchanged = wanted.len() - edits.len();
+    let cached = cached_paths(&mut link, config).await?;
+    let surplus: HashSet<&String> = cached
+        .paths
+        .iter()
+        .filter(|path| !wanted.contains_key(path.as_str()))
+        .collect();
+    edits.extend(surplus.into_iter().map(Edit::Remove));
+
+    let mut report = apply(transport, edits).await?;
+    for members in cached.bad.chunks(BATCH_MODULES) {
+        send(&mut link, &Unlist { members }, config).await?;
+    }
+    report.unchanged = unchanged;
+    // Nothing here can be compared with a database, so it is complete and unverified.
+    report.complete = completion
+        .finish(&mut link, wanted.len(), false, config.ttl, config)
+        .await?;
+    options.report(Stage::Load, wanted.len(), wanted.len());
+    Ok(report)
+}

@@ -1,0 +1,210 @@
+//! The mark of a complete cache, and the token that keeps it honest.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::{Pipeline, Value};
+use serde::{Deserialize, Serialize};
+
+use super::random;
+use super::settle::send;
+use crate::commands::{Class, Command, Request};
+use crate::keys::{COMPLETE_KEY, WARMING_KEY_PREFIX};
+use crate::transport::Link;
+use crate::{Config, Error, reply};
+
+/// How long the token of a warm-up lives, in milliseconds: longer than any warm-up.
+const TOKEN_MS: u64 = 24 * 3_600 * 1_000;
+
+/// What is stored under [`COMPLETE_KEY`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// Seconds since 1970.
+    pub(crate) completed_at: u64,
+    pub(crate) modules: usize,
+    pub(crate) verified: bool,
+    /// The server's run id when the mark was written; empty where it could not be had.
+    #[serde(default)]
+    pub(crate) run_id: String,
+}
+
+/// A cache being completed: between its begin and its end, the token tells whether the data was
+/// flushed, which would make what was written before it incomplete.
+pub(crate) struct Completion {
+    key: String,
+    run_id: String,
+}
+
+impl Completion {
+    pub(crate) async fn begin<L: Link>(link: &mut L, config: &Config) -> Result<Self, Error> {
+        let key = format!("{WARMING_KEY_PREFIX}{:016x}{:016x}", random(), random());
+        let run_id = send(link, &Begin { key: &key }, config).await?;
+        Ok(Self {
+            key,
+            run_id: run_id.unwrap_or_default(),
+        })
+    }
+
+    /// Writes the mark, unless the token is gone: then the answer is `false`.
+    pub(crate) async fn finish<L: Link>(
+        self,
+        link: &mut L,
+        modules: usize,
+        verified: bool,
+        expires: Option<Duration>,
+        config: &Config,
+    ) -> Result<bool, Error> {
+        if !send(link, &Guard { key: &self.key }, config).await? {
+            return Ok(false);
+        }
+        let completed_at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let mark = Mark {
+            completed_at,
+            modules,
+            verified,
+            run_id: self.run_id,
+        };
+        send(
+            link,
+            &Finish {
+                key: &self.key,
+                mark,
+                expires,
+            },
+            config,
+        )
+        .await
+    }
+}
+
+struct Begin<'a> {
+    key: &'a str,
+}
+
+impl Command for Begin<'_> {
+    type Reply = Option<String>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::new();
+        pipeline
+            .cmd("SET")
+            .arg(self.key)
+            .arg(1)
+            .arg("PX")
+            .arg(TOKEN_MS);
+        pipeline.cmd("INFO").arg("server");
+        Request {
+            pipeline,
+            class: Class::Bulk,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let [set, info] = reply::exactly(replies)?;
+        reply::ok(set)?;
+        run_id(info)
+    }
+}
+
+struct Guard<'a> {
+    key: &'a str,
+}
+
+impl Command for Guard<'_> {
+    type Reply = bool;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("UNWATCH");
+        pipeline.cmd("WATCH").arg(self.key);
+        pipeline.cmd("EXISTS").arg(self.key);
+        Request {
+            pipeline,
+            class: Class::Bulk,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<bool, Error> {
+        let [unwatched, watched, exists] = reply::exactly(replies)?;
+        reply::ok(unwatched)?;
+        reply::ok(watched)?;
+        Ok(reply::integer(exists)? == 1)
+    }
+}
+
+struct Finish<'a> {
+    key: &'a str,
+    mark: Mark,
+    expires: Option<Duration>,
+}
+
+impl Command for Finish<'_> {
+    type Reply = bool;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut set = redis::cmd("SET");
+        set.arg(COMPLETE_KEY)
+            .arg(serde_json::to_string(&self.mark).unwrap_or_default());
+        if let Some(expires) = self.expires {
+            set.arg("PX").arg(
+                u64::try_from(expires.as_millis())
+                    .unwrap_or(u64::MAX)
+                    .max(1),
+            );
+        }
+        let mut del = redis::cmd("DEL");
+        del.arg(self.key);
+        Request::transaction([set, del], Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<bool, Error> {
+        reply::transaction(replies).map(|results| results.is_some())
+    }
+}
+
+/// The run id out of `INFO server`; `None` where Redis refuses to tell.
+pub(crate) fn run_id(info: Value) -> Result<Option<String>, Error> {
+    let text = match reply::bytes(info) {
+        Ok(text) => text.unwrap_or_default(),
+        Err(error) if error.is_refused() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let text = String::from_utf8_lossy(&text);
+    Ok(text
+        .lines()
+        .find_map(|line| line.strip_prefix("run_id:"))
+        .map(|id| id.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_has_the_documented_form() {
+        let mark = Mark {
+            completed_at: 1_700_000_000,
+            modules: 3,
+            verified: true,
+            run_id: "r".into(),
+        };
+        let json = serde_json::to_string(&mark).unwrap();
+        assert_eq!(
+            json,
+            r#"{"completed_at":1700000000,"modules":3,"verified":true,"run_id":"r"}"#
+        );
+        assert_eq!(serde_json::from_str::<Mark>(&json).unwrap(), mark);
+    }
+
+    #[test]
+    fn the_run_id_is_found() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\ntcp_port:1\r\n";
+        assert_eq!(
+            run_id(Value::BulkString(info.into())).unwrap().as_deref(),
+            Some("abc")
+        );
+        assert_eq!(run_id(Value::Nil).unwrap(), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! How the cache is brought to what the database says, and kept there, while others write.
+//!
+//! Two pieces carry everything: [`inspect`] tells what Redis holds and how that compares with a
+//! row; [`settle`] brings paths to what a source says now, under WATCH, so that whoever writes in
+//! between wins. Warm-up, verification and repair are made of them.
+
+mod absence;
+mod exact;
+mod inspect;
+mod mark;
+mod options;
+mod publish;
+mod report;
+mod settle;
+mod survey;
+#[cfg(feature = "postgres")]
+mod verify;
+#[cfg(feature = "postgres")]
+mod warm;
+
+pub use absence::{Explanation, Status};
+pub use options::{Progress, Stage, SyncOptions};
+pub use publish::Change;
+pub use report::{Drift, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport};
+
+pub(crate) use absence::{explain, status};
+pub(crate) use exact::publish_exact;
+pub(crate) use publish::publish;
+pub(crate) use settle::{Fetch, refresh};
+#[cfg(feature = "postgres")]
+pub(crate) use verify::{repair, verify};
+#[cfg(feature = "postgres")]
+pub(crate) use warm::warm;
+
+use crate::CachedModule;
+use crate::Error;
+
+/// How many modules one batch holds at most.
+pub(crate) const BATCH_MODULES: usize = 200;
+
+/// How many bytes of content one batch holds at most, unless a single module is larger.
+pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where the truth about modules is read.
+pub(crate) trait Source {
+    /// The current modules of these paths; a path that has none is left out.
+    async fn fetch(&mut self, paths: &[String]) -> Result<Vec<CachedModule>, Error>;
+}
+
+/// Cuts into batches bounded by count and bytes.
+pub(crate) fn batches<T>(
+    items: impl IntoIterator<Item = T>,
+    most: usize,
+    most_bytes: usize,
+    size: impl Fn(&T) -> usize,
+) -> Vec<Vec<T>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for item in items {
+        let more = size(&item);
+        if batch.len() == most || (!batch.is_empty() && bytes + more > most_bytes) {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += more;
+        batch.push(item);
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+/// A random number, good enough for jitter and for a name that nobody else takes.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn batches_keep_order_and_bounds(sizes in prop::collection::vec(0..2 * BATCH_BYTES, 0..600)) {
+            let cut = batches(sizes.clone(), BATCH_MODULES, BATCH_BYTES, |size| *size);
+            prop_assert_eq!(cut.concat(), sizes);
+            for batch in &cut {
+                prop_assert!(!batch.is_empty() && batch.len() <= BATCH_MODULES);
+                prop_assert!(batch.len() == 1 || batch.iter().sum::<usize>() <= BATCH_BYTES);
+            }
+        }
+    }
+
+    #[test]
+    fn small_modules_fill_batches() {
+        assert_eq!(
+            batches(vec![1; 401], BATCH_MODULES, BATCH_BYTES, |size| *size)
+                .iter()
+                .map(Vec::len)
+                .collect::<Vec<_>>(),
+            [200, 200, 1]
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Many changes that readers see at once.
+
+use std::collections::HashMap;
+
+use super::report::PublishReport;
+use super::settle::Write;
+use super::{BATCH_BYTES, batches};
+use crate::commands::checked_module;
+use crate::keys::validate_path;
+use crate::transport::Transport;
+use crate::{CachedModule, Error, call, reply};
+
+/// One change of [`publish`](crate::blocking::ModuleWriter::publish).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Cache this module.
+    Set(CachedModule),
+    /// Remove the module at this path.
+    Remove(String),
+}
+
+impl Change {
+    /// The path that it changes.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Set(module) => &module.path,
+            Self::Remove(path) => path,
+        }
+    }
+}
+
+pub(crate) async fn publish<T: Transport>(
+    transport: &T,
+    changes: &[Change],
+) -> Result<PublishReport, Error> {
+    for change in changes {
+        match change {
+            Change::Set(module) => checked_module(module, transport.config())?,
+            Change::Remove(path) => validate_path(path)?,
+        }
+    }
+    let last: HashMap<&str, usize> = changes
+        .iter()
+        .enumerate()
+        .map(|(at, change)| (change.path(), at))
+        .collect();
+    let edits = changes
+        .iter()
+        .enumerate()
+        .filter(|(at, change)| last[change.path()] == *at)
+        .map(|(_, change)| match change {
+            Change::Set(module) => Edit::Put(module),
+            Change::Remove(path) => Edit::Remove(path),
+        });
+    apply(transport, edits).await
+}
+
+/// A change that has been checked, and is the only one of its path.
+pub(crate) enum Edit<'a> {
+    Put(&'a CachedModule),
+    Remove(&'a String),
+}
+
+impl Edit<'_> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Put(module) => module.content.len(),
+            Self::Remove(path) => path.len(),
+        }
+    }
+}
+
+/// One transaction, or several where one would hold the server up for too long.
+pub(crate) async fn apply<'a, T: Transport>(
+    transport: &T,
+    edits: impl IntoIterator<Item = Edit<'a>>,
+) -> Result<PublishReport, Error> {
+    let mut report = PublishReport::default();
+    for batch in batches(edits, usize::MAX, BATCH_BYTES, Edit::bytes) {
+        let (mut put, mut remove) = (Vec::new(), Vec::new());
+        for edit in batch {
+            match edit {
+                Edit::Put(module) => put.push(module),
+                Edit::Remove(path) => remove.push(path),
+            }
+        }
+        let write = Write {
+            put: &put,
+            remove: &remove,
+        };
+        if !call::write(transport, &write).await? {
+            return Err(reply::unexpected()); // it watched nothing
+        }
+        write.log();
+        report.batches += 1;
+        report.written += put.len();
+        report.removed += remove.len();
+        report.bytes += put
+            .iter()
+            .map(|module| module.content.len() as u64)
+            .sum::<u64>();
+    }
+    Ok(report)
+}

@@ -1,0 +1,312 @@
+//! What was done, for a log line and for a decision.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What `refresh` did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefreshReport {
+    /// Modules written.
+    pub written: usize,
+    /// Paths without a module, which were invalidated.
+    pub removed: usize,
+    /// Modules larger than the limit: they can't be cached, and their paths are among the removed.
+    pub skipped: usize,
+    /// How often a path was tried again because somebody wrote it meanwhile.
+    pub retried: usize,
+    /// Bytes of content written.
+    pub bytes: u64,
+    /// Paths that others kept writing until the attempts were used up: refresh them again.
+    pub unsettled: Vec<String>,
+}
+
+impl fmt::Display for RefreshReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            written,
+            removed,
+            skipped,
+            retried,
+            bytes,
+            unsettled,
+        } = self;
+        let unsettled = unsettled.len();
+        write!(
+            f,
+            "{written} written, {removed} removed, {skipped} skipped, {retried} retried, {unsettled} unsettled, {bytes} bytes"
+        )
+    }
+}
+
+impl RefreshReport {
+    #[cfg(feature = "postgres")]
+    pub(crate) fn add(&mut self, more: Self) {
+        let Self {
+            written,
+            removed,
+            skipped,
+            retried,
+            bytes,
+            unsettled,
+        } = more;
+        self.written += written;
+        self.removed += removed;
+        self.skipped += skipped;
+        self.retried += retried;
+        self.bytes += bytes;
+        self.unsettled.extend(unsettled);
+    }
+}
+
+/// What `publish` or `publish_exact` did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PublishReport {
+    /// Modules written.
+    pub written: usize,
+    /// Paths removed.
+    pub removed: usize,
+    /// Modules that were there already (`publish_exact`).
+    pub unchanged: usize,
+    /// Bytes of content written.
+    pub bytes: u64,
+    /// Into how many transactions it was cut. Readers saw each at once; with more than one, not
+    /// all at once.
+    pub batches: usize,
+    /// Whether the cache is marked as complete now (`publish_exact`): not if it was flushed
+    /// meanwhile.
+    pub complete: bool,
+}
+
+impl fmt::Display for PublishReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            written,
+            removed,
+            unchanged,
+            bytes,
+            batches,
+            complete: _,
+        } = self;
+        write!(
+            f,
+            "{written} written, {removed} removed, {unchanged} unchanged, {bytes} bytes in {batches} transactions"
+        )
+    }
+}
+
+/// Why a result does not claim that the cache equals the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unverified {
+    /// A transaction that was open stayed open for longer than the barrier's time-out. What it
+    /// changes may be missing from the cache when it commits.
+    OpenTransaction,
+    /// Others kept changing what was mended.
+    Contended,
+    /// The table has no module and the cache has some. Nothing was removed, because nobody said
+    /// that an empty workspace is meant: see
+    /// [`SyncOptions::with_allow_empty`](crate::SyncOptions::with_allow_empty).
+    EmptyWorkspace,
+    /// The cache was flushed each time while it was warmed.
+    Flushed,
+}
+
+impl fmt::Display for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OpenTransaction => "a transaction stayed open for too long",
+            Self::Contended => "others kept changing it",
+            Self::EmptyWorkspace => "the workspace is empty and that was not said to be meant",
+            Self::Flushed => "the cache was flushed meanwhile",
+        })
+    }
+}
+
+/// What a warm-up did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WarmReport {
+    /// How many of the database's modules are in the cache now: the specification's count.
+    pub modules: usize,
+    /// Modules written because they were missing or differed.
+    pub written: usize,
+    /// Modules that were right already.
+    pub unchanged: usize,
+    /// Paths removed because they have no row.
+    pub pruned: usize,
+    /// Rows that can't be cached: a bad path, or too large. Each is logged.
+    pub skipped: usize,
+    /// How often a path was tried again because somebody wrote it meanwhile.
+    pub retried: usize,
+    /// Paths that others kept writing until the attempts were used up.
+    pub unsettled: Vec<String>,
+    /// Bytes of content written.
+    pub bytes: u64,
+    /// How long loading took.
+    pub load_elapsed: Duration,
+    /// How long it took altogether.
+    pub elapsed: Duration,
+    /// `None` if the cache was compared with the database after every transaction that was open
+    /// had ended, and equalled it; else why that can't be said.
+    pub unverified: Option<Unverified>,
+    /// Whether the cache is marked as complete now.
+    pub complete: bool,
+    /// Whether the keys were looked through for entries that the index does not name: where SCAN
+    /// is not permitted they stay.
+    pub scanned: bool,
+}
+
+impl WarmReport {
+    /// True if the cache was found equal to the database: see [`unverified`](Self::unverified).
+    #[must_use]
+    pub fn verified(&self) -> bool {
+        self.unverified.is_none()
+    }
+}
+
+impl fmt::Display for WarmReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            modules,
+            written,
+            unchanged,
+            pruned,
+            skipped,
+            retried,
+            unsettled,
+            bytes,
+            elapsed,
+            ..
+        } = self;
+        let unsettled = unsettled.len();
+        write!(
+            f,
+            "{modules} modules in the cache: {written} written ({bytes} bytes), {unchanged} unchanged, {pruned} pruned, \
+             {skipped} skipped, {retried} retried, {unsettled} unsettled in {:.2} s, ",
+            elapsed.as_secs_f64()
+        )?;
+        match self.unverified {
+            None => f.write_str("verified"),
+            Some(why) => write!(f, "unverified: {why}"),
+        }
+    }
+}
+
+/// How the cache differs from the database. Each path is in one list only, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drift {
+    /// How many modules the database has.
+    pub modules: usize,
+    /// Rows that can't be cached: a bad path, or too large.
+    pub skipped: usize,
+    /// A row without an entry.
+    pub missing: Vec<String>,
+    /// An entry that says something else than its row.
+    pub stale: Vec<String>,
+    /// An entry without a row.
+    pub ghost: Vec<String>,
+    /// A place in the index with neither entry nor row.
+    pub index_only: Vec<String>,
+    /// An entry that equals its row and has no place in the index.
+    pub key_only: Vec<String>,
+    /// An entry that equals its row and will expire otherwise than
+    /// [`Config::with_ttl`](crate::Config::with_ttl) wants.
+    pub expiring: Vec<String>,
+    /// An entry that can't be read.
+    pub corrupt: Vec<String>,
+    /// How many members of the index can't be paths.
+    pub bad_members: usize,
+    /// Whether the keys were looked through for entries that the index does not name.
+    pub scanned: bool,
+}
+
+impl Drift {
+    /// True if nothing differs.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.paths() == 0 && self.bad_members == 0
+    }
+
+    /// How many paths differ.
+    #[must_use]
+    pub fn paths(&self) -> usize {
+        self.lists().iter().map(|(_, paths)| paths.len()).sum()
+    }
+
+    /// Each kind of drift by its name, with its paths.
+    #[must_use]
+    pub fn lists(&self) -> [(&'static str, &[String]); 7] {
+        [
+            ("missing", &self.missing),
+            ("stale", &self.stale),
+            ("ghost", &self.ghost),
+            ("index_only", &self.index_only),
+            ("key_only", &self.key_only),
+            ("expiring", &self.expiring),
+            ("corrupt", &self.corrupt),
+        ]
+    }
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} modules in the database", self.modules)?;
+        for (kind, paths) in self
+            .lists()
+            .into_iter()
+            .filter(|(_, paths)| !paths.is_empty())
+        {
+            write!(f, ", {} {kind}", paths.len())?;
+        }
+        if self.bad_members > 0 {
+            write!(f, ", {} bad members of the index", self.bad_members)?;
+        }
+        if self.is_clean() {
+            f.write_str(", no drift")?;
+        }
+        Ok(())
+    }
+}
+
+/// What `repair` found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// What was found.
+    pub drift: Drift,
+    /// Modules written.
+    pub written: usize,
+    /// Paths removed.
+    pub removed: usize,
+    /// How often a path was tried again because somebody wrote it meanwhile.
+    pub retried: usize,
+    /// Paths that others kept writing until the attempts were used up.
+    pub unsettled: Vec<String>,
+    /// `None` if the cache equalled the database in the end, else why that can't be said.
+    pub unverified: Option<Unverified>,
+}
+
+impl fmt::Display for RepairReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            drift,
+            written,
+            removed,
+            retried,
+            unsettled,
+            unverified,
+        } = self;
+        let unsettled = unsettled.len();
+        write!(
+            f,
+            "{drift}: {written} written, {removed} removed, {retried} retried, {unsettled} unsettled, "
+        )?;
+        match unverified {
+            None => f.write_str("verified"),
+            Some(why) => write!(f, "unverified: {why}"),
+        }
+    }
+}

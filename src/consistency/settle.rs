@@ -1,0 +1,210 @@
+//! Brings paths to what a source says now, so that whoever writes in between wins.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Value};
+
+use super::inspect::cacheable;
+use super::report::RefreshReport;
+use super::{BATCH_MODULES, Source, random};
+use crate::commands::{self, Class, Command, Request};
+use crate::error::Source as Cause;
+use crate::keys::{module_key_unchecked, validate_path};
+use crate::transport::{Budget, Link, Transport};
+use crate::{CachedModule, Config, Error, reply};
+
+/// How often a path that others keep writing is tried.
+const ATTEMPTS: u32 = 12;
+
+/// How long a placeholder lives, in milliseconds, if whoever placed it dies.
+const PLACEHOLDER_MS: u64 = 10_000;
+
+/// The specification's `refresh`: these paths, each as the source has it after this call began.
+pub(crate) async fn refresh<T: Transport, S: Source>(
+    transport: &T,
+    source: &mut S,
+    paths: &[impl AsRef<str>],
+) -> Result<RefreshReport, Error> {
+    let mut unique: Vec<String> = Vec::with_capacity(paths.len());
+    for path in paths {
+        validate_path(path.as_ref())?;
+        unique.push(path.as_ref().to_owned());
+    }
+    unique.sort_unstable();
+    unique.dedup();
+    if unique.is_empty() {
+        return Ok(RefreshReport::default());
+    }
+    let mut link = transport
+        .dedicated(Budget::new(transport.config(), Class::Bulk))
+        .await?;
+    settle(transport, &mut link, source, unique).await
+}
+
+/// Reserve and watch, ask the source, write or remove in a transaction. One that was aborted is
+/// tried again path by path; a path that stays contended is reported.
+///
+/// The link must be dropped after an error: it may watch keys.
+pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
+    transport: &T,
+    link: &mut L,
+    source: &mut S,
+    paths: Vec<String>,
+) -> Result<RefreshReport, Error> {
+    let config = transport.config();
+    let mut report = RefreshReport::default();
+    let mut queue: VecDeque<(Vec<String>, u32)> = paths
+        .chunks(BATCH_MODULES)
+        .map(|batch| (batch.to_vec(), 1))
+        .collect();
+    while let Some((batch, attempt)) = queue.pop_front() {
+        send(link, &Reserve { paths: &batch }, config).await?;
+        // Only now: a row that was read before the watch began may be older than what it hides.
+        let rows = source.fetch(&batch).await?;
+        let (rows, too_large) = cacheable(&rows, &batch, config);
+        let (put, gone): (Vec<_>, Vec<_>) = batch
+            .iter()
+            .partition(|path| rows.contains_key(path.as_str()));
+        let put: Vec<_> = put.into_iter().map(|path| rows[path.as_str()]).collect();
+        let write = Write {
+            put: &put,
+            remove: &gone,
+        };
+        if send(link, &write, config).await? {
+            report.written += put.len();
+            report.removed += gone.len();
+            report.skipped += too_large;
+            report.bytes += put
+                .iter()
+                .map(|module| module.content.len() as u64)
+                .sum::<u64>();
+            write.log();
+        } else if attempt == ATTEMPTS {
+            report.unsettled.extend(batch);
+        } else {
+            report.retried += batch.len();
+            transport.pause(backoff(attempt)).await;
+            queue.extend(batch.into_iter().map(|path| (vec![path], attempt + 1)));
+        }
+    }
+    Ok(report)
+}
+
+/// Sends a command over a dedicated link.
+pub(crate) async fn send<L: Link, C: Command>(
+    link: &mut L,
+    command: &C,
+    config: &Config,
+) -> Result<C::Reply, Error> {
+    let request = command.request(config);
+    let replies = link
+        .exchange(&request, Budget::new(config, Class::Bulk))
+        .await?;
+    command.decode(replies, config)
+}
+
+/// Jittered, so that two writers that met once don't meet again in step.
+fn backoff(attempt: u32) -> Duration {
+    let longest = 1_000_u64 << attempt.min(6);
+    Duration::from_micros(random() % longest)
+}
+
+/// Places an empty value where there is none, and watches all. A reader takes an empty value for
+/// absent; a foreign DEL of a path that was never cached now trips the watch.
+struct Reserve<'a> {
+    paths: &'a [String],
+}
+
+impl Command for Reserve<'_> {
+    type Reply = ();
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("UNWATCH");
+        let mut watch = redis::cmd("WATCH");
+        for path in self.paths {
+            let key = module_key_unchecked(path);
+            watch.arg(&key);
+            pipeline
+                .cmd("SET")
+                .arg(key)
+                .arg("")
+                .arg("NX")
+                .arg("PX")
+                .arg(PLACEHOLDER_MS);
+        }
+        pipeline.add_command(watch);
+        Request {
+            pipeline,
+            class: Class::Bulk,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
+        replies
+            .into_iter()
+            .try_for_each(|reply| reply::ok(reply).map(drop))
+    }
+}
+
+/// Writes and removes in one transaction; answers whether it was carried out.
+pub(crate) struct Write<'a> {
+    pub(crate) put: &'a [&'a CachedModule],
+    pub(crate) remove: &'a [&'a String],
+}
+
+impl Write<'_> {
+    fn commands(&self, config: &Config) -> Vec<Cmd> {
+        let mut all = Vec::with_capacity(2 * self.put.len() + 2);
+        for module in self.put {
+            all.extend(commands::put(module, config));
+        }
+        if !self.remove.is_empty() {
+            all.extend(commands::remove(self.remove));
+        }
+        all
+    }
+
+    /// The specification's lines, once it has been carried out.
+    pub(crate) fn log(&self) {
+        for module in self.put {
+            log::debug!("Cached module: {}", module.path);
+        }
+        for path in self.remove {
+            log::debug!("Invalidated module cache: {path}");
+        }
+    }
+}
+
+impl Command for Write<'_> {
+    type Reply = bool;
+
+    fn request(&self, config: &Config) -> Request {
+        Request::transaction(self.commands(config), Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<bool, Error> {
+        reply::transaction(replies).map(|results| results.is_some())
+    }
+}
+
+/// A source that is a caller's own function.
+pub(crate) struct Fetch<F>(pub(crate) F);
+
+impl<F, Answer, E> Source for Fetch<F>
+where
+    F: FnMut(Vec<String>) -> Answer,
+    Answer: Future<Output = Result<Vec<CachedModule>, E>>,
+    E: Into<Cause>,
+{
+    async fn fetch(&mut self, paths: &[String]) -> Result<Vec<CachedModule>, Error> {
+        (self.0)(paths.to_vec())
+            .await
+            .map_err(|error| Error::Database {
+                reason: "the modules could not be read from their source",
+                transient: false,
+                source: Some(error.into()),
+            })
+    }
+}

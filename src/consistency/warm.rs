@@ -1,0 +1,216 @@
+//! Loads all modules of the database into the cache.
+
+use std::time::Instant;
+
+use super::inspect::{Cached, Inspect, Verdict, cacheable};
+use super::mark::Completion;
+use super::report::{Unverified, WarmReport};
+use super::settle::{Write, send, settle};
+use super::verify::check;
+use super::{Stage, SyncOptions};
+use crate::commands::Class;
+use crate::transport::{Budget, Link, Transport};
+use crate::workspace::{Database, Workspace, collect};
+use crate::{CachedModule, Config, Error};
+
+/// How often a warm-up whose work was flushed away starts again.
+const ROUNDS: usize = 3;
+
+pub(crate) async fn warm<T: Transport, D: Database>(
+    transport: &T,
+    database: D,
+    mut options: SyncOptions<'_>,
+) -> Result<WarmReport, Error> {
+    let start = Instant::now();
+    let config = transport.config();
+    let mut workspace = Workspace::open(database, config).await?;
+    let budget = || Budget::new(config, Class::Bulk);
+    let mut lanes = [
+        transport.dedicated(budget()).await?,
+        transport.dedicated(budget()).await?,
+    ];
+    let mut report = WarmReport::default();
+    for _ in 0..ROUNDS {
+        let completion = Completion::begin(&mut lanes[0], config).await?;
+        let round = Instant::now();
+        report.unchanged = 0;
+        load(
+            transport,
+            &mut lanes,
+            &mut workspace,
+            &mut options,
+            &mut report,
+        )
+        .await?;
+        report.load_elapsed = round.elapsed();
+
+        let checked = check(transport, &mut lanes[0], &mut workspace, &mut options).await?;
+        let modules = checked.survey.listing.modules;
+        report.skipped = checked.survey.listing.skipped;
+        // What was written since lives for longer.
+        let expires = config.ttl.map(|ttl| {
+            let left = checked
+                .expires
+                .map_or(ttl, |first| first.saturating_duration_since(Instant::now()));
+            ttl.min(left)
+        });
+        let mended = checked
+            .mend(transport, &mut lanes[0], &mut workspace, &mut options)
+            .await?;
+        report.modules = modules - mended.wrong.min(modules);
+        report.written += mended.report.written;
+        report.pruned += mended.report.removed;
+        report.retried += mended.report.retried;
+        report.bytes += mended.report.bytes;
+        report.unsettled = mended.report.unsettled;
+        report.unverified = mended.unverified;
+        report.scanned = mended.scanned;
+
+        // An unsettled or unwanted cache is not complete.
+        if matches!(
+            report.unverified,
+            Some(Unverified::EmptyWorkspace | Unverified::Contended)
+        ) {
+            break;
+        }
+        report.complete = completion
+            .finish(
+                &mut lanes[0],
+                report.modules,
+                report.verified(),
+                expires,
+                config,
+            )
+            .await?;
+        if report.complete {
+            break;
+        }
+        report.unverified = Some(Unverified::Flushed);
+    }
+    report.elapsed = start.elapsed();
+    log::info!("Warmed module cache with {} modules", report.modules);
+    Ok(report)
+}
+
+/// Writes what differs, batch by batch: each watched before its rows are read, so that no row
+/// that is older than a watched key's next value is written over it.
+///
+/// Two connections take turns: while Redis takes in one batch, Postgres prepares the next.
+async fn load<T: Transport, D: Database>(
+    transport: &T,
+    lanes: &mut [T::Link; 2],
+    workspace: &mut Workspace<D>,
+    options: &mut SyncOptions<'_>,
+    report: &mut WarmReport,
+) -> Result<(), Error> {
+    let config = transport.config();
+    let listing = workspace.list(config).await?;
+    let mut contended = Vec::new();
+    let mut pending: Option<Plan> = None;
+    let mut done = 0;
+    let [mut this, mut other] = {
+        let [a, b] = lanes;
+        [a, b]
+    };
+    for batch in listing.batches {
+        let cached = send(
+            this,
+            &Inspect {
+                paths: &batch,
+                watch: true,
+            },
+            config,
+        )
+        .await?;
+        let rows = workspace.start(&batch).await?;
+        if let Some(plan) = pending.take() {
+            plan.carry_out(other, config, report, &mut contended)
+                .await?;
+        }
+        let rows = collect(rows).await?;
+        done += batch.len();
+        pending = Some(Plan::new(batch, &cached, rows, config, report));
+        options.report(Stage::Load, done, listing.modules);
+        std::mem::swap(&mut this, &mut other);
+    }
+    if let Some(plan) = pending {
+        plan.carry_out(other, config, report, &mut contended)
+            .await?;
+    }
+    if !contended.is_empty() {
+        let settled = settle(transport, this, workspace, contended).await?;
+        report.written += settled.written;
+        report.pruned += settled.removed;
+        report.retried += settled.retried;
+        report.bytes += settled.bytes;
+        // What is unsettled is compared and mended with all the rest.
+    }
+    Ok(())
+}
+
+/// What one batch changes.
+struct Plan {
+    put: Vec<CachedModule>,
+    remove: Vec<String>,
+}
+
+impl Plan {
+    fn new(
+        batch: Vec<String>,
+        cached: &[Cached],
+        mut rows: Vec<CachedModule>,
+        config: &Config,
+        report: &mut WarmReport,
+    ) -> Self {
+        let mut wrong = std::collections::HashSet::new();
+        let mut remove = Vec::new();
+        {
+            let (by_path, _) = cacheable(&rows, &batch, config);
+            for (path, cached) in batch.into_iter().zip(cached) {
+                let row = by_path.get(path.as_str());
+                match (cached.compare(row.copied(), config, &path), row) {
+                    (Verdict::Right, Some(_)) => report.unchanged += 1,
+                    (Verdict::Right, None) => {}
+                    (_, Some(_)) => {
+                        wrong.insert(path);
+                    }
+                    (_, None) => remove.push(path),
+                }
+            }
+        }
+        rows.retain(|row| wrong.contains(&row.path));
+        Self { put: rows, remove }
+    }
+
+    async fn carry_out<L: Link>(
+        self,
+        link: &mut L,
+        config: &Config,
+        report: &mut WarmReport,
+        contended: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let put: Vec<_> = self.put.iter().collect();
+        let remove: Vec<_> = self.remove.iter().collect();
+        if put.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        let write = Write {
+            put: &put,
+            remove: &remove,
+        };
+        if send(link, &write, config).await? {
+            report.written += put.len();
+            report.pruned += remove.len();
+            report.bytes += put
+                .iter()
+                .map(|module| module.content.len() as u64)
+                .sum::<u64>();
+            write.log();
+        } else {
+            report.retried += put.len() + remove.len();
+            contended.extend(self.put.into_iter().map(|module| module.path));
+            contended.extend(self.remove);
+        }
+        Ok(())
+    }
+}

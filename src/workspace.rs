@@ -1,0 +1,201 @@
+//! The database: which rows are modules, and how they are read.
+//!
+//! Statements are unnamed and each is a transaction of its own, so all works behind `PgBouncer` in
+//! transaction mode. Rows are streamed.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use crate::config::quoted_table;
+use crate::consistency::{BATCH_BYTES, BATCH_MODULES, Source, batches};
+use crate::error::shown;
+use crate::keys::validate_path;
+use crate::{CachedModule, Config, Error};
+
+/// A client of the database, as a facade brings it.
+pub(crate) trait Database {
+    type Rows<'a>: Rows
+    where
+        Self: 'a;
+
+    /// Sends an unnamed statement, whose `$1`, if it has one, is a `text[]`. Rows are not waited
+    /// for.
+    async fn query(
+        &mut self,
+        statement: &str,
+        paths: Option<&[String]>,
+    ) -> Result<Self::Rows<'_>, Error>;
+}
+
+/// Rows as they arrive.
+pub(crate) trait Rows {
+    async fn next(&mut self) -> Result<Option<Row>, Error>;
+}
+
+/// The workspace's table, through a client.
+pub(crate) struct Workspace<D> {
+    database: D,
+    list: String,
+    fetch: String,
+}
+
+/// What the table holds, without the contents.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The paths of all modules that can be cached, cut so that the contents of each batch are
+    /// bounded.
+    pub(crate) batches: Vec<Vec<String>>,
+    /// How many that are.
+    pub(crate) modules: usize,
+    /// How many rows can't be cached.
+    pub(crate) skipped: usize,
+}
+
+impl<D: Database> Workspace<D> {
+    /// Refuses a standby: it may be behind, and what it says would be written over what is newer.
+    pub(crate) async fn open(database: D, config: &Config) -> Result<Self, Error> {
+        let table = quoted_table(&config.workspace_table).ok_or_else(|| {
+            Error::invalid_config("the workspace table must be a name or schema.name")
+        })?;
+        // The specification's rows.
+        let modules = format!(
+            "FROM {table} WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
+        );
+        let mut workspace = Self {
+            database,
+            list: format!("SELECT path, octet_length(content) {modules}"),
+            fetch: format!("SELECT path, content, content_hash {modules} AND path = ANY($1)"),
+        };
+        if workspace.single("SELECT pg_is_in_recovery()").await? {
+            return Err(unusable(
+                "the database is a standby, which may be behind: connect to the primary",
+            ));
+        }
+        Ok(workspace)
+    }
+
+    /// All modules by path and size. A row that can't be cached is logged and counted.
+    pub(crate) async fn list(&mut self, config: &Config) -> Result<Listing, Error> {
+        let mut skipped = 0;
+        let mut found: Vec<(String, usize)> = Vec::new();
+        let mut rows = self.database.query(&self.list, None).await?;
+        while let Some(row) = rows.next().await? {
+            let (path, bytes): (&str, i32) = (column(&row, 0)?, column(&row, 1)?);
+            let bytes = usize::try_from(bytes).unwrap_or_default();
+            if let Err(error) = validate_path(path) {
+                log::warn!("Skipped a row of the workspace: {error}");
+            } else if bytes > config.max_content_bytes {
+                log::warn!(
+                    "Skipped module {}: its content has {bytes} bytes, more than the limit",
+                    shown(path)
+                );
+            } else {
+                found.push((path.to_owned(), bytes));
+                continue;
+            }
+            skipped += 1;
+        }
+        let modules = found.len();
+        let batches = batches(found, BATCH_MODULES, BATCH_BYTES, |(_, bytes)| *bytes);
+        let batches = batches
+            .into_iter()
+            .map(|batch| batch.into_iter().map(|(path, _)| path).collect())
+            .collect();
+        Ok(Listing {
+            batches,
+            modules,
+            skipped,
+        })
+    }
+
+    /// Asks for the modules of these paths; [`collect`] them later.
+    pub(crate) async fn start(&mut self, paths: &[String]) -> Result<D::Rows<'_>, Error> {
+        self.database.query(&self.fetch, Some(paths)).await
+    }
+
+    /// A transaction id that every transaction which has one by now is below of.
+    pub(crate) async fn current_transaction(&mut self) -> Result<u64, Error> {
+        // As text: the client has no xid8.
+        transaction_id(
+            &self
+                .single::<String>("SELECT pg_current_xact_id()::text")
+                .await?,
+        )
+    }
+
+    /// The lowest id of a transaction that is still open.
+    pub(crate) async fn oldest_open_transaction(&mut self) -> Result<u64, Error> {
+        transaction_id(
+            &self
+                .single::<String>("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+                .await?,
+        )
+    }
+
+    /// The only column of the only row.
+    async fn single<T: for<'a> FromSql<'a>>(&mut self, statement: &str) -> Result<T, Error> {
+        let mut rows = self.database.query(statement, None).await?;
+        let row = rows
+            .next()
+            .await?
+            .ok_or_else(|| unusable("the database answered without a row"))?;
+        let value = column(&row, 0)?;
+        while rows.next().await?.is_some() {}
+        Ok(value)
+    }
+}
+
+impl<D: Database> Source for Workspace<D> {
+    async fn fetch(&mut self, paths: &[String]) -> Result<Vec<CachedModule>, Error> {
+        collect(self.start(paths).await?).await
+    }
+}
+
+/// The modules of [`Workspace::start`].
+pub(crate) async fn collect(mut rows: impl Rows) -> Result<Vec<CachedModule>, Error> {
+    let mut modules = Vec::new();
+    while let Some(row) = rows.next().await? {
+        let hash: Option<String> = column(&row, 2)?;
+        modules.push(CachedModule {
+            path: column(&row, 0)?,
+            content: column(&row, 1)?,
+            hash: hash.unwrap_or_default(),
+        });
+    }
+    Ok(modules)
+}
+
+fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
+    row.try_get(index)
+        .map_err(|error| failed("a row of the workspace can't be read", error))
+}
+
+fn transaction_id(text: &str) -> Result<u64, Error> {
+    text.parse()
+        .map_err(|_| unusable("the database answered without a transaction id"))
+}
+
+fn unusable(reason: &'static str) -> Error {
+    Error::Database {
+        reason,
+        transient: false,
+        source: None,
+    }
+}
+
+pub(crate) fn query_failed(error: tokio_postgres::Error) -> Error {
+    failed("the database could not be asked", error)
+}
+
+fn failed(reason: &'static str, error: tokio_postgres::Error) -> Error {
+    // Connection failures, lack of resources, an operator's shutdown, a conflict of transactions.
+    let transient = error.is_closed()
+        || error
+            .code()
+            .is_some_and(|state| matches!(&state.code()[..2], "08" | "53" | "57" | "40"));
+    Error::Database {
+        reason,
+        transient,
+        source: Some(error.into()),
+    }
+}
