@@ -5,6 +5,7 @@
     not(any(feature = "blocking", feature = "nonblocking")),
     allow(
         dead_code,
+        unused_imports,
         reason = "without a facade only keys, modules and settings are used"
     )
 )]
@@ -23,10 +24,7 @@ pub mod nonblocking;
 mod operations;
 mod reply;
 mod transport;
-#[cfg(all(
-    feature = "postgres",
-    any(feature = "blocking", feature = "nonblocking")
-))]
+#[cfg(feature = "postgres")]
 mod workspace;
 
 pub use config::{Config, DEFAULT_REDIS_URL};

@@ -121,12 +121,12 @@ pub fn url(port: u16) -> String {
 }
 
 fn launch(port: u16, settings: &[String], dir: &TempDir) -> Result<Process, String> {
-    const SETTINGS: [&str; 11] = [
+    const SETTINGS: [&str; 10] = [
         "listen_addresses=127.0.0.1",
         // None: their path must not exceed 107 bytes, and TCP is enough.
         "unix_socket_directories=",
+        // No asynchronous commits, though: a kill would lose them.
         "fsync=off",
-        "synchronous_commit=off",
         "full_page_writes=off",
         "shared_buffers=16MB",
         "max_connections=100",

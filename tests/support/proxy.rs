@@ -389,9 +389,17 @@ fn write_all(mut stream: &TcpStream, mut bytes: &[u8], closed: &AtomicBool) -> i
     while !bytes.is_empty() {
         match stream.write(bytes) {
             Ok(written) => bytes = &bytes[written..],
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !closed.load(Ordering::SeqCst) => {}
+            Err(e) if can_go_on(&e) && !closed.load(Ordering::SeqCst) => {}
             Err(e) => return Err(e),
         }
     }
     Ok(())
+}
+
+/// A time-out, or a signal: a socket with a time-out reports even those that nobody handles.
+fn can_go_on(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

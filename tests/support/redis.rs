@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::process::{Farewell, Process, Slot, missing, program, start_on_free_port};
 use super::wait_until;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const SAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A Redis server without persistence. The variable `BIFROST_TEST_REDIS_SERVER` names another
 /// binary than the `redis-server` on `PATH`.
@@ -62,7 +62,7 @@ impl RedisServer {
         self.slot.running(|process| process.pid())
     }
 
-    /// A connection of its own, for assertions.
+    /// A connection of its own, for assertions; it waits for as long as the server is frozen.
     pub fn connection(&self) -> ::redis::Connection {
         connect(&self.url())
     }
@@ -94,7 +94,7 @@ impl RedisServer {
         let _ = ::redis::cmd("SHUTDOWN")
             .arg("SAVE")
             .exec(&mut self.connection());
-        wait_until("redis-server has saved and ended", TIMEOUT, || {
+        wait_until("redis-server has saved and ended", SAVE_LIMIT, || {
             self.slot.running(Process::has_exited)
         });
         self.slot.kill();
@@ -124,19 +124,11 @@ impl RedisServer {
     }
 }
 
-/// A connection with time-outs of 5 s.
+/// A connection without time-outs: where a socket has one, Linux lets a mere SIGCHLD, such as the
+/// end of another test's server, fail a read (EINTR).
 pub fn connect(url: &str) -> ::redis::Connection {
     let client = ::redis::Client::open(url).expect("a Redis URL");
-    let connection = client
-        .get_connection_with_timeout(TIMEOUT)
-        .expect("Redis accepts a connection");
-    for set in [
-        ::redis::Connection::set_read_timeout,
-        ::redis::Connection::set_write_timeout,
-    ] {
-        set(&connection, Some(TIMEOUT)).expect("a time-out above zero");
-    }
-    connection
+    client.get_connection().expect("Redis accepts a connection")
 }
 
 fn launch(port: u16, arguments: &[String], dir: &TempDir) -> Result<Process, String> {
