@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+#[cfg(feature = "blocking")]
+use redis::RedisConnectionInfo;
 use redis::{Cmd, Pipeline, Value};
 
 use crate::keys::{MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path};
@@ -178,6 +180,32 @@ impl Command for Unlist<'_> {
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
         reply::integer(reply::single(replies)?).map(drop)
     }
+}
+
+/// What a new connection says first: who it is, in which protocol, for which database. `None` if
+/// the defaults of a new connection are what is wanted.
+#[cfg(feature = "blocking")]
+pub(crate) fn greeting(settings: &RedisConnectionInfo) -> Option<Request> {
+    let mut pipeline = Pipeline::new();
+    let (user, password) = (settings.username(), settings.password());
+    if settings.protocol().supports_resp3() {
+        let hello = pipeline.cmd("HELLO").arg(3);
+        if let Some(password) = password {
+            hello
+                .arg("AUTH")
+                .arg(user.unwrap_or("default"))
+                .arg(password);
+        }
+    } else if let Some(password) = password {
+        pipeline.cmd("AUTH").arg(user).arg(password);
+    }
+    if settings.db() != 0 {
+        pipeline.cmd("SELECT").arg(settings.db());
+    }
+    (!pipeline.is_empty()).then_some(Request {
+        pipeline,
+        class: Class::Lookup,
+    })
 }
 
 /// Asks for a sign of life.

@@ -89,19 +89,24 @@ pub(crate) fn timed_out() -> Error {
     outage(Outage::TimedOut, None)
 }
 
-/// An error of the client library while it connected (`connecting`) or exchanged data.
-pub(crate) fn client_error(error: &RedisError, connecting: bool) -> Error {
-    if let Some(io) = io_error(error) {
-        let cause = match io.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outage::TimedOut,
-            _ if connecting => Outage::Connect,
-            _ => Outage::Lost,
-        };
-        // The kind alone, or the system's own words for its number: both are free of our data.
-        let source = io
+/// A failure of the network; `otherwise` is what it means unless it was a time-out.
+pub(crate) fn io_error(error: io::Error, otherwise: Outage) -> Error {
+    let cause = match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outage::TimedOut,
+        _ => otherwise,
+    };
+    outage(cause, Some(error))
+}
+
+/// An error of the client library; `otherwise` is what one of the network means unless it was a
+/// time-out.
+pub(crate) fn client_error(error: &RedisError, otherwise: Outage) -> Error {
+    if let Some(io) = inner_io_error(error) {
+        // The system's own words for its number, or the kind alone: both are free of our data.
+        let copy = io
             .raw_os_error()
             .map_or_else(|| io.kind().into(), io::Error::from_raw_os_error);
-        return outage(cause, Some(source));
+        return io_error(copy, otherwise);
     }
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) => refused("WRONGPASS", ""),
@@ -110,21 +115,15 @@ pub(crate) fn client_error(error: &RedisError, connecting: bool) -> Error {
         (ErrorKind::InvalidClientConfig, None) => {
             Error::invalid_config("the redis client refuses the connection settings")
         }
-        _ if error.is_timeout() => timed_out(),
-        _ if error.is_connection_dropped() || error.is_unrecoverable_error() => outage(
-            if connecting {
-                Outage::Connect
-            } else {
-                Outage::Lost
-            },
-            None,
-        ),
+        _ if error.is_connection_dropped() || error.is_unrecoverable_error() => {
+            outage(otherwise, None)
+        }
         _ => outage(Outage::Protocol, None),
     }
 }
 
 /// The I/O error inside, which the library keeps behind a shared pointer.
-fn io_error(error: &RedisError) -> Option<&io::Error> {
+fn inner_io_error(error: &RedisError) -> Option<&io::Error> {
     let source = error.source()?;
     match source.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
         Some(shared) => shared.downcast_ref(),
@@ -228,12 +227,12 @@ mod tests {
     #[test]
     fn an_io_error_keeps_its_cause() {
         let io = io::Error::from_raw_os_error(111);
-        let error = client_error(&RedisError::from(io), true);
+        let error = client_error(&RedisError::from(io), Outage::Connect);
         let source = StdError::source(&error).expect("a source");
         assert!(source.to_string().contains("refused"), "{source}");
         let error = client_error(
             &RedisError::from(io::Error::from(io::ErrorKind::WouldBlock)),
-            false,
+            Outage::Lost,
         );
         assert!(matches!(
             error,

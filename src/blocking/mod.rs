@@ -9,6 +9,7 @@
 #[cfg(feature = "postgres")]
 mod database;
 mod pool;
+mod socket;
 mod wire;
 
 use std::collections::HashSet;
@@ -55,7 +56,7 @@ impl ModuleReader {
     /// [`Error::InvalidConfig`] for a setting that can't be used.
     pub fn new(config: Config) -> Result<Self, Error> {
         Ok(Self {
-            pool: Arc::new(Pool::new(config.checked()?)?),
+            pool: Arc::new(Pool::new(config.checked()?)),
         })
     }
 

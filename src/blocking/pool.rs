@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use r2d2::{ManageConnection, NopErrorHandler, PooledConnection};
-use redis::{Client, Value};
+use redis::Value;
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::wire::Wire;
@@ -31,7 +31,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(crate) struct Pool {
     config: Config,
-    client: Client,
     lender: ArcSwapOption<Lender>,
 }
 
@@ -77,14 +76,16 @@ impl ManageConnection for Slots {
 
 impl Pool {
     /// Does no IO. `config` has been checked.
-    pub(crate) fn new(config: Config) -> Result<Self, Error> {
-        let client = Client::open(config.redis.clone())
-            .map_err(|error| reply::client_error(&error, true))?;
-        Ok(Self {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
             config,
-            client,
             lender: ArcSwapOption::empty(),
-        })
+        }
+    }
+
+    fn connect(&self, budget: Budget) -> Result<Wire, Error> {
+        let timeout = self.config.connect_timeout.min(budget.left());
+        Wire::connect(&self.config.redis, Instant::now() + timeout)
     }
 
     fn lender(&self) -> Arc<Lender> {
@@ -143,7 +144,7 @@ impl Transport for Pool {
     }
 
     async fn dedicated(&self, budget: Budget) -> Result<Wire, Error> {
-        Wire::connect(&self.client, self.config.connect_timeout.min(budget.left()))
+        self.connect(budget)
     }
 
     async fn pause(&self, duration: Duration) {
@@ -195,9 +196,8 @@ impl Lender {
 
     fn connect(&self, pool: &Pool, budget: Budget) -> Result<Open, Error> {
         let losses_before = self.losses.load(Ordering::Relaxed);
-        let timeout = pool.config.connect_timeout.min(budget.left());
         Ok(Open {
-            wire: Wire::connect(&pool.client, timeout)?,
+            wire: pool.connect(budget)?,
             losses_before,
             used: Instant::now(),
         })
@@ -219,11 +219,7 @@ impl Lender {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            config,
-            client: _,
-            lender: _,
-        } = self;
+        let Self { config, lender: _ } = self;
         f.debug_struct("Pool")
             .field("config", config)
             .finish_non_exhaustive()

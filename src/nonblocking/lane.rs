@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::commands::{Class, Request};
 use crate::transport::{Budget, Link, Transport};
-use crate::{Config, Error, reply};
+use crate::{Config, Error, Outage, reply};
 
 pub(crate) struct Lanes {
     config: Config,
@@ -39,7 +39,7 @@ impl Lanes {
     /// Does no IO. `config` has been checked.
     pub(crate) fn new(config: Config) -> Result<Self, Error> {
         let client = Client::open(config.redis.clone())
-            .map_err(|error| reply::client_error(&error, true))?;
+            .map_err(|error| reply::client_error(&error, Outage::Connect))?;
         let in_flight = Semaphore::new(config.max_in_flight);
         Ok(Self {
             config,
@@ -59,7 +59,9 @@ impl Lanes {
             .client
             .get_multiplexed_async_connection_with_config(&settings);
         match timeout(self.config.connect_timeout.min(budget.left()), connecting).await {
-            Ok(connected) => connected.map_err(|error| reply::client_error(&error, true)),
+            Ok(connected) => {
+                connected.map_err(|error| reply::client_error(&error, Outage::Connect))
+            }
             Err(_) => Err(reply::timed_out()),
         }
     }
@@ -160,7 +162,7 @@ async fn send(
     let result: RedisResult<Vec<Value>> = timeout(limit, exchange)
         .await
         .map_err(|_| reply::timed_out().maybe_applied())?;
-    result.map_err(|error| reply::client_error(&error, false).maybe_applied())
+    result.map_err(|error| reply::client_error(&error, Outage::Lost).maybe_applied())
 }
 
 impl fmt::Debug for Lanes {

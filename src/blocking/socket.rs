@@ -1,0 +1,226 @@
+//! A socket on which nothing takes longer than until a deadline.
+//!
+//! The library's synchronous connection can't serve here: its time-out counts anew for each piece
+//! of a reply that trickles in, and a signal that arrives during a read with a time-out (Linux
+//! restarts none of these) fails the call with `EINTR` and spoils the connection.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::ConnectionAddr;
+
+/// How far a socket's own time-out may overshoot the deadline, to save a system call.
+const SLACK: Duration = Duration::from_millis(5);
+
+pub(crate) struct Socket {
+    stream: Stream,
+    deadline: Instant,
+    /// The time-outs that the stream has now.
+    read_timeout: Duration,
+    write_timeout: Duration,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Connects by `deadline`, all of name resolution and each address together.
+    pub(crate) fn connect(addr: &ConnectionAddr, deadline: Instant) -> io::Result<Self> {
+        let stream = match addr {
+            ConnectionAddr::Tcp(host, port) => connect_tcp(host, *port, deadline).map(Stream::Tcp),
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }?;
+        let (read_timeout, write_timeout) = (Duration::MAX, Duration::MAX);
+        Ok(Self {
+            stream,
+            deadline,
+            read_timeout,
+            write_timeout,
+        })
+    }
+
+    /// From now on reads and writes end by this time.
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
+    /// Does one step of IO, again and again while it was only interrupted or woken too early.
+    fn step<T>(
+        &mut self,
+        set_timeout: fn(&mut Self, Duration) -> io::Result<()>,
+        io: &mut dyn FnMut(&mut Stream) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            set_timeout(self, left)?;
+            match io(&mut self.stream) {
+                Err(error) if is_passing(&error) => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
+/// The time-out that a socket should have with so much time left, unless what it has will do.
+fn better_timeout(now: Duration, left: Duration) -> Option<Duration> {
+    let will_do = now <= left.saturating_add(SLACK) && now >= left / 2;
+    (!will_do).then(|| left.max(Duration::from_millis(1)))
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.step(
+            |socket, left| {
+                let Some(timeout) = better_timeout(socket.read_timeout, left) else {
+                    return Ok(());
+                };
+                socket.read_timeout = timeout;
+                match &socket.stream {
+                    Stream::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
+                    #[cfg(unix)]
+                    Stream::Unix(stream) => stream.set_read_timeout(Some(timeout)),
+                }
+            },
+            &mut |stream| match stream {
+                Stream::Tcp(stream) => stream.read(buffer),
+                #[cfg(unix)]
+                Stream::Unix(stream) => stream.read(buffer),
+            },
+        )
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.step(
+            |socket, left| {
+                let Some(timeout) = better_timeout(socket.write_timeout, left) else {
+                    return Ok(());
+                };
+                socket.write_timeout = timeout;
+                match &socket.stream {
+                    Stream::Tcp(stream) => stream.set_write_timeout(Some(timeout)),
+                    #[cfg(unix)]
+                    Stream::Unix(stream) => stream.set_write_timeout(Some(timeout)),
+                }
+            },
+            &mut |stream| match stream {
+                Stream::Tcp(stream) => stream.write(buffer),
+                #[cfg(unix)]
+                Stream::Unix(stream) => stream.write(buffer),
+            },
+        )
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tries each address, none for longer than its share of the time.
+fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+    let addresses = resolve(host, port, deadline)?;
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        if share.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match TcpStream::connect_timeout(address, share) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// The system resolves names without a time limit, so a thread asks and we wait for it; it ends by
+/// itself.
+fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let host = host.to_owned();
+    thread::Builder::new()
+        .name("bifrost-resolve".to_owned())
+        .spawn(move || {
+            let addresses = (host.as_str(), port).to_socket_addrs();
+            // Nobody may wait any more.
+            let _ = sender.send(addresses.map(Iterator::collect));
+        })?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    receiver
+        .recv_timeout(left)
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_timeout_is_set_only_where_it_matters() {
+        assert_eq!(better_timeout(Duration::MAX, 250 * MS), Some(250 * MS));
+        assert_eq!(better_timeout(250 * MS, 249 * MS), None);
+        assert_eq!(better_timeout(250 * MS, 200 * MS), Some(200 * MS));
+        assert_eq!(better_timeout(250 * MS, 5_000 * MS), Some(5_000 * MS));
+        assert_eq!(better_timeout(250 * MS, MS / 2), Some(MS));
+    }
+
+    #[test]
+    fn a_reply_that_trickles_in_does_not_outlast_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = ConnectionAddr::Tcp("127.0.0.1".into(), listener.local_addr().unwrap().port());
+        let trickle = thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            while peer.write_all(b"x").is_ok() {
+                thread::sleep(10 * MS);
+            }
+        });
+        let start = Instant::now();
+        let mut socket = Socket::connect(&addr, start + Duration::from_secs(5)).unwrap();
+        socket.set_deadline(start + 100 * MS);
+        let error = socket.read_exact(&mut [0; 10_000]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() >= 100 * MS && start.elapsed() < Duration::from_secs(2));
+        drop(socket);
+        trickle.join().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_in_does_not_outlast_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = ConnectionAddr::Tcp("127.0.0.1".into(), listener.local_addr().unwrap().port());
+        let start = Instant::now();
+        let mut socket = Socket::connect(&addr, start + 100 * MS).unwrap();
+        let error = socket.write_all(&vec![0; 64 << 20]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() < Duration::from_secs(2));
+    }
+}
