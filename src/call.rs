@@ -1,7 +1,14 @@
-//! A call from its first attempt to its answer: what is retried, and what a failure may claim.
+//! A call from its first attempt to its answer: what is let through, what is retried, what is
+//! counted, and what a failure may claim.
 
-use crate::commands::Command;
+use std::time::Instant;
+
+use redis::Value;
+
+use crate::commands::{Class, Command, Request};
+use crate::consistency::random;
 use crate::error::{Error, Outage};
+use crate::reply;
 use crate::transport::{Budget, Transport};
 
 /// A read: tried again once, on a fresh connection, if the first one was lost or silent.
@@ -9,16 +16,23 @@ pub(crate) async fn read<T: Transport, C: Command>(
     transport: &T,
     command: &C,
 ) -> Result<C::Reply, Error> {
-    let config = transport.config();
-    let request = command.request(config);
-    let budget = Budget::new(config, request.class);
-    let replies = match transport.exchange(&request, budget).await {
+    let replies = guarded(transport, command, async |request, budget| match transport
+        .exchange(request, budget)
+        .await
+    {
         Err(error) if worth_a_retry(&error) && !budget.left().is_zero() => {
-            transport.exchange(&request, budget).await
+            transport.monitor().retries.add(1);
+            transport.exchange(request, budget).await
         }
         replies => replies,
-    };
-    command.decode(replies.map_err(Error::not_applied)?, config)
+    });
+    counted(
+        transport,
+        replies
+            .await
+            .map_err(Error::not_applied)
+            .and_then(|replies| command.decode(replies, transport.config())),
+    )
 }
 
 /// A write: never repeated blindly, because a late repeat could cover a newer one.
@@ -26,10 +40,50 @@ pub(crate) async fn write<T: Transport, C: Command>(
     transport: &T,
     command: &C,
 ) -> Result<C::Reply, Error> {
-    let config = transport.config();
+    let replies = guarded(transport, command, async |request, budget| {
+        transport.exchange(request, budget).await
+    });
+    counted(
+        transport,
+        replies
+            .await
+            .and_then(|replies| command.decode(replies, transport.config())),
+    )
+}
+
+/// Makes a call if the breaker lets it through, and tells the breaker how it went.
+async fn guarded<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+    exchange: impl AsyncFnOnce(&Request, Budget) -> Result<Vec<Value>, Error>,
+) -> Result<Vec<Value>, Error> {
+    let (config, monitor) = (transport.config(), transport.monitor());
+    monitor.calls.add(1);
     let request = command.request(config);
     let budget = Budget::new(config, request.class);
-    command.decode(transport.exchange(&request, budget).await?, config)
+    let Some(pass) = monitor.breaker.admit(Instant::now(), budget.left()) else {
+        monitor.rejected.add(1);
+        return Err(reply::outage(Outage::Rejected, None));
+    };
+    let result = exchange(&request, budget).await;
+    match &result {
+        Err(Error::Unavailable { cause, .. }) => match cause {
+            Outage::NotReady => monitor.breaker.answered(),
+            // A large answer that takes long says nothing about lookups.
+            Outage::TimedOut if request.class == Class::Bulk && !pass.is_probe() => {}
+            cause => monitor
+                .breaker
+                .failed(pass, *cause, Instant::now(), random()),
+        },
+        // Full of our own calls: nothing was learnt.
+        Err(Error::Busy { .. }) => monitor.breaker.unused(pass),
+        _ => monitor.breaker.answered(),
+    }
+    result
+}
+
+fn counted<T: Transport, R>(transport: &T, result: Result<R, Error>) -> Result<R, Error> {
+    result.inspect_err(|error| transport.monitor().failed(error))
 }
 
 /// A connection that could not be made now can't be made in the next instant either.

@@ -36,7 +36,24 @@ pub struct Config {
     pub(crate) bulk_deadline: Duration,
     pub(crate) ttl: Option<Duration>,
     pub(crate) max_content_bytes: usize,
+    pub(crate) integrity: Integrity,
     pub(crate) workspace_table: String,
+}
+
+/// Whether a read compares a module's content with its hash.
+///
+/// It costs half a microsecond a kilobyte and finds damage, not a forger, who writes both. An empty
+/// hash says nothing and passes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Integrity {
+    /// It does not. The default.
+    #[default]
+    Off,
+    /// A module that does not match is logged, counted and returned.
+    Warn,
+    /// A module that does not match is [`Error::Corrupt`].
+    Enforce,
 }
 
 impl Config {
@@ -73,6 +90,7 @@ impl Config {
             bulk_deadline: Duration::from_secs(5),
             ttl: None,
             max_content_bytes: 16 * 1024 * 1024,
+            integrity: Integrity::Off,
             workspace_table: "workspace_files".to_owned(),
         })
     }
@@ -171,6 +189,13 @@ impl Config {
         self
     }
 
+    /// Whether a read compares a module's content with its hash. Default: off.
+    #[must_use]
+    pub fn with_integrity(mut self, integrity: Integrity) -> Self {
+        self.integrity = integrity;
+        self
+    }
+
     /// The table that holds the workspace. Default `workspace_files`.
     ///
     /// `schema.table` is split at the dot; each part is quoted, so its case matters.
@@ -259,6 +284,7 @@ impl fmt::Debug for Config {
             bulk_deadline,
             ttl,
             max_content_bytes,
+            integrity,
             workspace_table,
         } = self;
         f.debug_struct("Config")
@@ -273,6 +299,7 @@ impl fmt::Debug for Config {
             .field("bulk_deadline", bulk_deadline)
             .field("ttl", ttl)
             .field("max_content_bytes", max_content_bytes)
+            .field("integrity", integrity)
             .field("workspace_table", workspace_table)
             .finish()
     }

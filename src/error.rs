@@ -131,6 +131,8 @@ pub enum Outage {
     Lost,
     /// It is there, but not ready: loading, busy, failing over, out of client slots.
     NotReady,
+    /// It failed so often in a row that it is not asked for a moment: the breaker is open.
+    Rejected,
     /// What answered does not speak the Redis protocol.
     Protocol,
 }
@@ -142,6 +144,7 @@ impl fmt::Display for Outage {
             Self::TimedOut => "it did not answer in time",
             Self::Lost => "the connection was lost",
             Self::NotReady => "it is not ready to answer",
+            Self::Rejected => "it failed so often that it is left alone for a moment",
             Self::Protocol => "its answer is not valid protocol",
         })
     }

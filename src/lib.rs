@@ -12,6 +12,7 @@
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
+mod breaker;
 mod call;
 mod commands;
 mod config;
@@ -23,17 +24,20 @@ mod module;
 pub mod nonblocking;
 mod operations;
 mod reply;
+mod stats;
 mod transport;
 #[cfg(feature = "postgres")]
 mod workspace;
 
-pub use config::{Config, DEFAULT_REDIS_URL};
+pub use breaker::BreakerState;
+pub use config::{Config, DEFAULT_REDIS_URL, Integrity};
 pub use consistency::{
     Change, Drift, Explanation, Progress, PublishReport, RefreshReport, RepairReport, Stage,
     Status, SyncOptions, Unverified, WarmReport,
 };
 pub use error::{Error, Outage};
 pub use module::CachedModule;
+pub use stats::Stats;
 
 #[cfg(feature = "postgres")]
 pub use postgres;

@@ -63,6 +63,11 @@ impl CachedModule {
         })
     }
 
+    /// True if the hash is that of the content, or is empty and says nothing.
+    pub(crate) fn matches_hash(&self) -> bool {
+        self.hash.is_empty() || self.hash == sha256_hex(&self.content)
+    }
+
     /// The JSON that is stored in Redis: compact UTF-8, fields in the order content, path, hash.
     /// Python's `json.loads` reads it to the same strings.
     #[must_use]

@@ -8,13 +8,15 @@ use crate::consistency::BATCH_MODULES;
 use crate::error::shown;
 use crate::keys::validate_path;
 use crate::transport::Transport;
-use crate::{CachedModule, Error};
+use crate::{CachedModule, Error, Integrity};
 
 pub(crate) async fn get<T: Transport>(
     transport: &T,
     path: &str,
 ) -> Result<Option<CachedModule>, Error> {
-    call::read(transport, &Get::new(path)?).await
+    let module = call::read(transport, &Get::new(path)?).await?;
+    served(transport, module.as_ref())?;
+    Ok(module)
 }
 
 pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
@@ -25,7 +27,34 @@ pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
     if paths.is_empty() {
         return Ok(Vec::new());
     }
-    call::read(transport, &GetMany::new(paths)?).await
+    let modules = call::read(transport, &GetMany::new(paths)?).await?;
+    for module in &modules {
+        served(transport, module.as_ref())?;
+    }
+    Ok(modules)
+}
+
+/// Counts what is absent, and checks what is not, where that is wanted.
+fn served<T: Transport>(transport: &T, module: Option<&CachedModule>) -> Result<(), Error> {
+    let (config, monitor) = (transport.config(), transport.monitor());
+    let Some(module) = module else {
+        monitor.absent.add(1);
+        return Ok(());
+    };
+    if config.integrity == Integrity::Off || module.matches_hash() {
+        return Ok(());
+    }
+    monitor.mismatched.add(1);
+    if config.integrity == Integrity::Enforce {
+        let error = Error::corrupt(&module.path, "its content does not match its hash");
+        monitor.failed(&error);
+        return Err(error);
+    }
+    log::warn!(
+        "The content of module {} does not match its hash",
+        module.path
+    );
+    Ok(())
 }
 
 pub(crate) async fn paths<T: Transport>(transport: &T) -> Result<HashSet<String>, Error> {
@@ -33,6 +62,7 @@ pub(crate) async fn paths<T: Transport>(transport: &T) -> Result<HashSet<String>
     if let Some(example) = index.bad.first() {
         // One line however many there are: this may run at every import.
         let (count, example) = (index.bad.len(), shown(&String::from_utf8_lossy(example)));
+        transport.monitor().bad_members.add(count);
         log::warn!("Skipped {count} invalid paths in the module index, such as {example}");
     }
     Ok(index.paths)

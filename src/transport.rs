@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::commands::{Class, Request};
+use crate::stats::Monitor;
 use crate::{Config, Error};
 
 /// How long one call may take.
@@ -47,6 +48,11 @@ pub(crate) trait Transport {
     type Link: Link;
 
     fn config(&self) -> &Config;
+
+    fn monitor(&self) -> &Monitor;
+
+    /// How many connections are in use, or calls in flight.
+    fn in_use(&self) -> usize;
 
     /// Sends a request and returns a value for each of its commands; one that Redis refused is a
     /// `Value::ServerError` among them. Ends within the budget.

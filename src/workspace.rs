@@ -36,14 +36,33 @@ pub(crate) trait Rows {
 pub(crate) struct Workspace<D> {
     database: D,
     list: String,
+    range: String,
     fetch: String,
+}
+
+/// Which modules to read.
+#[derive(Clone, Copy)]
+pub(crate) enum Paths<'a> {
+    /// A batch of the listing: read as a range, because for a list of this length Postgres often
+    /// reads the whole table. Others that lie in the range may come along.
+    Listed(&'a [String]),
+    /// These, in any order.
+    Any(&'a [String]),
+}
+
+impl<'a> Paths<'a> {
+    pub(crate) fn as_slice(self) -> &'a [String] {
+        match self {
+            Self::Listed(paths) | Self::Any(paths) => paths,
+        }
+    }
 }
 
 /// What the table holds, without the contents.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    /// The paths of all modules that can be cached, cut so that the contents of each batch are
-    /// bounded.
+    /// The paths of all modules that can be cached, in the database's order, cut so that the
+    /// contents of each batch are bounded.
     pub(crate) batches: Vec<Vec<String>>,
     /// How many that are.
     pub(crate) modules: usize,
@@ -63,7 +82,12 @@ impl<D: Database> Workspace<D> {
         );
         let mut workspace = Self {
             database,
-            list: format!("SELECT path, octet_length(content) {modules}"),
+            list: format!("SELECT path, octet_length(content) {modules} ORDER BY path"),
+            range: format!(
+                "SELECT path, content, content_hash {modules} \
+                 AND path >= $1[1] AND path <= $1[2] AND octet_length(content) <= {}",
+                config.max_content_bytes
+            ),
             fetch: format!("SELECT path, content, content_hash {modules} AND path = ANY($1)"),
         };
         if workspace.single("SELECT pg_is_in_recovery()").await? {
@@ -109,8 +133,16 @@ impl<D: Database> Workspace<D> {
     }
 
     /// Asks for the modules of these paths; [`collect`] them later.
-    pub(crate) async fn start(&mut self, paths: &[String]) -> Result<D::Rows<'_>, Error> {
-        self.database.query(&self.fetch, Some(paths)).await
+    pub(crate) async fn start(&mut self, paths: Paths<'_>) -> Result<D::Rows<'_>, Error> {
+        match paths {
+            Paths::Listed([first, .., last]) => {
+                let range = [first.clone(), last.clone()];
+                self.database.query(&self.range, Some(&range)).await
+            }
+            Paths::Listed(paths) | Paths::Any(paths) => {
+                self.database.query(&self.fetch, Some(paths)).await
+            }
+        }
     }
 
     /// A transaction id that every transaction which has one by now is below of.
@@ -147,7 +179,7 @@ impl<D: Database> Workspace<D> {
 
 impl<D: Database> Source for Workspace<D> {
     async fn fetch(&mut self, paths: &[String]) -> Result<Vec<CachedModule>, Error> {
-        collect(self.start(paths).await?).await
+        collect(self.start(Paths::Any(paths)).await?).await
     }
 }
 

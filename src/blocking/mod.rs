@@ -21,12 +21,11 @@ use std::task::{Context, Poll, Waker};
 use self::database::BlockingDatabase;
 use self::pool::Pool;
 use crate::consistency::{self, Fetch};
-#[cfg(feature = "postgres")]
 use crate::transport::Transport as _;
 #[cfg(feature = "postgres")]
 use crate::workspace::Workspace;
 use crate::{
-    CachedModule, Change, Config, Error, Explanation, PublishReport, RefreshReport, Status,
+    CachedModule, Change, Config, Error, Explanation, PublishReport, RefreshReport, Stats, Status,
     SyncOptions, operations,
 };
 #[cfg(feature = "postgres")]
@@ -113,6 +112,13 @@ impl ModuleReader {
     /// As [`get`](Self::get).
     pub fn explain(&self, path: &str) -> Result<Explanation, Error> {
         run(consistency::explain(&*self.pool, path))
+    }
+
+    /// What has been done so far, by all clones and the writer or reader that shares their
+    /// connections. No IO.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.pool.monitor().stats(self.pool.in_use())
     }
 }
 
@@ -402,6 +408,13 @@ impl ModuleWriter {
             BlockingDatabase(client),
             options,
         ))
+    }
+
+    /// What has been done so far, by all clones and the writer or reader that shares their
+    /// connections. No IO.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.reader.stats()
     }
 
     fn pool(&self) -> &Pool {

@@ -19,6 +19,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::wire::Wire;
 use crate::commands::{self, Request};
+use crate::stats::Monitor;
 use crate::transport::{Budget, Transport};
 use crate::{Config, Error, reply};
 
@@ -31,6 +32,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(crate) struct Pool {
     config: Config,
+    monitor: Monitor,
     lender: ArcSwapOption<Lender>,
 }
 
@@ -79,6 +81,7 @@ impl Pool {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
+            monitor: Monitor::default(),
             lender: ArcSwapOption::empty(),
         }
     }
@@ -126,6 +129,18 @@ impl Transport for Pool {
 
     fn config(&self) -> &Config {
         &self.config
+    }
+
+    fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    fn in_use(&self) -> usize {
+        let lender = self.lender.load();
+        let state = lender.as_ref().map(|lender| lender.slots.state());
+        state.map_or(0, |state| {
+            (state.connections - state.idle_connections) as usize
+        })
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
@@ -219,7 +234,11 @@ impl Lender {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, lender: _ } = self;
+        let Self {
+            config,
+            monitor: _,
+            lender: _,
+        } = self;
         f.debug_struct("Pool")
             .field("config", config)
             .finish_non_exhaustive()

@@ -1,6 +1,6 @@
 //! One synchronous connection: a socket with a deadline and the library's parser.
 
-use std::io::Write as _;
+use std::io::{BufReader, Write as _};
 use std::time::Instant;
 
 use redis::{ConnectionInfo, Parser, Value};
@@ -12,9 +12,12 @@ use crate::{Error, Outage, reply};
 
 /// An open connection. After an error it must be dropped: a late answer may still arrive on it.
 pub(crate) struct Wire {
-    socket: Socket,
+    socket: BufReader<Socket>,
     parser: Parser,
 }
+
+/// The parser asks for 8 KiB at a time, which is many system calls for a large answer.
+const READ_BUFFER: usize = 64 * 1024;
 
 impl Wire {
     /// Connects, authenticates and selects the database by `deadline`.
@@ -22,7 +25,7 @@ impl Wire {
         let socket = Socket::connect(redis.addr(), deadline)
             .map_err(|error| reply::io_error(error, Outage::Connect))?;
         let mut wire = Self {
-            socket,
+            socket: BufReader::with_capacity(READ_BUFFER, socket),
             parser: Parser::new(),
         };
         if let Some(greeting) = commands::greeting(redis.redis_settings()) {
@@ -46,8 +49,9 @@ impl Wire {
     }
 
     fn exchange_by(&mut self, request: &Request, deadline: Instant) -> Result<Vec<Value>, Error> {
-        self.socket.set_deadline(deadline);
-        self.socket
+        let socket = self.socket.get_mut();
+        socket.set_deadline(deadline);
+        socket
             .write_all(&request.pipeline.get_packed_pipeline())
             .map_err(|error| reply::io_error(error, Outage::Lost).maybe_applied())?;
         let mut replies = Vec::with_capacity(request.replies());

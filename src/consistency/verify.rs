@@ -10,7 +10,7 @@ use super::survey::{CachedPaths, cached_paths};
 use super::{BATCH_MODULES, Stage, SyncOptions};
 use crate::commands::{Class, Unlist};
 use crate::transport::{Budget, Link, Transport};
-use crate::workspace::{Database, Listing, Workspace, collect};
+use crate::workspace::{Database, Listing, Paths, Workspace, collect};
 use crate::{Config, Error};
 
 /// How often what was mended is compared and mended again.
@@ -34,12 +34,12 @@ pub(crate) async fn verify<T: Transport, D: Database>(
     if !drift.is_empty() {
         // A writer between its commit and its write looks like drift: a second look, once all of
         // that time are done, tells.
-        barrier(transport, &mut workspace, &options).await?;
+        barrier(transport, &mut workspace, options.barrier_timeout()).await?;
         let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
         drift = compare(
             &mut link,
             &mut workspace,
-            &chunks(&paths),
+            unlisted(&paths),
             config,
             &mut |_| {},
         )
@@ -79,7 +79,7 @@ pub(crate) struct Survey {
     pub(crate) listing: Listing,
     cached: CachedPaths,
     /// What is cached and has no row.
-    surplus: Vec<Vec<String>>,
+    surplus: Vec<String>,
 }
 
 impl Survey {
@@ -91,7 +91,7 @@ impl Survey {
         let cached = cached_paths(link, config).await?;
         let listing = workspace.list(config).await?;
         let rows: HashSet<&String> = listing.batches.iter().flatten().collect();
-        let surplus: Vec<String> = cached
+        let surplus = cached
             .paths
             .iter()
             .filter(|path| !rows.contains(path))
@@ -100,7 +100,7 @@ impl Survey {
         Ok(Self {
             listing,
             cached,
-            surplus: chunks(&surplus),
+            surplus,
         })
     }
 
@@ -111,7 +111,7 @@ impl Survey {
         config: &Config,
         options: &mut SyncOptions<'_>,
     ) -> Result<Comparison, Error> {
-        let total = self.listing.modules + self.surplus.iter().map(Vec::len).sum::<usize>();
+        let total = self.listing.modules + self.surplus.len();
         let mut done = 0;
         let mut progress = |batch: usize| {
             done += batch;
@@ -120,12 +120,16 @@ impl Survey {
         let mut comparison = compare(
             link,
             workspace,
-            &self.listing.batches,
+            self.listing
+                .batches
+                .iter()
+                .map(|batch| Paths::Listed(batch)),
             config,
             &mut progress,
         )
         .await?;
-        let surplus = compare(link, workspace, &self.surplus, config, &mut progress).await?;
+        let surplus = unlisted(&self.surplus);
+        let surplus = compare(link, workspace, surplus, config, &mut progress).await?;
         comparison.drift.extend(surplus.drift);
         Ok(comparison)
     }
@@ -182,7 +186,7 @@ pub(crate) async fn check<T: Transport, D: Database>(
     options: &mut SyncOptions<'_>,
 ) -> Result<Checked, Error> {
     let config = transport.config();
-    let barrier_held = barrier(transport, workspace, options).await?;
+    let barrier_held = barrier(transport, workspace, options.barrier_timeout()).await?;
     let survey = Survey::take(link, workspace, config).await?;
     let Comparison { drift, expires } = survey.compare(link, workspace, config, options).await?;
     Ok(Checked {
@@ -265,8 +269,9 @@ impl Checked {
             });
             options.report(Stage::Mend, total, total);
             // A transaction that outlived one barrier need not be waited for again.
-            barrier_held = barrier_held && barrier(transport, workspace, options).await?;
-            drift = compare(link, workspace, &chunks(&paths), config, &mut |_| {})
+            barrier_held =
+                barrier_held && barrier(transport, workspace, options.barrier_timeout()).await?;
+            drift = compare(link, workspace, unlisted(&paths), config, &mut |_| {})
                 .await?
                 .drift;
         }
@@ -297,7 +302,7 @@ struct Comparison {
 async fn compare<L: Link, D: Database>(
     link: &mut L,
     workspace: &mut Workspace<D>,
-    batches: &[Vec<String>],
+    batches: impl IntoIterator<Item = Paths<'_>>,
     config: &Config,
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Comparison, Error> {
@@ -305,9 +310,10 @@ async fn compare<L: Link, D: Database>(
         drift: Vec::new(),
         expires: None,
     };
-    for batch in batches {
+    for paths in batches {
         // Postgres prepares its answer while Redis gives its own.
-        let rows = workspace.start(batch).await?;
+        let rows = workspace.start(paths).await?;
+        let batch = paths.as_slice();
         let now = Instant::now();
         let cached = send(
             link,
@@ -342,9 +348,9 @@ async fn compare<L: Link, D: Database>(
 async fn barrier<T: Transport, D: Database>(
     transport: &T,
     workspace: &mut Workspace<D>,
-    options: &SyncOptions<'_>,
+    timeout: Duration,
 ) -> Result<bool, Error> {
-    let deadline = Instant::now() + options.barrier_timeout();
+    let deadline = Instant::now() + timeout;
     let current = workspace.current_transaction().await?;
     let mut pause = Duration::from_millis(2);
     loop {
@@ -359,9 +365,6 @@ async fn barrier<T: Transport, D: Database>(
     }
 }
 
-fn chunks(paths: &[String]) -> Vec<Vec<String>> {
-    paths
-        .chunks(BATCH_MODULES)
-        .map(<[String]>::to_vec)
-        .collect()
+fn unlisted(paths: &[String]) -> impl Iterator<Item = Paths<'_>> {
+    paths.chunks(BATCH_MODULES).map(Paths::Any)
 }

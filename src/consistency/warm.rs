@@ -10,7 +10,7 @@ use super::verify::check;
 use super::{Stage, SyncOptions};
 use crate::commands::Class;
 use crate::transport::{Budget, Link, Transport};
-use crate::workspace::{Database, Workspace, collect};
+use crate::workspace::{Database, Paths, Workspace, collect};
 use crate::{CachedModule, Config, Error};
 
 /// How often a warm-up whose work was flushed away starts again.
@@ -122,7 +122,7 @@ async fn load<T: Transport, D: Database>(
             config,
         )
         .await?;
-        let rows = workspace.start(&batch).await?;
+        let rows = workspace.start(Paths::Listed(&batch)).await?;
         if let Some(plan) = pending.take() {
             plan.carry_out(other, config, report, &mut contended)
                 .await?;

@@ -11,11 +11,13 @@ use tokio::sync::{Mutex, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::commands::{Class, Request};
+use crate::stats::Monitor;
 use crate::transport::{Budget, Link, Transport};
 use crate::{Config, Error, Outage, reply};
 
 pub(crate) struct Lanes {
     config: Config,
+    monitor: Monitor,
     client: Client,
     in_flight: Semaphore,
     lookups: Lane,
@@ -43,6 +45,7 @@ impl Lanes {
         let in_flight = Semaphore::new(config.max_in_flight);
         Ok(Self {
             config,
+            monitor: Monitor::default(),
             client,
             in_flight,
             lookups: Lane::default(),
@@ -113,6 +116,14 @@ impl Transport for Lanes {
         &self.config
     }
 
+    fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    fn in_use(&self) -> usize {
+        self.config.max_in_flight - self.in_flight.available_permits()
+    }
+
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
         let wait = self.config.pool_timeout.min(budget.left());
         let Ok(_permit) = timeout(wait, self.in_flight.acquire()).await else {
@@ -169,6 +180,7 @@ impl fmt::Debug for Lanes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             config,
+            monitor: _,
             client: _,
             in_flight: _,
             lookups: _,

@@ -19,12 +19,11 @@ use std::sync::Arc;
 use self::database::AsyncDatabase;
 use self::lane::Lanes;
 use crate::consistency::{self, Fetch};
-#[cfg(feature = "postgres")]
 use crate::transport::Transport as _;
 #[cfg(feature = "postgres")]
 use crate::workspace::Workspace;
 use crate::{
-    CachedModule, Change, Config, Error, Explanation, PublishReport, RefreshReport, Status,
+    CachedModule, Change, Config, Error, Explanation, PublishReport, RefreshReport, Stats, Status,
     SyncOptions, operations,
 };
 #[cfg(feature = "postgres")]
@@ -106,6 +105,13 @@ impl ModuleReader {
     /// As [`get`](Self::get).
     pub async fn explain(&self, path: &str) -> Result<Explanation, Error> {
         consistency::explain(&*self.lanes, path).await
+    }
+
+    /// What has been done so far, by all clones and the writer or reader that shares their
+    /// connections. No IO.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.lanes.monitor().stats(self.lanes.in_use())
     }
 }
 
@@ -353,6 +359,13 @@ impl ModuleWriter {
         options: SyncOptions<'_>,
     ) -> Result<RepairReport, Error> {
         consistency::repair(self.lanes(), AsyncDatabase(client), options).await
+    }
+
+    /// What has been done so far, by all clones and the writer or reader that shares their
+    /// connections. No IO.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.reader.stats()
     }
 
     fn lanes(&self) -> &Lanes {
