@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+
+#[cfg(feature = "tls")]
+use crate::Tls;
 
 use crate::Error;
 
@@ -27,6 +30,8 @@ pub const DEFAULT_REDIS_URL: &str = "redis://localhost:6379/0";
 #[derive(Clone)]
 pub struct Config {
     pub(crate) redis: ConnectionInfo,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Tls,
     pub(crate) pool_size: u32,
     pub(crate) max_in_flight: usize,
     pub(crate) connect_timeout: Duration,
@@ -58,7 +63,8 @@ pub enum Integrity {
 
 impl Config {
     /// A configuration with all defaults for the Redis at `redis_url`:
-    /// `redis://[user:password@]host[:port][/database][?protocol=resp3]`, or `unix:///path`.
+    /// `redis://[user:password@]host[:port][/database][?protocol=resp3]`, `rediss://` for TLS
+    /// (feature `tls`), or `unix:///path`.
     ///
     /// # Errors
     ///
@@ -71,16 +77,30 @@ impl Config {
                 "the redis URL can't be parsed: use redis://[user:password@]host[:port][/database]",
             )
         })?;
-        if !info.addr().is_supported() {
-            return Err(Error::invalid_config(
-                "the redis URL asks for a transport that this build or platform does not have",
-            ));
+        match info.addr() {
+            ConnectionAddr::Tcp(..) => {}
+            #[cfg(unix)]
+            ConnectionAddr::Unix(_) => {}
+            ConnectionAddr::TcpTls { insecure: true, .. } => {
+                return Err(Error::invalid_config(
+                    "the redis URL turns the verification of certificates off, which this crate never does",
+                ));
+            }
+            #[cfg(feature = "tls")]
+            ConnectionAddr::TcpTls { .. } => {}
+            _ => {
+                return Err(Error::invalid_config(
+                    "the redis URL asks for a transport that this build lacks: rediss:// needs the feature `tls`",
+                ));
+            }
         }
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         // CLIENT SETINFO is beyond the reader's ACL.
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
         Ok(Self {
             redis: info.set_tcp_settings(tcp).set_redis_settings(settings),
+            #[cfg(feature = "tls")]
+            tls: Tls::default(),
             pool_size: 8,
             max_in_flight: 256,
             connect_timeout: Duration::from_secs(1),
@@ -112,6 +132,15 @@ impl Config {
                 Err(Error::invalid_config("REDIS_URL is not valid Unicode"))
             }
         }
+    }
+
+    /// Whom to trust where the URL is `rediss://`, and how to show who we are. Default: the
+    /// certificate authorities of the system, and not.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// How many connections `blocking` holds at most. Default 8.
@@ -275,6 +304,8 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             redis,
+            #[cfg(feature = "tls")]
+                tls: _,
             pool_size,
             max_in_flight,
             connect_timeout,

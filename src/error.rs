@@ -16,6 +16,7 @@ pub(crate) type Source = Box<dyn StdError + Send + Sync + 'static>;
 /// | What Redis or the network said | Kind | [transient](Error::is_transient) |
 /// | --- | --- | --- |
 /// | refused, reset, closed, timed out, not Redis at all | [`Unavailable`](Error::Unavailable) | yes |
+/// | a certificate was not accepted | `Unavailable` | no |
 /// | `LOADING`, `BUSY`, `MASTERDOWN`, `CLUSTERDOWN`, `TRYAGAIN`, `max number of clients` | `Unavailable` | yes |
 /// | `READONLY` (a failover under way), `OOM` (memory may become free), `MISCONF` (disk) | [`Refused`](Error::Refused) | yes |
 /// | `NOPERM`, `NOAUTH`, `WRONGPASS`, `WRONGTYPE`, a database out of range, anything else | `Refused` | no |
@@ -127,6 +128,8 @@ pub enum Outage {
     Connect,
     /// No answer came in time.
     TimedOut,
+    /// It or we are not trusted: a certificate is unknown, expired, or for another host.
+    Untrusted,
     /// The connection was lost.
     Lost,
     /// It is there, but not ready: loading, busy, failing over, out of client slots.
@@ -142,6 +145,7 @@ impl fmt::Display for Outage {
         f.write_str(match self {
             Self::Connect => "no connection could be made",
             Self::TimedOut => "it did not answer in time",
+            Self::Untrusted => "a certificate was not accepted",
             Self::Lost => "the connection was lost",
             Self::NotReady => "it is not ready to answer",
             Self::Rejected => "it failed so often that it is left alone for a moment",
@@ -198,7 +202,8 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Busy { .. } => true,
+            Self::Unavailable { cause, .. } => *cause != Outage::Untrusted,
+            Self::Busy { .. } => true,
             Self::Refused { code, .. } => matches!(*code, "READONLY" | "OOM" | "MISCONF"),
             Self::Database { transient, .. } => *transient,
             _ => false,

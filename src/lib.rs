@@ -25,6 +25,8 @@ pub mod nonblocking;
 mod operations;
 mod reply;
 mod stats;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 #[cfg(feature = "postgres")]
 mod workspace;
@@ -38,6 +40,8 @@ pub use consistency::{
 pub use error::{Error, Outage};
 pub use module::CachedModule;
 pub use stats::Stats;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 #[cfg(feature = "postgres")]
 pub use postgres;

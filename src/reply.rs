@@ -85,6 +85,7 @@ pub(crate) fn outage(cause: Outage, source: Option<io::Error>) -> Error {
 }
 
 /// No answer by the deadline.
+#[cfg(feature = "nonblocking")]
 pub(crate) fn timed_out() -> Error {
     outage(Outage::TimedOut, None)
 }
@@ -93,6 +94,8 @@ pub(crate) fn timed_out() -> Error {
 pub(crate) fn io_error(error: io::Error, otherwise: Outage) -> Error {
     let cause = match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outage::TimedOut,
+        #[cfg(feature = "tls")]
+        _ if crate::tls::is_distrust(&error) => Outage::Untrusted,
         _ => otherwise,
     };
     outage(cause, Some(error))
@@ -102,11 +105,7 @@ pub(crate) fn io_error(error: io::Error, otherwise: Outage) -> Error {
 /// time-out.
 pub(crate) fn client_error(error: &RedisError, otherwise: Outage) -> Error {
     if let Some(io) = inner_io_error(error) {
-        // The system's own words for its number, or the kind alone: both are free of our data.
-        let copy = io
-            .raw_os_error()
-            .map_or_else(|| io.kind().into(), io::Error::from_raw_os_error);
-        return io_error(copy, otherwise);
+        return io_error(copied(io), otherwise);
     }
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) => refused("WRONGPASS", ""),
@@ -120,6 +119,20 @@ pub(crate) fn client_error(error: &RedisError, otherwise: Outage) -> Error {
         }
         _ => outage(Outage::Protocol, None),
     }
+}
+
+/// The system's own words for its number, what TLS says, or the kind alone: all free of our data.
+fn copied(error: &io::Error) -> io::Error {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        return io::Error::new(error.kind(), tls.clone());
+    }
+    error
+        .raw_os_error()
+        .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// The I/O error inside, which the library keeps behind a shared pointer.

@@ -207,6 +207,26 @@ fn transaction_id(text: &str) -> Result<u64, Error> {
         .map_err(|_| unusable("the database answered without a transaction id"))
 }
 
+/// The settings of a database URL, with encryption required: the client's default, `prefer`, falls
+/// back to plain text. Connecting takes at most 10 s unless the URL says otherwise.
+#[cfg(feature = "tls")]
+pub(crate) fn encrypted(url: &str) -> Result<tokio_postgres::Config, Error> {
+    // The parser's own message may quote the URL, and with it the password.
+    let mut config: tokio_postgres::Config = url
+        .parse()
+        .map_err(|_| Error::invalid_config("the database URL can't be parsed"))?;
+    config.ssl_mode(tokio_postgres::config::SslMode::Require);
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(std::time::Duration::from_secs(10));
+    }
+    Ok(config)
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn connect_failed(error: tokio_postgres::Error) -> Error {
+    failed("the database could not be connected to", error)
+}
+
 fn unusable(reason: &'static str) -> Error {
     Error::Database {
         reason,

@@ -35,3 +35,25 @@ impl Rows for BlockingRows<'_> {
         self.0.next().map_err(query_failed)
     }
 }
+
+/// Connects to the Postgres at `url` over TLS, which is required whatever the URL says.
+///
+/// Takes at most 10 s for each address unless the URL has a `connect_timeout`.
+///
+/// # Errors
+///
+/// [`Error::InvalidConfig`] for a URL that can't be parsed (the error does not contain it), or for
+/// settings that can't be used; [`Error::Database`] if no trusted connection could be made.
+///
+/// # Panics
+///
+/// The client panics inside an async task.
+#[cfg(feature = "tls")]
+pub fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Error> {
+    use crate::workspace::{connect_failed, encrypted};
+
+    let config = postgres::Config::from(encrypted(url)?);
+    config
+        .connect(tls.postgres_connector()?)
+        .map_err(connect_failed)
+}

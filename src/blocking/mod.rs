@@ -6,11 +6,15 @@
 //! Inside an async task it blocks the executor's thread: use [`nonblocking`](crate::nonblocking)
 //! there.
 
+mod channel;
 #[cfg(feature = "postgres")]
 mod database;
 mod pool;
 mod socket;
 mod wire;
+
+#[cfg(all(feature = "postgres", feature = "tls"))]
+pub use self::database::connect_postgres;
 
 use std::collections::HashSet;
 use std::pin::pin;

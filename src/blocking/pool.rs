@@ -88,7 +88,7 @@ impl Pool {
 
     fn connect(&self, budget: Budget) -> Result<Wire, Error> {
         let timeout = self.config.connect_timeout.min(budget.left());
-        Wire::connect(&self.config.redis, Instant::now() + timeout)
+        Wire::connect(&self.config, Instant::now() + timeout)
     }
 
     fn lender(&self) -> Arc<Lender> {

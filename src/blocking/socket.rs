@@ -8,11 +8,11 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
+#[cfg(unix)]
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-
-use redis::ConnectionAddr;
 
 /// How far a socket's own time-out may overshoot the deadline, to save a system call.
 const SLACK: Duration = Duration::from_millis(5);
@@ -33,20 +33,23 @@ enum Stream {
 
 impl Socket {
     /// Connects by `deadline`, all of name resolution and each address together.
-    pub(crate) fn connect(addr: &ConnectionAddr, deadline: Instant) -> io::Result<Self> {
-        let stream = match addr {
-            ConnectionAddr::Tcp(host, port) => connect_tcp(host, *port, deadline).map(Stream::Tcp),
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
-            _ => Err(io::ErrorKind::Unsupported.into()),
-        }?;
+    pub(crate) fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<Self> {
+        connect_tcp(host, port, deadline).map(|stream| Self::new(Stream::Tcp(stream), deadline))
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn connect_unix(path: &Path, deadline: Instant) -> io::Result<Self> {
+        UnixStream::connect(path).map(|stream| Self::new(Stream::Unix(stream), deadline))
+    }
+
+    fn new(stream: Stream, deadline: Instant) -> Self {
         let (read_timeout, write_timeout) = (Duration::MAX, Duration::MAX);
-        Ok(Self {
+        Self {
             stream,
             deadline,
             read_timeout,
             write_timeout,
-        })
+        }
     }
 
     /// From now on reads and writes end by this time.
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn a_reply_that_trickles_in_does_not_outlast_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = ConnectionAddr::Tcp("127.0.0.1".into(), listener.local_addr().unwrap().port());
+        let port = listener.local_addr().unwrap().port();
         let trickle = thread::spawn(move || {
             let (mut peer, _) = listener.accept().unwrap();
             while peer.write_all(b"x").is_ok() {
@@ -204,7 +207,8 @@ mod tests {
             }
         });
         let start = Instant::now();
-        let mut socket = Socket::connect(&addr, start + Duration::from_secs(5)).unwrap();
+        let mut socket =
+            Socket::connect_tcp("127.0.0.1", port, start + Duration::from_secs(5)).unwrap();
         socket.set_deadline(start + 100 * MS);
         let error = socket.read_exact(&mut [0; 10_000]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -216,9 +220,9 @@ mod tests {
     #[test]
     fn a_server_that_takes_nothing_in_does_not_outlast_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = ConnectionAddr::Tcp("127.0.0.1".into(), listener.local_addr().unwrap().port());
+        let port = listener.local_addr().unwrap().port();
         let start = Instant::now();
-        let mut socket = Socket::connect(&addr, start + 100 * MS).unwrap();
+        let mut socket = Socket::connect_tcp("127.0.0.1", port, start + 100 * MS).unwrap();
         let error = socket.write_all(&vec![0; 64 << 20]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(start.elapsed() < Duration::from_secs(2));

@@ -1,18 +1,18 @@
-//! One synchronous connection: a socket with a deadline and the library's parser.
+//! One synchronous connection: a channel with a deadline and the library's parser.
 
 use std::io::{BufReader, Write as _};
 use std::time::Instant;
 
-use redis::{ConnectionInfo, Parser, Value};
+use redis::{Parser, Value};
 
-use super::socket::Socket;
+use super::channel::Channel;
 use crate::commands::{self, Request};
 use crate::transport::{Budget, Link};
-use crate::{Error, Outage, reply};
+use crate::{Config, Error, Outage, reply};
 
 /// An open connection. After an error it must be dropped: a late answer may still arrive on it.
 pub(crate) struct Wire {
-    socket: BufReader<Socket>,
+    channel: BufReader<Channel>,
     parser: Parser,
 }
 
@@ -21,14 +21,13 @@ const READ_BUFFER: usize = 64 * 1024;
 
 impl Wire {
     /// Connects, authenticates and selects the database by `deadline`.
-    pub(crate) fn connect(redis: &ConnectionInfo, deadline: Instant) -> Result<Self, Error> {
-        let socket = Socket::connect(redis.addr(), deadline)
-            .map_err(|error| reply::io_error(error, Outage::Connect))?;
+    pub(crate) fn connect(config: &Config, deadline: Instant) -> Result<Self, Error> {
+        let channel = Channel::connect(config, deadline)?;
         let mut wire = Self {
-            socket: BufReader::with_capacity(READ_BUFFER, socket),
+            channel: BufReader::with_capacity(READ_BUFFER, channel),
             parser: Parser::new(),
         };
-        if let Some(greeting) = commands::greeting(redis.redis_settings()) {
+        if let Some(greeting) = commands::greeting(config.redis.redis_settings()) {
             let replies = wire
                 .exchange_by(&greeting, deadline)
                 .map_err(Error::not_applied)?;
@@ -49,14 +48,15 @@ impl Wire {
     }
 
     fn exchange_by(&mut self, request: &Request, deadline: Instant) -> Result<Vec<Value>, Error> {
-        let socket = self.socket.get_mut();
-        socket.set_deadline(deadline);
-        socket
+        let channel = self.channel.get_mut();
+        channel.set_deadline(deadline);
+        channel
             .write_all(&request.pipeline.get_packed_pipeline())
+            .and_then(|()| channel.flush())
             .map_err(|error| reply::io_error(error, Outage::Lost).maybe_applied())?;
         let mut replies = Vec::with_capacity(request.replies());
         while replies.len() < request.replies() {
-            match self.parser.parse_value(&mut self.socket) {
+            match self.parser.parse_value(&mut self.channel) {
                 Ok(Value::Push { .. }) => {}
                 Ok(value) => replies.push(value),
                 Err(error) => return Err(reply::client_error(&error, Outage::Lost).maybe_applied()),

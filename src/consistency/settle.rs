@@ -45,6 +45,9 @@ pub(crate) async fn refresh<T: Transport, S: Source>(
 /// Reserve and watch, ask the source, write or remove in a transaction. One that was aborted is
 /// tried again path by path; a path that stays contended is reported.
 ///
+/// Nothing is removed before all the rest is written, so that readers find what was moved under
+/// its old or its new path, however often the two are tried.
+///
 /// The link must be dropped after an error: it may watch keys.
 pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
     transport: &T,
@@ -58,18 +61,27 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         .chunks(BATCH_MODULES)
         .map(|batch| (batch.to_vec(), 1))
         .collect();
-    while let Some((batch, attempt)) = queue.pop_front() {
+    let mut removals = VecDeque::new();
+    while let Some((batch, attempt)) = queue.pop_front().or_else(|| removals.pop_front()) {
         send(link, &Reserve { paths: &batch }, config).await?;
         // Only now: a row that was read before the watch began may be older than what it hides.
         let rows = source.fetch(&batch).await?;
-        let (rows, too_large) = cacheable(&rows, &batch, config);
-        let (put, gone): (Vec<_>, Vec<_>) = batch
-            .iter()
+        let (rows, mut too_large) = cacheable(&rows, &batch, config);
+        let (here, mut gone): (Vec<String>, Vec<String>) = batch
+            .into_iter()
             .partition(|path| rows.contains_key(path.as_str()));
-        let put: Vec<_> = put.into_iter().map(|path| rows[path.as_str()]).collect();
+        if !queue.is_empty() && !gone.is_empty() {
+            removals.push_back((std::mem::take(&mut gone), attempt));
+            too_large = 0;
+            if here.is_empty() {
+                continue;
+            }
+        }
+        let put: Vec<_> = here.iter().map(|path| rows[path.as_str()]).collect();
+        let remove: Vec<_> = gone.iter().collect();
         let write = Write {
             put: &put,
-            remove: &gone,
+            remove: &remove,
         };
         if send(link, &write, config).await? {
             report.written += put.len();
@@ -80,12 +92,16 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
                 .map(|module| module.content.len() as u64)
                 .sum::<u64>();
             write.log();
-        } else if attempt == ATTEMPTS {
-            report.unsettled.extend(batch);
+            continue;
+        }
+        let contended = here.into_iter().chain(gone);
+        if attempt == ATTEMPTS {
+            report.unsettled.extend(contended);
         } else {
-            report.retried += batch.len();
+            let before = queue.len();
+            queue.extend(contended.map(|path| (vec![path], attempt + 1)));
+            report.retried += queue.len() - before;
             transport.pause(backoff(attempt)).await;
-            queue.extend(batch.into_iter().map(|path| (vec![path], attempt + 1)));
         }
     }
     Ok(report)

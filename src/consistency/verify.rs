@@ -39,7 +39,7 @@ pub(crate) async fn verify<T: Transport, D: Database>(
         drift = compare(
             &mut link,
             &mut workspace,
-            unlisted(&paths),
+            &unlisted(&paths),
             config,
             &mut |_| {},
         )
@@ -117,19 +117,15 @@ impl Survey {
             done += batch;
             options.report(Stage::Compare, done, total);
         };
-        let mut comparison = compare(
-            link,
-            workspace,
-            self.listing
-                .batches
-                .iter()
-                .map(|batch| Paths::Listed(batch)),
-            config,
-            &mut progress,
-        )
-        .await?;
+        let listed: Vec<Paths> = self
+            .listing
+            .batches
+            .iter()
+            .map(|batch| Paths::Listed(batch))
+            .collect();
+        let mut comparison = compare(link, workspace, &listed, config, &mut progress).await?;
         let surplus = unlisted(&self.surplus);
-        let surplus = compare(link, workspace, surplus, config, &mut progress).await?;
+        let surplus = compare(link, workspace, &surplus, config, &mut progress).await?;
         comparison.drift.extend(surplus.drift);
         Ok(comparison)
     }
@@ -271,7 +267,7 @@ impl Checked {
             // A transaction that outlived one barrier need not be waited for again.
             barrier_held =
                 barrier_held && barrier(transport, workspace, options.barrier_timeout()).await?;
-            drift = compare(link, workspace, unlisted(&paths), config, &mut |_| {})
+            drift = compare(link, workspace, &unlisted(&paths), config, &mut |_| {})
                 .await?
                 .drift;
         }
@@ -302,7 +298,7 @@ struct Comparison {
 async fn compare<L: Link, D: Database>(
     link: &mut L,
     workspace: &mut Workspace<D>,
-    batches: impl IntoIterator<Item = Paths<'_>>,
+    batches: &[Paths<'_>],
     config: &Config,
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Comparison, Error> {
@@ -310,7 +306,7 @@ async fn compare<L: Link, D: Database>(
         drift: Vec::new(),
         expires: None,
     };
-    for paths in batches {
+    for &paths in batches {
         // Postgres prepares its answer while Redis gives its own.
         let rows = workspace.start(paths).await?;
         let batch = paths.as_slice();
@@ -365,6 +361,6 @@ async fn barrier<T: Transport, D: Database>(
     }
 }
 
-fn unlisted(paths: &[String]) -> impl Iterator<Item = Paths<'_>> {
-    paths.chunks(BATCH_MODULES).map(Paths::Any)
+fn unlisted(paths: &[String]) -> Vec<Paths<'_>> {
+    paths.chunks(BATCH_MODULES).map(Paths::Any).collect()
 }

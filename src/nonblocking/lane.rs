@@ -58,15 +58,19 @@ impl Lanes {
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
-        let connecting = self
-            .client
-            .get_multiplexed_async_connection_with_config(&settings);
-        match timeout(self.config.connect_timeout.min(budget.left()), connecting).await {
-            Ok(connected) => {
-                connected.map_err(|error| reply::client_error(&error, Outage::Connect))
+        let connecting = async {
+            #[cfg(feature = "tls")]
+            if let redis::ConnectionAddr::TcpTls { host, port, .. } = self.config.redis.addr() {
+                return super::encrypted::connect(&self.config, host, *port, settings).await;
             }
-            Err(_) => Err(reply::timed_out()),
-        }
+            self.client
+                .get_multiplexed_async_connection_with_config(&settings)
+                .await
+                .map_err(|error| reply::client_error(&error, Outage::Connect))
+        };
+        timeout(self.config.connect_timeout.min(budget.left()), connecting)
+            .await
+            .unwrap_or_else(|_| Err(reply::timed_out()))
     }
 
     /// The lane's connection, made by the first call that needs it while the others wait.

@@ -10,13 +10,18 @@
 
 #[cfg(feature = "postgres")]
 mod database;
+#[cfg(feature = "tls")]
+mod encrypted;
 mod lane;
+
+#[cfg(all(feature = "postgres", feature = "tls"))]
+pub use self::database::connect_postgres;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 #[cfg(feature = "postgres")]
-use self::database::AsyncDatabase;
+use self::database::with;
 use self::lane::Lanes;
 use crate::consistency::{self, Fetch};
 use crate::transport::Transport as _;
@@ -271,8 +276,11 @@ impl ModuleWriter {
         client: &tokio_postgres::Client,
         paths: &[impl AsRef<str>],
     ) -> Result<RefreshReport, Error> {
-        let mut workspace = Workspace::open(AsyncDatabase(client), self.lanes().config()).await?;
-        consistency::refresh(self.lanes(), &mut workspace, paths).await
+        with(client, |database| async {
+            let mut workspace = Workspace::open(database, self.lanes().config()).await?;
+            consistency::refresh(self.lanes(), &mut workspace, paths).await
+        })
+        .await
     }
 
     /// Loads all modules of the database into the cache, removes what has no row, and compares:
@@ -308,7 +316,10 @@ impl ModuleWriter {
         client: &tokio_postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<WarmReport, Error> {
-        consistency::warm(self.lanes(), AsyncDatabase(client), options).await
+        with(client, |database| {
+            consistency::warm(self.lanes(), database, options)
+        })
+        .await
     }
 
     /// Compares all rows, entries and the index, and writes nothing. What differs is looked at a
@@ -333,7 +344,10 @@ impl ModuleWriter {
         client: &tokio_postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<Drift, Error> {
-        consistency::verify(self.lanes(), AsyncDatabase(client), options).await
+        with(client, |database| {
+            consistency::verify(self.lanes(), database, options)
+        })
+        .await
     }
 
     /// Mends exactly what [`verify`](Self::verify) finds, and gives way to whoever writes
@@ -358,7 +372,10 @@ impl ModuleWriter {
         client: &tokio_postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<RepairReport, Error> {
-        consistency::repair(self.lanes(), AsyncDatabase(client), options).await
+        with(client, |database| {
+            consistency::repair(self.lanes(), database, options)
+        })
+        .await
     }
 
     /// What has been done so far, by all clones and the writer or reader that shares their

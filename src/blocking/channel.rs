@@ -1,0 +1,82 @@
+//! A socket, encrypted or not.
+
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use redis::ConnectionAddr;
+
+use super::socket::Socket;
+use crate::{Config, Error, Outage, reply};
+
+pub(crate) enum Channel {
+    Plain(Socket),
+    #[cfg(feature = "tls")]
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, Socket>>),
+}
+
+impl Channel {
+    /// Connects, and agrees on encryption where the address asks for it.
+    pub(crate) fn connect(config: &Config, deadline: Instant) -> Result<Self, Error> {
+        let addr = config.redis.addr();
+        let failed = |error| reply::io_error(error, Outage::Connect);
+        match addr {
+            #[cfg(feature = "tls")]
+            ConnectionAddr::TcpTls { host, port, .. } => {
+                let (tls, name) = (config.tls.client_config()?, crate::tls::server_name(host)?);
+                let mut session = rustls::ClientConnection::new(tls, name)
+                    .map_err(|error| failed(io::Error::other(error)))?;
+                let mut socket = Socket::connect_tcp(host, *port, deadline).map_err(failed)?;
+                while session.is_handshaking() {
+                    session.complete_io(&mut socket).map_err(failed)?;
+                }
+                Ok(Self::Tls(Box::new(rustls::StreamOwned::new(
+                    session, socket,
+                ))))
+            }
+            ConnectionAddr::Tcp(host, port) => Socket::connect_tcp(host, *port, deadline)
+                .map(Self::Plain)
+                .map_err(failed),
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => Socket::connect_unix(path, deadline)
+                .map(Self::Plain)
+                .map_err(failed),
+            _ => Err(failed(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        match self {
+            Self::Plain(socket) => socket.set_deadline(deadline),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.sock.set_deadline(deadline),
+        }
+    }
+}
+
+impl Read for Channel {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Channel {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
