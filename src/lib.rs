@@ -47,3 +47,8 @@ pub use tls::Tls;
 pub use postgres;
 #[cfg(feature = "postgres")]
 pub use tokio_postgres;
+
+/// Compiles the examples of the README.
+#[cfg(all(doctest, feature = "blocking", feature = "nonblocking", feature = "postgres"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
