@@ -49,6 +49,11 @@ pub use postgres;
 pub use tokio_postgres;
 
 /// Compiles the examples of the README.
-#[cfg(all(doctest, feature = "blocking", feature = "nonblocking", feature = "postgres"))]
+#[cfg(all(
+    doctest,
+    feature = "blocking",
+    feature = "nonblocking",
+    feature = "postgres"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -6,6 +6,7 @@ use std::io;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::tls::server_name;
@@ -16,7 +17,7 @@ pub(super) async fn connect(
     host: &str,
     port: u16,
     settings: AsyncConnectionConfig,
-) -> Result<MultiplexedConnection, Error> {
+) -> Result<(MultiplexedConnection, Driver), Error> {
     let failed = |error: io::Error| reply::io_error(error, Outage::Connect);
     let connector = TlsConnector::from(config.tls.client_config()?);
     let name = server_name(host)?;
@@ -29,7 +30,14 @@ pub(super) async fn connect(
         MultiplexedConnection::new_with_config(config.redis.redis_settings(), stream, settings)
             .await
             .map_err(|error| reply::client_error(&error, Outage::Connect))?;
-    // Ends with the last clone of the connection.
-    tokio::spawn(driver);
-    Ok(connection)
+    Ok((connection, Driver(tokio::spawn(driver))))
+}
+
+/// The task that drives a connection. Left alone it would wait for answers that never come.
+pub(super) struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

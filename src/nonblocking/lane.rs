@@ -32,9 +32,16 @@ struct Lane {
 }
 
 struct Open {
-    connection: MultiplexedConnection,
+    connection: Connection,
     /// Closed once the runtime that drives the connection has ended.
     driver: oneshot::Sender<()>,
+}
+
+/// A connection, whose task ends with it.
+struct Connection {
+    multiplexed: MultiplexedConnection,
+    #[cfg(feature = "tls")]
+    _driver: Option<super::encrypted::Driver>,
 }
 
 impl Lanes {
@@ -53,7 +60,7 @@ impl Lanes {
         })
     }
 
-    async fn connect(&self, budget: Budget) -> Result<MultiplexedConnection, Error> {
+    async fn connect(&self, budget: Budget) -> Result<Connection, Error> {
         // Deadlines are ours, because the library's do not cover a reconnect.
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -61,12 +68,23 @@ impl Lanes {
         let connecting = async {
             #[cfg(feature = "tls")]
             if let redis::ConnectionAddr::TcpTls { host, port, .. } = self.config.redis.addr() {
-                return super::encrypted::connect(&self.config, host, *port, settings).await;
+                let (multiplexed, driver) =
+                    super::encrypted::connect(&self.config, host, *port, settings).await?;
+                return Ok(Connection {
+                    multiplexed,
+                    _driver: Some(driver),
+                });
             }
-            self.client
+            let multiplexed = self
+                .client
                 .get_multiplexed_async_connection_with_config(&settings)
                 .await
-                .map_err(|error| reply::client_error(&error, Outage::Connect))
+                .map_err(|error| reply::client_error(&error, Outage::Connect))?;
+            Ok(Connection {
+                multiplexed,
+                #[cfg(feature = "tls")]
+                _driver: None,
+            })
         };
         timeout(self.config.connect_timeout.min(budget.left()), connecting)
             .await
@@ -140,7 +158,12 @@ impl Transport for Lanes {
             Class::Bulk => &self.bulk,
         };
         let open = self.open(lane, budget).await?;
-        let result = send(&mut open.connection.clone(), request, budget.attempt()).await;
+        let result = send(
+            &mut open.connection.multiplexed.clone(),
+            request,
+            budget.attempt(),
+        )
+        .await;
         if result
             .as_ref()
             .map_or(true, |replies| replies.iter().any(reply::ends_connection))
@@ -160,11 +183,11 @@ impl Transport for Lanes {
 }
 
 /// A connection of one caller's own.
-pub(crate) struct AsyncLink(MultiplexedConnection);
+pub(crate) struct AsyncLink(Connection);
 
 impl Link for AsyncLink {
     async fn exchange(&mut self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
-        send(&mut self.0, request, budget.attempt()).await
+        send(&mut self.0.multiplexed, request, budget.attempt()).await
     }
 }
 
