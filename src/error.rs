@@ -233,9 +233,16 @@ impl Error {
         }
     }
 
-    /// The failed attempt had sent something.
+    /// The failed attempt had sent something. Who does not trust us has not carried it out.
     pub(crate) fn maybe_applied(self) -> Self {
-        self.with_applied(true)
+        let trusted = !matches!(
+            self,
+            Self::Unavailable {
+                cause: Outage::Untrusted,
+                ..
+            }
+        );
+        self.with_applied(trusted)
     }
 
     /// The failed attempt was a read, or had sent nothing.

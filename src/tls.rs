@@ -149,6 +149,8 @@ pub(crate) fn is_distrust(error: &io::Error) -> bool {
                     | Alert::CertificateUnknown
                     | Alert::UnknownCA
                     | Alert::AccessDenied
+                    // Of a known name, and signed by another.
+                    | Alert::DecryptError
                     | Alert::CertificateRequired
                     | Alert::HandshakeFailure
             )

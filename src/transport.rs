@@ -68,8 +68,12 @@ pub(crate) trait Transport {
     async fn pause(&self, duration: Duration);
 }
 
-/// A connection that nobody shares.
+/// A connection that nobody shares. Nothing can be sent after an error.
 pub(crate) trait Link {
-    /// As [`Transport::exchange`], except that nothing can be sent after an error.
-    async fn exchange(&mut self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error>;
+    /// Sends a request; [`finish`](Self::finish) brings its answer. Between the two the caller can
+    /// do something else while Redis works.
+    async fn begin(&mut self, request: Request, budget: Budget) -> Result<(), Error>;
+
+    /// The answer to what was begun, as [`Transport::exchange`] gives it.
+    async fn finish(&mut self, budget: Budget) -> Result<Vec<Value>, Error>;
 }

@@ -14,6 +14,8 @@ use crate::{Config, Error, Outage, reply};
 pub(crate) struct Wire {
     channel: BufReader<Channel>,
     parser: Parser,
+    /// How many replies are still to be read.
+    awaited: usize,
 }
 
 /// The parser asks for 8 KiB at a time, which is many system calls for a large answer.
@@ -26,6 +28,7 @@ impl Wire {
         let mut wire = Self {
             channel: BufReader::with_capacity(READ_BUFFER, channel),
             parser: Parser::new(),
+            awaited: 0,
         };
         if let Some(greeting) = commands::greeting(config.redis.redis_settings()) {
             let replies = wire
@@ -48,18 +51,31 @@ impl Wire {
     }
 
     fn exchange_by(&mut self, request: &Request, deadline: Instant) -> Result<Vec<Value>, Error> {
+        self.send(request, deadline)?;
+        self.receive()
+    }
+
+    fn send(&mut self, request: &Request, deadline: Instant) -> Result<(), Error> {
         let channel = self.channel.get_mut();
         channel.set_deadline(deadline);
         channel
             .write_all(&request.pipeline.get_packed_pipeline())
             .and_then(|()| channel.flush())
             .map_err(|error| reply::io_error(error, Outage::Lost).maybe_applied())?;
-        let mut replies = Vec::with_capacity(request.replies());
-        while replies.len() < request.replies() {
+        self.awaited = request.replies();
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Vec<Value>, Error> {
+        let awaited = std::mem::take(&mut self.awaited);
+        let mut replies = Vec::with_capacity(awaited);
+        while replies.len() < awaited {
             match self.parser.parse_value(&mut self.channel) {
                 Ok(Value::Push { .. }) => {}
                 Ok(value) => replies.push(value),
-                Err(error) => return Err(reply::client_error(&error, Outage::Lost).maybe_applied()),
+                Err(error) => {
+                    return Err(reply::client_error(&error, Outage::Lost).maybe_applied());
+                }
             }
         }
         Ok(replies)
@@ -67,7 +83,13 @@ impl Wire {
 }
 
 impl Link for Wire {
-    async fn exchange(&mut self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
-        Self::exchange(self, request, budget)
+    async fn begin(&mut self, request: Request, budget: Budget) -> Result<(), Error> {
+        self.send(&request, Instant::now() + budget.attempt())
+    }
+
+    async fn finish(&mut self, budget: Budget) -> Result<Vec<Value>, Error> {
+        let deadline = Instant::now() + budget.attempt();
+        self.channel.get_mut().set_deadline(deadline);
+        self.receive()
     }
 }

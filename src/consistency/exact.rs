@@ -1,6 +1,7 @@
 //! Makes the cache hold exactly the given modules: for those without a database.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use super::inspect::{Inspect, Verdict};
 use super::mark::Completion;
@@ -38,7 +39,10 @@ pub(crate) async fn publish_exact<T: Transport>(
     let paths: Vec<String> = wanted.keys().map(|path| (*path).to_owned()).collect();
     let mut edits = Vec::new();
     let mut done = 0;
+    // What is written from now on lives for longer.
+    let mut expires = config.ttl.map(|ttl| Instant::now() + ttl);
     for batch in paths.chunks(BATCH_MODULES) {
+        let now = Instant::now();
         let cached = send(
             &mut link,
             &Inspect {
@@ -52,6 +56,8 @@ pub(crate) async fn publish_exact<T: Transport>(
             let module = wanted[path.as_str()];
             if cached.compare(Some(module), config, path) != Verdict::Right {
                 edits.push(Edit::Put(module));
+            } else if let Some(left) = cached.ttl {
+                expires = expires.map(|first| first.min(now + left));
             }
         }
         done += batch.len();
@@ -73,7 +79,7 @@ pub(crate) async fn publish_exact<T: Transport>(
     report.unchanged = unchanged;
     // Nothing here can be compared with a database, so it is complete and unverified.
     report.complete = completion
-        .finish(&mut link, wanted.len(), false, config.ttl, config)
+        .finish(&mut link, wanted.len(), false, expires, config)
         .await?;
     options.report(Stage::Load, wanted.len(), wanted.len());
     Ok(report)

@@ -1,6 +1,6 @@
 //! The mark of a complete cache, and the token that keeps it honest.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{Pipeline, Value};
 use serde::{Deserialize, Serialize};
@@ -44,13 +44,14 @@ impl Completion {
         })
     }
 
-    /// Writes the mark, unless the token is gone: then the answer is `false`.
+    /// Writes the mark, unless the token is gone: then the answer is `false`. It goes when the
+    /// first entry does.
     pub(crate) async fn finish<L: Link>(
         self,
         link: &mut L,
         modules: usize,
         verified: bool,
-        expires: Option<Duration>,
+        expires: Option<Instant>,
         config: &Config,
     ) -> Result<bool, Error> {
         if !send(link, &Guard { key: &self.key }, config).await? {
@@ -137,7 +138,7 @@ impl Command for Guard<'_> {
 struct Finish<'a> {
     key: &'a str,
     mark: Mark,
-    expires: Option<Duration>,
+    expires: Option<Instant>,
 }
 
 impl Command for Finish<'_> {
@@ -148,11 +149,9 @@ impl Command for Finish<'_> {
         set.arg(COMPLETE_KEY)
             .arg(serde_json::to_string(&self.mark).unwrap_or_default());
         if let Some(expires) = self.expires {
-            set.arg("PX").arg(
-                u64::try_from(expires.as_millis())
-                    .unwrap_or(u64::MAX)
-                    .max(1),
-            );
+            let left = expires.saturating_duration_since(Instant::now());
+            set.arg("PX")
+                .arg(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         }
         let mut del = redis::cmd("DEL");
         del.arg(self.key);

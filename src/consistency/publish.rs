@@ -78,28 +78,24 @@ pub(crate) async fn apply<'a, T: Transport>(
 ) -> Result<PublishReport, Error> {
     let mut report = PublishReport::default();
     for batch in batches(edits, usize::MAX, BATCH_BYTES, Edit::bytes) {
-        let (mut put, mut remove) = (Vec::new(), Vec::new());
+        let mut write = Write {
+            put: Vec::new(),
+            remove: Vec::new(),
+        };
         for edit in batch {
             match edit {
-                Edit::Put(module) => put.push(module),
-                Edit::Remove(path) => remove.push(path),
+                Edit::Put(module) => write.put.push(module),
+                Edit::Remove(path) => write.remove.push(path),
             }
         }
-        let write = Write {
-            put: &put,
-            remove: &remove,
-        };
         if !call::write(transport, &write).await? {
             return Err(reply::unexpected()); // it watched nothing
         }
         write.log();
         report.batches += 1;
-        report.written += put.len();
-        report.removed += remove.len();
-        report.bytes += put
-            .iter()
-            .map(|module| module.content.len() as u64)
-            .sum::<u64>();
+        report.written += write.put.len();
+        report.removed += write.remove.len();
+        report.bytes += write.bytes();
     }
     Ok(report)
 }

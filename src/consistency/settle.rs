@@ -77,20 +77,15 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
                 continue;
             }
         }
-        let put: Vec<_> = here.iter().map(|path| rows[path.as_str()]).collect();
-        let remove: Vec<_> = gone.iter().collect();
         let write = Write {
-            put: &put,
-            remove: &remove,
+            put: here.iter().map(|path| rows[path.as_str()]).collect(),
+            remove: gone.iter().collect(),
         };
         if send(link, &write, config).await? {
-            report.written += put.len();
-            report.removed += gone.len();
+            report.written += write.put.len();
+            report.removed += write.remove.len();
             report.skipped += too_large;
-            report.bytes += put
-                .iter()
-                .map(|module| module.content.len() as u64)
-                .sum::<u64>();
+            report.bytes += write.bytes();
             write.log();
             continue;
         }
@@ -113,10 +108,27 @@ pub(crate) async fn send<L: Link, C: Command>(
     command: &C,
     config: &Config,
 ) -> Result<C::Reply, Error> {
+    begin(link, command, config).await?;
+    finish(link, command, config).await
+}
+
+/// The first half of [`send`]: Redis works while the caller does something else.
+pub(crate) async fn begin<L: Link, C: Command>(
+    link: &mut L,
+    command: &C,
+    config: &Config,
+) -> Result<(), Error> {
     let request = command.request(config);
-    let replies = link
-        .exchange(&request, Budget::new(config, Class::Bulk))
-        .await?;
+    link.begin(request, Budget::new(config, Class::Bulk)).await
+}
+
+/// The second half of [`send`].
+pub(crate) async fn finish<L: Link, C: Command>(
+    link: &mut L,
+    command: &C,
+    config: &Config,
+) -> Result<C::Reply, Error> {
+    let replies = link.finish(Budget::new(config, Class::Bulk)).await?;
     command.decode(replies, config)
 }
 
@@ -166,28 +178,36 @@ impl Command for Reserve<'_> {
 
 /// Writes and removes in one transaction; answers whether it was carried out.
 pub(crate) struct Write<'a> {
-    pub(crate) put: &'a [&'a CachedModule],
-    pub(crate) remove: &'a [&'a String],
+    pub(crate) put: Vec<&'a CachedModule>,
+    pub(crate) remove: Vec<&'a String>,
 }
 
 impl Write<'_> {
+    /// How many bytes of content it writes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.put
+            .iter()
+            .map(|module| module.content.len() as u64)
+            .sum()
+    }
+
     fn commands(&self, config: &Config) -> Vec<Cmd> {
         let mut all = Vec::with_capacity(2 * self.put.len() + 2);
-        for module in self.put {
+        for module in &self.put {
             all.extend(commands::put(module, config));
         }
         if !self.remove.is_empty() {
-            all.extend(commands::remove(self.remove));
+            all.extend(commands::remove(&self.remove));
         }
         all
     }
 
     /// The specification's lines, once it has been carried out.
     pub(crate) fn log(&self) {
-        for module in self.put {
+        for module in &self.put {
             log::debug!("Cached module: {}", module.path);
         }
-        for path in self.remove {
+        for path in &self.remove {
             log::debug!("Invalidated module cache: {path}");
         }
     }

@@ -1,11 +1,12 @@
 //! Loads all modules of the database into the cache.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::inspect::{Cached, Inspect, Verdict, cacheable};
 use super::mark::Completion;
 use super::report::{Unverified, WarmReport};
-use super::settle::{Write, send, settle};
+use super::settle::{Write, begin, finish, send, settle};
 use super::verify::check;
 use super::{Stage, SyncOptions};
 use crate::commands::Class;
@@ -47,13 +48,11 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         let checked = check(transport, &mut lanes[0], &mut workspace, &mut options).await?;
         let modules = checked.survey.listing.modules;
         report.skipped = checked.survey.listing.skipped;
-        // What was written since lives for longer.
-        let expires = config.ttl.map(|ttl| {
-            let left = checked
-                .expires
-                .map_or(ttl, |first| first.saturating_duration_since(Instant::now()));
-            ttl.min(left)
-        });
+        // What was found, the first of it; what is written from now on lives for longer.
+        let expires = config
+            .ttl
+            .map(|ttl| Instant::now() + ttl)
+            .map(|latest| checked.expires.map_or(latest, |first| first.min(latest)));
         let mended = checked
             .mend(transport, &mut lanes[0], &mut workspace, &mut options)
             .await?;
@@ -123,19 +122,21 @@ async fn load<T: Transport, D: Database>(
         )
         .await?;
         let rows = workspace.start(Paths::Listed(&batch)).await?;
-        if let Some(plan) = pending.take() {
-            plan.carry_out(other, config, report, &mut contended)
-                .await?;
+        if let Some(plan) = &pending {
+            begin(other, &plan.write(), config).await?;
         }
         let rows = collect(rows).await?;
+        if let Some(plan) = pending.take() {
+            plan.finish(other, config, report, &mut contended).await?;
+        }
         done += batch.len();
-        pending = Some(Plan::new(batch, &cached, rows, config, report));
+        pending = Plan::new(batch, &cached, rows, config, report);
         options.report(Stage::Load, done, listing.modules);
         std::mem::swap(&mut this, &mut other);
     }
     if let Some(plan) = pending {
-        plan.carry_out(other, config, report, &mut contended)
-            .await?;
+        begin(other, &plan.write(), config).await?;
+        plan.finish(other, config, report, &mut contended).await?;
     }
     if !contended.is_empty() {
         let settled = settle(transport, this, workspace, contended).await?;
@@ -155,59 +156,56 @@ struct Plan {
 }
 
 impl Plan {
+    /// `None` if all is right.
     fn new(
         batch: Vec<String>,
         cached: &[Cached],
         mut rows: Vec<CachedModule>,
         config: &Config,
         report: &mut WarmReport,
-    ) -> Self {
-        let mut wrong = std::collections::HashSet::new();
+    ) -> Option<Self> {
+        let mut wrong = HashSet::new();
         let mut remove = Vec::new();
-        {
-            let (by_path, _) = cacheable(&rows, &batch, config);
-            for (path, cached) in batch.into_iter().zip(cached) {
-                let row = by_path.get(path.as_str());
-                match (cached.compare(row.copied(), config, &path), row) {
-                    (Verdict::Right, Some(_)) => report.unchanged += 1,
-                    (Verdict::Right, None) => {}
-                    (_, Some(_)) => {
-                        wrong.insert(path);
-                    }
-                    (_, None) => remove.push(path),
+        let (by_path, _) = cacheable(&rows, &batch, config);
+        for (path, cached) in batch.into_iter().zip(cached) {
+            let row = by_path.get(path.as_str());
+            match (cached.compare(row.copied(), config, &path), row) {
+                (Verdict::Right, Some(_)) => report.unchanged += 1,
+                (Verdict::Right, None) => {}
+                (_, Some(_)) => {
+                    wrong.insert(path);
                 }
+                (_, None) => remove.push(path),
             }
         }
         rows.retain(|row| wrong.contains(&row.path));
-        Self { put: rows, remove }
+        let nothing = rows.is_empty() && remove.is_empty();
+        (!nothing).then_some(Self { put: rows, remove })
     }
 
-    async fn carry_out<L: Link>(
+    fn write(&self) -> Write<'_> {
+        Write {
+            put: self.put.iter().collect(),
+            remove: self.remove.iter().collect(),
+        }
+    }
+
+    /// Brings the answer to what was begun.
+    async fn finish<L: Link>(
         self,
         link: &mut L,
         config: &Config,
         report: &mut WarmReport,
         contended: &mut Vec<String>,
     ) -> Result<(), Error> {
-        let put: Vec<_> = self.put.iter().collect();
-        let remove: Vec<_> = self.remove.iter().collect();
-        if put.is_empty() && remove.is_empty() {
-            return Ok(());
-        }
-        let write = Write {
-            put: &put,
-            remove: &remove,
-        };
-        if send(link, &write, config).await? {
-            report.written += put.len();
-            report.pruned += remove.len();
-            report.bytes += put
-                .iter()
-                .map(|module| module.content.len() as u64)
-                .sum::<u64>();
+        let write = self.write();
+        if finish(link, &write, config).await? {
+            report.written += write.put.len();
+            report.pruned += write.remove.len();
+            report.bytes += write.bytes();
             write.log();
         } else {
-            report.retried += put.len() + remove.len();
+            report.retried += write.put.len() + write.remove.len();
             contended.extend(self.put.into_iter().map(|module| module.path));
             contended.extend(self.remove);
         }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::aio::{ConnectionLike as _, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Client, Value};
 use tokio::sync::{Mutex, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::link::{AsyncLink, Connection};
 use crate::commands::{Class, Request};
 use crate::stats::Monitor;
-use crate::transport::{Budget, Link, Transport};
+use crate::transport::{Budget, Transport};
 use crate::{Config, Error, Outage, reply};
 
 pub(crate) struct Lanes {
@@ -35,13 +35,6 @@ struct Open {
     connection: Connection,
     /// Closed once the runtime that drives the connection has ended.
     driver: oneshot::Sender<()>,
-}
-
-/// A connection, whose task ends with it.
-struct Connection {
-    multiplexed: MultiplexedConnection,
-    #[cfg(feature = "tls")]
-    _driver: Option<super::encrypted::Driver>,
 }
 
 impl Lanes {
@@ -158,12 +151,7 @@ impl Transport for Lanes {
             Class::Bulk => &self.bulk,
         };
         let open = self.open(lane, budget).await?;
-        let result = send(
-            &mut open.connection.multiplexed.clone(),
-            request,
-            budget.attempt(),
-        )
-        .await;
+        let result = open.connection.exchange(request, budget).await;
         if result
             .as_ref()
             .map_or(true, |replies| replies.iter().any(reply::ends_connection))
@@ -174,33 +162,12 @@ impl Transport for Lanes {
     }
 
     async fn dedicated(&self, budget: Budget) -> Result<AsyncLink, Error> {
-        self.connect(budget).await.map(AsyncLink)
+        self.connect(budget).await.map(AsyncLink::new)
     }
 
     async fn pause(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
-}
-
-/// A connection of one caller's own.
-pub(crate) struct AsyncLink(Connection);
-
-impl Link for AsyncLink {
-    async fn exchange(&mut self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
-        send(&mut self.0.multiplexed, request, budget.attempt()).await
-    }
-}
-
-async fn send(
-    connection: &mut MultiplexedConnection,
-    request: &Request,
-    limit: Duration,
-) -> Result<Vec<Value>, Error> {
-    let exchange = connection.req_packed_commands(&request.pipeline, 0, request.replies());
-    let result: RedisResult<Vec<Value>> = timeout(limit, exchange)
-        .await
-        .map_err(|_| reply::timed_out().maybe_applied())?;
-    result.map_err(|error| reply::client_error(&error, Outage::Lost).maybe_applied())
 }
 
 impl fmt::Debug for Lanes {

@@ -13,6 +13,7 @@ mod database;
 #[cfg(feature = "tls")]
 mod encrypted;
 mod lane;
+mod link;
 
 #[cfg(all(feature = "postgres", feature = "tls"))]
 pub use self::database::connect_postgres;

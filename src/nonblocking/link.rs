@@ -1,0 +1,89 @@
+//! Connections, and tasks that end with what they are for.
+
+use redis::aio::{ConnectionLike as _, MultiplexedConnection};
+use redis::{RedisResult, Value};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::commands::Request;
+use crate::transport::{Budget, Link};
+use crate::{Error, Outage, reply};
+
+/// A task that is given up when this is dropped: left alone, one that waits for a silent server
+/// would wait for very long.
+pub(super) struct Task<T>(pub(super) JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection, with the task that drives it where that is ours.
+pub(super) struct Connection {
+    pub(super) multiplexed: MultiplexedConnection,
+    #[cfg(feature = "tls")]
+    pub(super) _driver: Option<Task<()>>,
+}
+
+impl Connection {
+    pub(super) async fn exchange(
+        &self,
+        request: &Request,
+        budget: Budget,
+    ) -> Result<Vec<Value>, Error> {
+        answered(timeout(budget.attempt(), send(self.multiplexed.clone(), request)).await)
+    }
+}
+
+/// A connection of one caller's own.
+pub(crate) struct AsyncLink {
+    connection: Connection,
+    begun: Option<Task<RedisResult<Vec<Value>>>>,
+}
+
+impl AsyncLink {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            begun: None,
+        }
+    }
+}
+
+impl Link for AsyncLink {
+    async fn begin(&mut self, request: Request, _: Budget) -> Result<(), Error> {
+        let connection = self.connection.multiplexed.clone();
+        let sent = tokio::spawn(async move { send(connection, &request).await });
+        self.begun = Some(Task(sent));
+        Ok(())
+    }
+
+    async fn finish(&mut self, budget: Budget) -> Result<Vec<Value>, Error> {
+        let Some(mut begun) = self.begun.take() else {
+            return Ok(Vec::new());
+        };
+        let Ok(joined) = timeout(budget.attempt(), &mut begun.0).await else {
+            return answered(Err(()));
+        };
+        match joined {
+            Ok(replies) => answered(Ok::<_, ()>(replies)),
+            Err(_) => Err(reply::outage(Outage::Lost, None).maybe_applied()),
+        }
+    }
+}
+
+async fn send(mut connection: MultiplexedConnection, request: &Request) -> RedisResult<Vec<Value>> {
+    connection
+        .req_packed_commands(&request.pipeline, 0, request.replies())
+        .await
+}
+
+/// What came in time, or an error that does not claim that nothing was done.
+fn answered<E>(in_time: Result<RedisResult<Vec<Value>>, E>) -> Result<Vec<Value>, Error> {
+    match in_time {
+        Ok(Ok(replies)) => Ok(replies),
+        Ok(Err(error)) => Err(reply::client_error(&error, Outage::Lost).maybe_applied()),
+        Err(_) => Err(reply::timed_out().maybe_applied()),
+    }
+}
