@@ -43,4 +43,4 @@ bench: setup ## Run the benchmarks
 	cargo bench --all-features
 
 soak: setup ## Run the long tests
-	cargo test --release --all-features --test 'soak*' -- --ignored --nocapture
+	cargo test --release --all-features --tests -- --ignored --nocapture --test-threads=1
