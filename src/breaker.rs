@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Outage;
@@ -13,6 +14,9 @@ const FAILURES: u32 = 5;
 /// How long after it opened, or after a failed probe, a call is let through.
 const FIRST_PROBE: Duration = Duration::from_millis(250);
 const LAST_PROBE: Duration = Duration::from_secs(1);
+
+/// How often a lock that is held for some nanoseconds is asked for: milliseconds.
+const PATIENCE: usize = 10_000;
 
 /// Whether calls are let through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -40,14 +44,14 @@ pub(crate) struct Breaker {
     /// What the hot path looks at: nothing to tell and nothing to ask while this is false.
     troubled: AtomicBool,
     opened: AtomicU64,
+    /// Counts counted failures, so that a call can tell whether one came while it ran.
+    epoch: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
-    /// Counts counted failures, so that a call can tell whether one came while it ran.
-    epoch: u64,
     open: Option<Open>,
 }
 
@@ -78,19 +82,19 @@ impl Breaker {
     /// Asks to make a call; `None`: fail at once. `longest` is how long a probe may take before it
     /// is taken for abandoned.
     pub(crate) fn admit(&self, now: Instant, longest: Duration) -> Option<Pass> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let through = Some(Pass {
+            epoch,
+            probe: false,
+        });
         if !self.troubled.load(Ordering::Acquire) {
-            return Some(Pass {
-                epoch: 0,
-                probe: false,
-            });
+            return through;
         }
-        let mut state = self.lock();
-        let epoch = state.epoch;
+        let Some(mut state) = self.lock() else {
+            return through;
+        };
         let Some(open) = &mut state.open else {
-            return Some(Pass {
-                epoch,
-                probe: false,
-            });
+            return through;
         };
         let busy = open
             .probing
@@ -104,8 +108,9 @@ impl Breaker {
 
     /// Redis answered, be it with an error.
     pub(crate) fn answered(&self) {
-        if self.troubled.load(Ordering::Acquire) {
-            let mut state = self.lock();
+        if self.troubled.load(Ordering::Acquire)
+            && let Some(mut state) = self.lock()
+        {
             state.failures = 0;
             state.open = None;
             self.troubled.store(false, Ordering::Release);
@@ -114,14 +119,17 @@ impl Breaker {
 
     /// The call got no answer, its retry included. `jitter` is random.
     pub(crate) fn failed(&self, pass: Pass, cause: Outage, now: Instant, jitter: u64) {
-        let mut state = self.lock();
+        let Some(mut state) = self.lock() else {
+            return;
+        };
         // One lost connection takes many calls down: it counts once.
-        let counted_already = cause == Outage::Lost && pass.epoch != state.epoch;
+        let counted_already =
+            cause == Outage::Lost && pass.epoch != self.epoch.load(Ordering::Acquire);
         if counted_already && !pass.probe {
             return;
         }
         self.troubled.store(true, Ordering::Release);
-        state.epoch += 1;
+        self.epoch.fetch_add(1, Ordering::Release);
         state.failures = state.failures.saturating_add(1);
         let failures = state.failures;
         match &mut state.open {
@@ -146,16 +154,19 @@ impl Breaker {
     /// The call never reached Redis, for reasons of its own.
     pub(crate) fn unused(&self, pass: Pass) {
         if pass.probe
-            && let Some(open) = &mut self.lock().open
+            && let Some(mut state) = self.lock()
+            && let Some(open) = &mut state.open
         {
             open.probing = None;
         }
     }
 
     pub(crate) fn state(&self) -> BreakerState {
-        match self.lock().open {
-            None => BreakerState::Closed,
-            Some(_) => BreakerState::Open,
+        let open = self.lock().is_some_and(|state| state.open.is_some());
+        if open {
+            BreakerState::Open
+        } else {
+            BreakerState::Closed
         }
     }
 
@@ -164,9 +175,19 @@ impl Breaker {
         self.opened.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // Each change leaves a valid state.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// `None` if nobody will ever let go: a fork copies the lock as it is, and a thread that held
+    /// it in the parent does not exist in the child.
+    fn lock(&self) -> Option<MutexGuard<'_, State>> {
+        for _ in 0..PATIENCE {
+            match self.state.try_lock() {
+                Ok(state) => return Some(state),
+                // Each change leaves a valid state.
+                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) => thread::yield_now(),
+            }
+        }
+        self.troubled.store(false, Ordering::Release);
+        None
     }
 }
 
@@ -245,6 +266,18 @@ mod tests {
             breaker.failed(pass, Outage::TimedOut, now, 0);
         }
         assert_eq!(breaker.state(), BreakerState::Open);
+    }
+
+    #[test]
+    fn connections_lost_one_after_another_open_it_each_time() {
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        for opened in 1..=3 {
+            for _ in 0..5 {
+                fail(&breaker, now, Outage::Lost);
+            }
+            assert_eq!(breaker.opened(), opened);
+            breaker.answered();
+        }
     }
 
     #[test]

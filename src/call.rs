@@ -59,12 +59,15 @@ async fn guarded<T: Transport, C: Command>(
 ) -> Result<Vec<Value>, Error> {
     let (config, monitor) = (transport.config(), transport.monitor());
     monitor.calls.add(1);
-    let request = command.request(config);
-    let budget = Budget::new(config, request.class);
-    let Some(pass) = monitor.breaker.admit(Instant::now(), budget.left()) else {
+    let Some(pass) = monitor
+        .breaker
+        .admit(Instant::now(), config.lookup_deadline)
+    else {
         monitor.rejected.add(1);
         return Err(reply::outage(Outage::Rejected, None));
     };
+    let request = command.request(config);
+    let budget = Budget::new(config, request.class);
     let result = exchange(&request, budget).await;
     match &result {
         Err(Error::Unavailable { cause, .. }) => match cause {

@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use redis::RedisConnectionInfo;
 use redis::{Cmd, Pipeline, Value};
 
-use crate::keys::{MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path};
+use crate::keys::{
+    COMPLETE_KEY, MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path,
+};
 use crate::{CachedModule, Config, Error, reply};
 
 /// Which time-outs hold for a request.
@@ -182,6 +184,23 @@ impl Command for Unlist<'_> {
     }
 }
 
+/// Takes the mark of a complete cache away.
+pub(crate) struct Unmark;
+
+impl Command for Unmark {
+    type Reply = ();
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("DEL");
+        command.arg(COMPLETE_KEY);
+        Request::one(command, Class::Lookup)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
+        reply::integer(reply::single(replies)?).map(drop)
+    }
+}
+
 /// What a new connection says first: who it is, in which protocol, for which database. `None` if
 /// the defaults of a new connection are what is wanted.
 #[cfg(feature = "blocking")]
@@ -209,7 +228,7 @@ pub(crate) fn greeting(settings: &RedisConnectionInfo) -> Option<Request> {
 }
 
 /// Asks for a sign of life.
-#[cfg(feature = "blocking")]
+#[cfg(any(feature = "blocking", feature = "tls"))]
 pub(crate) fn ping() -> Request {
     Request::one(redis::cmd("PING"), Class::Lookup)
 }

@@ -253,6 +253,18 @@ impl Config {
                 "{what} must be at least a millisecond"
             )));
         }
+        // Above that a deadline is none, and clocks overflow.
+        let longest = Duration::from_secs(24 * 3_600);
+        if let Some((_, what)) = durations[..5].iter().find(|(d, _)| *d > longest) {
+            return Err(Error::invalid_config(format!(
+                "{what} must be at most a day"
+            )));
+        }
+        if self.max_in_flight > 1_000_000 {
+            return Err(Error::invalid_config(
+                "the calls in flight must be at most a million",
+            ));
+        }
         if self
             .ttl
             .is_some_and(|ttl| ttl > Duration::from_secs(100 * 365 * 86_400))
@@ -403,6 +415,8 @@ mod tests {
             config().with_lookup_deadline(Duration::ZERO),
             config().with_ttl(Some(Duration::ZERO)),
             config().with_ttl(Some(Duration::MAX)),
+            config().with_bulk_deadline(Duration::MAX),
+            config().with_max_in_flight(usize::MAX),
             config().with_workspace_table("a.b.c"),
         ] {
             assert!(bad.checked().unwrap_err().is_invalid_config());

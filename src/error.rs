@@ -1,7 +1,7 @@
 //! The one error type of this crate, the same under every feature set.
 //!
-//! No variant carries a type of a dependency, and none carries text that a server sent: a server
-//! may echo what it was given, and that can be a password or a module's source.
+//! No variant carries a type of a dependency, and none carries text that Redis sent: a server may
+//! echo what it was given, and that can be a password or a module's source.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -18,7 +18,7 @@ pub(crate) type Source = Box<dyn StdError + Send + Sync + 'static>;
 /// | refused, reset, closed, timed out, not Redis at all | [`Unavailable`](Error::Unavailable) | yes |
 /// | a certificate was not accepted | `Unavailable` | no |
 /// | `LOADING`, `BUSY`, `MASTERDOWN`, `CLUSTERDOWN`, `TRYAGAIN`, `max number of clients` | `Unavailable` | yes |
-/// | `READONLY` (a failover under way), `OOM` (memory may become free), `MISCONF` (disk) | [`Refused`](Error::Refused) | yes |
+/// | `READONLY`, `NOREPLICAS` (a failover under way), `OOM` (memory may become free), `MISCONF` (disk) | [`Refused`](Error::Refused) | yes |
 /// | `NOPERM`, `NOAUTH`, `WRONGPASS`, `WRONGTYPE`, a database out of range, anything else | `Refused` | no |
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -204,7 +204,9 @@ impl Error {
         match self {
             Self::Unavailable { cause, .. } => *cause != Outage::Untrusted,
             Self::Busy { .. } => true,
-            Self::Refused { code, .. } => matches!(*code, "READONLY" | "OOM" | "MISCONF"),
+            Self::Refused { code, .. } => {
+                matches!(*code, "READONLY" | "NOREPLICAS" | "OOM" | "MISCONF")
+            }
             Self::Database { transient, .. } => *transient,
             _ => false,
         }

@@ -20,7 +20,7 @@ pub const MODULE_INDEX_KEY: &str = "bifrost:module:index";
 /// Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
 pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
 
-/// What the key of a warm-up that is under way begins with. It lives for an hour at most.
+/// What the key of a warm-up that is under way begins with. It lives for a day at most.
 pub(crate) const WARMING_KEY_PREFIX: &str = "bifrost:module-cache:warming:";
 
 /// How long a path may be, in characters: the width of its column in `workspace_files`.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::call;
-use crate::commands::{Class, Get, GetMany, Members, Remove, Set, Unlist};
+use crate::commands::{Class, Get, GetMany, Members, Remove, Set, Unlist, Unmark};
 use crate::consistency::BATCH_MODULES;
 use crate::error::shown;
 use crate::keys::validate_path;
@@ -94,6 +94,8 @@ pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Resul
 /// Goes by the index and takes every member out of it, so that a module which somebody adds
 /// meanwhile keeps its place: an index without members is no key.
 pub(crate) async fn clear<T: Transport>(transport: &T) -> Result<u64, Error> {
+    // First: a cache that is half cleared is not complete.
+    call::write(transport, &Unmark).await?;
     let index = call::read(transport, &Members).await?;
     let paths: Vec<String> = index.paths.into_iter().collect();
     let mut cleared = 0;

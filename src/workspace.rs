@@ -3,6 +3,9 @@
 //! Statements are unnamed and each is a transaction of its own, so all works behind `PgBouncer` in
 //! transaction mode. Rows are streamed.
 
+#[cfg(feature = "tls")]
+use std::time::Duration;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
@@ -207,24 +210,32 @@ fn transaction_id(text: &str) -> Result<u64, Error> {
         .map_err(|_| unusable("the database answered without a transaction id"))
 }
 
-/// The settings of a database URL, with encryption required: the client's default, `prefer`, falls
-/// back to plain text. Connecting takes at most 10 s unless the URL says otherwise.
+/// The settings of a database URL, with encryption required (the client's default, `prefer`, falls
+/// back to plain text), and how long connecting may take altogether.
 #[cfg(feature = "tls")]
-pub(crate) fn encrypted(url: &str) -> Result<tokio_postgres::Config, Error> {
+pub(crate) fn encrypted(url: &str) -> Result<(tokio_postgres::Config, Duration), Error> {
     // The parser's own message may quote the URL, and with it the password.
     let mut config: tokio_postgres::Config = url
         .parse()
         .map_err(|_| Error::invalid_config("the database URL can't be parsed"))?;
     config.ssl_mode(tokio_postgres::config::SslMode::Require);
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(std::time::Duration::from_secs(10));
-    }
-    Ok(config)
+    // The client's own limit ends with the TCP connection.
+    let limit = config.get_connect_timeout().copied();
+    Ok((config, limit.unwrap_or(Duration::from_secs(10))))
 }
 
 #[cfg(feature = "tls")]
 pub(crate) fn connect_failed(error: tokio_postgres::Error) -> Error {
     failed("the database could not be connected to", error)
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn connect_timed_out() -> Error {
+    Error::Database {
+        reason: "the database did not accept the connection in time",
+        transient: true,
+        source: None,
+    }
 }
 
 fn unusable(reason: &'static str) -> Error {
@@ -242,6 +253,7 @@ pub(crate) fn query_failed(error: tokio_postgres::Error) -> Error {
 fn failed(reason: &'static str, error: tokio_postgres::Error) -> Error {
     // Connection failures, lack of resources, an operator's shutdown, a conflict of transactions.
     let transient = error.is_closed()
+        || lost(&error)
         || error
             .code()
             .is_some_and(|state| matches!(&state.code()[..2], "08" | "53" | "57" | "40"));
@@ -250,4 +262,17 @@ fn failed(reason: &'static str, error: tokio_postgres::Error) -> Error {
         transient,
         source: Some(error.into()),
     }
+}
+
+/// True if the network failed, and not because one side does not trust the other.
+fn lost(error: &tokio_postgres::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let Some(io) = source.and_then(|source| source.downcast_ref::<std::io::Error>()) else {
+        return false;
+    };
+    #[cfg(feature = "tls")]
+    if crate::tls::is_distrust(io) {
+        return false;
+    }
+    io.kind() != std::io::ErrorKind::InvalidInput
 }

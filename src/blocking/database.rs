@@ -38,7 +38,7 @@ impl Rows for BlockingRows<'_> {
 
 /// Connects to the Postgres at `url` over TLS, which is required whatever the URL says.
 ///
-/// Takes at most 10 s for each address unless the URL has a `connect_timeout`.
+/// Takes at most 10 s altogether, or the URL's `connect_timeout`.
 ///
 /// # Errors
 ///
@@ -50,10 +50,17 @@ impl Rows for BlockingRows<'_> {
 /// The client panics inside an async task.
 #[cfg(feature = "tls")]
 pub fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Error> {
-    use crate::workspace::{connect_failed, encrypted};
+    use std::time::Instant;
 
-    let config = postgres::Config::from(encrypted(url)?);
-    config
-        .connect(tls.postgres_connector()?)
-        .map_err(connect_failed)
+    use super::socket::within;
+    use crate::workspace::{connect_failed, connect_timed_out, encrypted};
+
+    let (config, limit) = encrypted(url)?;
+    let (config, connector) = (postgres::Config::from(config), tls.postgres_connector()?);
+    within(
+        Instant::now() + limit,
+        move || Ok(config.connect(connector)),
+    )
+    .map_err(|_| connect_timed_out())?
+    .map_err(connect_failed)
 }

@@ -137,9 +137,13 @@ impl Transport for Pool {
 
     fn in_use(&self) -> usize {
         let lender = self.lender.load();
-        let state = lender.as_ref().map(|lender| lender.slots.state());
+        // A parent's may be locked for ever.
+        let ours = lender
+            .as_ref()
+            .filter(|lender| lender.process == process::id());
+        let state = ours.map(|lender| lender.slots.state());
         state.map_or(0, |state| {
-            (state.connections - state.idle_connections) as usize
+            state.connections.saturating_sub(state.idle_connections) as usize
         })
     }
 

@@ -39,7 +39,10 @@ impl Socket {
 
     #[cfg(unix)]
     pub(crate) fn connect_unix(path: &Path, deadline: Instant) -> io::Result<Self> {
-        UnixStream::connect(path).map(|stream| Self::new(Stream::Unix(stream), deadline))
+        let path = path.to_owned();
+        // Blocks while the server's queue is full, as a frozen one's soon is.
+        let stream = within(deadline, move || UnixStream::connect(path))?;
+        Ok(Self::new(Stream::Unix(stream), deadline))
     }
 
     fn new(stream: Stream, deadline: Instant) -> Self {
@@ -159,21 +162,32 @@ fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream
     Err(failure)
 }
 
-/// The system resolves names without a time limit, so a thread asks and we wait for it; it ends by
-/// itself.
 fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let (sender, receiver) = mpsc::sync_channel(1);
     let host = host.to_owned();
+    within(deadline, move || {
+        (host.as_str(), port)
+            .to_socket_addrs()
+            .map(Iterator::collect)
+    })
+}
+
+/// For what the system does without a time limit: a thread does it and we wait for it. It ends by
+/// itself.
+pub(super) fn within<T: Send + 'static>(
+    deadline: Instant,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let work = move || {
+        // Nobody may wait any more.
+        let _ = sender.send(work());
+    };
     thread::Builder::new()
-        .name("bifrost-resolve".to_owned())
-        .spawn(move || {
-            let addresses = (host.as_str(), port).to_socket_addrs();
-            // Nobody may wait any more.
-            let _ = sender.send(addresses.map(Iterator::collect));
-        })?;
+        .name("bifrost-connect".to_owned())
+        .spawn(work)?;
     let left = deadline.saturating_duration_since(Instant::now());
     receiver
         .recv_timeout(left)

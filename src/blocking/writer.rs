@@ -77,8 +77,10 @@ impl ModuleWriter {
         run(operations::rename(self.pool(), old_path, module))
     }
 
-    /// Removes all modules that the index names, and the index, in bounded batches. Returns how
-    /// many modules there were.
+    /// Removes all modules that the index names, the index, and the mark of a complete cache, in
+    /// bounded batches. Returns how many modules there were.
+    ///
+    /// What others write meanwhile stays; a warm-up that ends meanwhile marks the cache again.
     ///
     /// # Errors
     ///
@@ -105,7 +107,8 @@ impl ModuleWriter {
     /// removes the rest, and marks the cache as complete. For workspaces without a database.
     ///
     /// The same path twice: the last wins. Seen at once in the bounds of
-    /// [`publish`](Self::publish).
+    /// [`publish`](Self::publish). One publisher at a time: two that run at once may leave a
+    /// mixture of what they meant.
     ///
     /// # Errors
     ///

@@ -14,7 +14,8 @@ use crate::{Config, Error, call, reply};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Status {
-    /// A warm-up completed it, on the server that answers now.
+    /// A warm-up completed it, on the server that answers now, as far as that server tells (where
+    /// INFO is refused it does not).
     #[non_exhaustive]
     Warm {
         /// When, by the clock of the machine that warmed it; whole seconds.

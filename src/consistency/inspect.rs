@@ -116,6 +116,7 @@ impl Cached {
             (None, None) if self.listed => Verdict::IndexOnly,
             (None, None) => Verdict::Right,
             (Some(_), None) => Verdict::Ghost,
+            (Some(json), Some(_)) if json.len() > config.max_entry_bytes() => Verdict::Corrupt,
             (Some(json), Some(row)) => match CachedModule::from_json(path, json) {
                 Err(_) => Verdict::Corrupt,
                 Ok(entry) if entry != *row => Verdict::Stale,

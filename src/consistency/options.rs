@@ -85,7 +85,7 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// The stages of long work, in their order.
+/// The stages of long work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {

@@ -12,6 +12,7 @@ use crate::{CachedModule, Error, call, reply};
 
 /// One change of [`publish`](crate::blocking::ModuleWriter::publish).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// Cache this module.
     Set(CachedModule),
@@ -65,7 +66,7 @@ pub(crate) enum Edit<'a> {
 impl Edit<'_> {
     fn bytes(&self) -> usize {
         match self {
-            Self::Put(module) => module.content.len(),
+            Self::Put(module) => module.path.len() + module.content.len(),
             Self::Remove(path) => path.len(),
         }
     }

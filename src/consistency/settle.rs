@@ -7,7 +7,7 @@ use redis::{Cmd, Pipeline, Value};
 
 use super::inspect::cacheable;
 use super::report::RefreshReport;
-use super::{BATCH_MODULES, Source, random};
+use super::{BATCH_BYTES, BATCH_MODULES, Source, random};
 use crate::commands::{self, Class, Command, Request};
 use crate::error::Source as Cause;
 use crate::keys::{module_key_unchecked, validate_path};
@@ -63,28 +63,31 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         .collect();
     let mut removals = VecDeque::new();
     while let Some((batch, attempt)) = queue.pop_front().or_else(|| removals.pop_front()) {
-        send(link, &Reserve { paths: &batch }, config).await?;
+        let reserved = send(link, &Reserve { paths: &batch }, config).await?;
         // Only now: a row that was read before the watch began may be older than what it hides.
         let rows = source.fetch(&batch).await?;
-        let (rows, mut too_large) = cacheable(&rows, &batch, config);
-        let (here, mut gone): (Vec<String>, Vec<String>) = batch
+        let (rows, too_large) = cacheable(&rows, &batch, config);
+        let (mut here, mut gone): (Vec<String>, Vec<String>) = batch
             .into_iter()
             .partition(|path| rows.contains_key(path.as_str()));
+        let fitting = fitting(here.iter().map(|path| rows[path.as_str()].content.len()));
+        for rest in here.split_off(fitting).chunks(fitting.max(1)) {
+            queue.push_front((rest.to_vec(), attempt));
+        }
         if !queue.is_empty() && !gone.is_empty() {
             removals.push_back((std::mem::take(&mut gone), attempt));
-            too_large = 0;
-            if here.is_empty() {
-                continue;
-            }
+        }
+        if here.is_empty() && gone.is_empty() {
+            continue;
         }
         let write = Write {
             put: here.iter().map(|path| rows[path.as_str()]).collect(),
             remove: gone.iter().collect(),
         };
-        if send(link, &write, config).await? {
+        if reserved && send(link, &write, config).await? {
             report.written += write.put.len();
             report.removed += write.remove.len();
-            report.skipped += too_large;
+            report.skipped += if gone.is_empty() { 0 } else { too_large };
             report.bytes += write.bytes();
             write.log();
             continue;
@@ -100,6 +103,17 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         }
     }
     Ok(report)
+}
+
+/// How many of these modules one transaction may hold: at least one, if there is one.
+fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let within = sizes.take_while(|size| {
+        let first = bytes == 0;
+        bytes += size;
+        first || bytes <= BATCH_BYTES
+    });
+    within.count()
 }
 
 /// Sends a command over a dedicated link.
@@ -145,15 +159,17 @@ struct Reserve<'a> {
 }
 
 impl Command for Reserve<'_> {
-    type Reply = ();
+    /// Whether all were there when the watch began: a DEL may come before it.
+    type Reply = bool;
 
     fn request(&self, _: &Config) -> Request {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("UNWATCH");
-        let mut watch = redis::cmd("WATCH");
+        let (mut watch, mut exists) = (redis::cmd("WATCH"), redis::cmd("EXISTS"));
         for path in self.paths {
             let key = module_key_unchecked(path);
             watch.arg(&key);
+            exists.arg(&key);
             pipeline
                 .cmd("SET")
                 .arg(key)
@@ -163,16 +179,20 @@ impl Command for Reserve<'_> {
                 .arg(PLACEHOLDER_MS);
         }
         pipeline.add_command(watch);
+        pipeline.add_command(exists);
         Request {
             pipeline,
             class: Class::Bulk,
         }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
-        replies
-            .into_iter()
-            .try_for_each(|reply| reply::ok(reply).map(drop))
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<bool, Error> {
+        let mut last = Err(reply::unexpected());
+        for reply in replies {
+            last = Ok(reply::ok(reply)?);
+        }
+        let there = reply::integer(last?)?;
+        Ok(usize::try_from(there).is_ok_and(|there| there == self.paths.len()))
     }
 }
 

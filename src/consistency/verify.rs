@@ -16,6 +16,9 @@ use crate::{Config, Error};
 /// How often what was mended is compared and mended again.
 const PASSES: usize = 5;
 
+/// A barrier without end would be a hang.
+const LONGEST_BARRIER: Duration = Duration::from_secs(24 * 3_600);
+
 pub(crate) async fn verify<T: Transport, D: Database>(
     transport: &T,
     database: D,
@@ -124,9 +127,23 @@ impl Survey {
             .map(|batch| Paths::Listed(batch))
             .collect();
         let mut comparison = compare(link, workspace, &listed, config, &mut progress).await?;
+        let mut gone = comparison.has_rowless();
         let surplus = unlisted(&self.surplus);
         let surplus = compare(link, workspace, &surplus, config, &mut progress).await?;
         comparison.drift.extend(surplus.drift);
+        // A row that has gone since the listing may have moved to a path that was not on it, and
+        // that must be written before the old one is removed.
+        let mut known: HashSet<String> = self.listing.batches.iter().flatten().cloned().collect();
+        for _ in 0..PASSES {
+            if !gone {
+                break;
+            }
+            let listed = workspace.list(config).await?.batches.into_iter().flatten();
+            let news: Vec<String> = listed.filter(|path| known.insert(path.clone())).collect();
+            let news = compare(link, workspace, &unlisted(&news), config, &mut |_| {}).await?;
+            gone = news.has_rowless();
+            comparison.drift.extend(news.drift);
+        }
         Ok(comparison)
     }
 
@@ -290,7 +307,15 @@ impl Verdict {
 
 struct Comparison {
     drift: Vec<(String, Verdict)>,
+    /// When the first entry that is right expires, if any does.
     expires: Option<Instant>,
+}
+
+impl Comparison {
+    fn has_rowless(&self) -> bool {
+        let rowless = |verdict| matches!(verdict, Verdict::Ghost | Verdict::IndexOnly);
+        self.drift.iter().any(|(_, verdict)| rowless(*verdict))
+    }
 }
 
 /// Compares without a watch: what looks different is looked at again under one before it is
@@ -323,16 +348,13 @@ async fn compare<L: Link, D: Database>(
         let rows = collect(rows).await?;
         let (rows, _) = cacheable(&rows, batch, config);
         for (path, cached) in batch.iter().zip(cached) {
-            match cached.compare(rows.get(path.as_str()).copied(), config, path) {
-                Verdict::Right => {}
+            let row = rows.get(path.as_str()).copied();
+            match cached.compare(row, config, path) {
+                Verdict::Right => {
+                    let expires = cached.ttl.filter(|_| row.is_some()).map(|ttl| now + ttl);
+                    comparison.expires = comparison.expires.into_iter().chain(expires).min();
+                }
                 verdict => comparison.drift.push((path.clone(), verdict)),
-            }
-            if let Some(expires) = cached.ttl.map(|ttl| now + ttl) {
-                comparison.expires = Some(
-                    comparison
-                        .expires
-                        .map_or(expires, |first| first.min(expires)),
-                );
             }
         }
         progress(batch.len());
@@ -346,7 +368,7 @@ async fn barrier<T: Transport, D: Database>(
     workspace: &mut Workspace<D>,
     timeout: Duration,
 ) -> Result<bool, Error> {
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + timeout.min(LONGEST_BARRIER);
     let current = workspace.current_transaction().await?;
     let mut pause = Duration::from_millis(2);
     loop {

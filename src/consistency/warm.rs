@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::inspect::{Cached, Inspect, Verdict, cacheable};
 use super::mark::Completion;
 use super::report::{Unverified, WarmReport};
-use super::settle::{Write, begin, finish, send, settle};
+use super::settle::{Write, begin, finish, send};
 use super::verify::check;
 use super::{Stage, SyncOptions};
 use crate::commands::Class;
@@ -36,7 +36,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         let round = Instant::now();
         report.unchanged = 0;
         load(
-            transport,
+            config,
             &mut lanes,
             &mut workspace,
             &mut options,
@@ -85,6 +85,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
             break;
         }
         report.unverified = Some(Unverified::Flushed);
+        report.modules = 0;
     }
     report.elapsed = start.elapsed();
     log::info!("Warmed module cache with {} modules", report.modules);
@@ -95,16 +96,14 @@ pub(crate) async fn warm<T: Transport, D: Database>(
 /// that is older than a watched key's next value is written over it.
 ///
 /// Two connections take turns: while Redis takes in one batch, Postgres prepares the next.
-async fn load<T: Transport, D: Database>(
-    transport: &T,
-    lanes: &mut [T::Link; 2],
+async fn load<L: Link, D: Database>(
+    config: &Config,
+    lanes: &mut [L; 2],
     workspace: &mut Workspace<D>,
     options: &mut SyncOptions<'_>,
     report: &mut WarmReport,
 ) -> Result<(), Error> {
-    let config = transport.config();
     let listing = workspace.list(config).await?;
-    let mut contended = Vec::new();
     let mut pending: Option<Plan> = None;
     let mut done = 0;
     let [mut this, mut other] = {
@@ -127,87 +126,70 @@ async fn load<T: Transport, D: Database>(
         }
         let rows = collect(rows).await?;
         if let Some(plan) = pending.take() {
-            plan.finish(other, config, report, &mut contended).await?;
+            plan.finish(other, config, report).await?;
         }
         done += batch.len();
-        pending = Plan::new(batch, &cached, rows, config, report);
+        pending = Plan::new(&batch, &cached, rows, config, report);
         options.report(Stage::Load, done, listing.modules);
         std::mem::swap(&mut this, &mut other);
     }
     if let Some(plan) = pending {
         begin(other, &plan.write(), config).await?;
-        plan.finish(other, config, report, &mut contended).await?;
-    }
-    if !contended.is_empty() {
-        let settled = settle(transport, this, workspace, contended).await?;
-        report.written += settled.written;
-        report.pruned += settled.removed;
-        report.retried += settled.retried;
-        report.bytes += settled.bytes;
-        // What is unsettled is compared and mended with all the rest.
+        plan.finish(other, config, report).await?;
     }
     Ok(())
 }
 
-/// What one batch changes.
-struct Plan {
-    put: Vec<CachedModule>,
-    remove: Vec<String>,
-}
+/// What one batch writes.
+struct Plan(Vec<CachedModule>);
 
 impl Plan {
-    /// `None` if all is right.
+    /// `None` if all is right. Removes nothing, even where a row has gone since it was listed: it
+    /// may have moved to a path that was not, and must be written there first.
     fn new(
-        batch: Vec<String>,
+        batch: &[String],
         cached: &[Cached],
         mut rows: Vec<CachedModule>,
         config: &Config,
         report: &mut WarmReport,
     ) -> Option<Self> {
         let mut wrong = HashSet::new();
-        let mut remove = Vec::new();
-        let (by_path, _) = cacheable(&rows, &batch, config);
-        for (path, cached) in batch.into_iter().zip(cached) {
-            let row = by_path.get(path.as_str());
-            match (cached.compare(row.copied(), config, &path), row) {
+        let (by_path, _) = cacheable(&rows, batch, config);
+        for (path, cached) in batch.iter().zip(cached) {
+            let row = by_path.get(path.as_str()).copied();
+            match (cached.compare(row, config, path), row) {
+                (_, None) => {}
                 (Verdict::Right, Some(_)) => report.unchanged += 1,
-                (Verdict::Right, None) => {}
                 (_, Some(_)) => {
                     wrong.insert(path);
                 }
-                (_, None) => remove.push(path),
             }
         }
         rows.retain(|row| wrong.contains(&row.path));
-        let nothing = rows.is_empty() && remove.is_empty();
-        (!nothing).then_some(Self { put: rows, remove })
+        (!rows.is_empty()).then_some(Self(rows))
     }
 
     fn write(&self) -> Write<'_> {
         Write {
-            put: self.put.iter().collect(),
-            remove: self.remove.iter().collect(),
+            put: self.0.iter().collect(),
+            remove: Vec::new(),
         }
     }
 
-    /// Brings the answer to what was begun.
+    /// Brings the answer to what was begun. What was aborted is mended after the comparison.
     async fn finish<L: Link>(
         self,
         link: &mut L,
         config: &Config,
         report: &mut WarmReport,
-        contended: &mut Vec<String>,
     ) -> Result<(), Error> {
         let write = self.write();
         if finish(link, &write, config).await? {
             report.written += write.put.len();
-            report.pruned += write.remove.len();
             report.bytes += write.bytes();
             write.log();
         } else {
-            report.retried += write.put.len() + write.remove.len();
-            contended.extend(self.put.into_iter().map(|module| module.path));
-            contended.extend(self.remove);
+            report.retried += write.put.len();
         }
         Ok(())
     }

@@ -82,7 +82,7 @@ impl Rows for AsyncRows {
 /// Connects to the Postgres at `url` over TLS, which is required whatever the URL says.
 ///
 /// A task of the current runtime drives the connection until the client is dropped. Takes at
-/// most 10 s for each address unless the URL has a `connect_timeout`.
+/// most 10 s altogether, or the URL's `connect_timeout`.
 ///
 /// # Errors
 ///
@@ -90,13 +90,14 @@ impl Rows for AsyncRows {
 /// settings that can't be used; [`Error::Database`] if no trusted connection could be made.
 #[cfg(feature = "tls")]
 pub async fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Error> {
-    use crate::workspace::{connect_failed, encrypted};
+    use crate::workspace::{connect_failed, connect_timed_out, encrypted};
 
-    let config = encrypted(url)?;
-    let (client, connection) = config
-        .connect(tls.postgres_connector()?)
-        .await
-        .map_err(connect_failed)?;
+    let (config, limit) = encrypted(url)?;
+    let (client, connection) =
+        tokio::time::timeout(limit, config.connect(tls.postgres_connector()?))
+            .await
+            .map_err(|_| connect_timed_out())?
+            .map_err(connect_failed)?;
     tokio::spawn(async move {
         // Whoever uses the client is told as well.
         if let Err(error) = connection.await {

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::{AsyncConnectionConfig, Client, Value};
-use tokio::sync::{Mutex, Semaphore, oneshot};
+use redis::Value;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
+use super::connect::connect;
 use super::link::{AsyncLink, Connection};
 use crate::commands::{Class, Request};
 use crate::stats::Monitor;
 use crate::transport::{Budget, Transport};
-use crate::{Config, Error, Outage, reply};
+use crate::{Config, Error, reply};
 
 pub(crate) struct Lanes {
     config: Config,
     monitor: Monitor,
-    client: Client,
     in_flight: Semaphore,
     lookups: Lane,
     bulk: Lane,
@@ -27,65 +27,32 @@ pub(crate) struct Lanes {
 /// One connection that many calls share, and that is replaced when it fails.
 #[derive(Default)]
 struct Lane {
-    open: ArcSwapOption<Open>,
+    open: ArcSwapOption<Connection>,
     connecting: Mutex<()>,
-}
-
-struct Open {
-    connection: Connection,
-    /// Closed once the runtime that drives the connection has ended.
-    driver: oneshot::Sender<()>,
 }
 
 impl Lanes {
     /// Does no IO. `config` has been checked.
-    pub(crate) fn new(config: Config) -> Result<Self, Error> {
-        let client = Client::open(config.redis.clone())
-            .map_err(|error| reply::client_error(&error, Outage::Connect))?;
+    pub(crate) fn new(config: Config) -> Self {
         let in_flight = Semaphore::new(config.max_in_flight);
-        Ok(Self {
+        Self {
             config,
             monitor: Monitor::default(),
-            client,
             in_flight,
             lookups: Lane::default(),
             bulk: Lane::default(),
-        })
+        }
     }
 
     async fn connect(&self, budget: Budget) -> Result<Connection, Error> {
-        // Deadlines are ours, because the library's do not cover a reconnect.
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let connecting = async {
-            #[cfg(feature = "tls")]
-            if let redis::ConnectionAddr::TcpTls { host, port, .. } = self.config.redis.addr() {
-                let (multiplexed, driver) =
-                    super::encrypted::connect(&self.config, host, *port, settings).await?;
-                return Ok(Connection {
-                    multiplexed,
-                    _driver: Some(driver),
-                });
-            }
-            let multiplexed = self
-                .client
-                .get_multiplexed_async_connection_with_config(&settings)
-                .await
-                .map_err(|error| reply::client_error(&error, Outage::Connect))?;
-            Ok(Connection {
-                multiplexed,
-                #[cfg(feature = "tls")]
-                _driver: None,
-            })
-        };
-        timeout(self.config.connect_timeout.min(budget.left()), connecting)
+        let limit = self.config.connect_timeout.min(budget.left());
+        timeout(limit, connect(&self.config))
             .await
             .unwrap_or_else(|_| Err(reply::timed_out()))
     }
 
     /// The lane's connection, made by the first call that needs it while the others wait.
-    async fn open(&self, lane: &Lane, budget: Budget) -> Result<Arc<Open>, Error> {
+    async fn open(&self, lane: &Lane, budget: Budget) -> Result<Arc<Connection>, Error> {
         if let Some(open) = lane.usable() {
             return Ok(open);
         }
@@ -95,25 +62,19 @@ impl Lanes {
         if let Some(open) = lane.usable() {
             return Ok(open);
         }
-        let connection = self.connect(budget).await?;
-        let (driver, held) = oneshot::channel();
-        // Ends with the connection, or is dropped with the runtime.
-        tokio::spawn(async move { drop(held.await) });
-        let open = Arc::new(Open { connection, driver });
+        let open = Arc::new(self.connect(budget).await?);
         lane.open.store(Some(Arc::clone(&open)));
         Ok(open)
     }
 }
 
 impl Lane {
-    fn usable(&self) -> Option<Arc<Open>> {
-        self.open
-            .load_full()
-            .filter(|open| !open.driver.is_closed())
+    fn usable(&self) -> Option<Arc<Connection>> {
+        self.open.load_full().filter(|open| !open.is_closed())
     }
 
     /// Replaces `failed`, unless another call has done so.
-    fn discard(&self, failed: &Arc<Open>) {
+    fn discard(&self, failed: &Arc<Connection>) {
         let current = self.open.load();
         if current
             .as_ref()
@@ -151,7 +112,7 @@ impl Transport for Lanes {
             Class::Bulk => &self.bulk,
         };
         let open = self.open(lane, budget).await?;
-        let result = open.connection.exchange(request, budget).await;
+        let result = open.exchange(request, budget).await;
         if result
             .as_ref()
             .map_or(true, |replies| replies.iter().any(reply::ends_connection))
@@ -175,7 +136,6 @@ impl fmt::Debug for Lanes {
         let Self {
             config,
             monitor: _,
-            client: _,
             in_flight: _,
             lookups: _,
             bulk: _,

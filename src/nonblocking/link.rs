@@ -19,14 +19,18 @@ impl<T> Drop for Task<T> {
     }
 }
 
-/// A connection, with the task that drives it where that is ours.
+/// A connection, with the task that drives it.
 pub(super) struct Connection {
     pub(super) multiplexed: MultiplexedConnection,
-    #[cfg(feature = "tls")]
-    pub(super) _driver: Option<Task<()>>,
+    pub(super) driver: Task<()>,
 }
 
 impl Connection {
+    /// True once the server has closed it, or the runtime that drove it has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.0.is_finished()
+    }
+
     pub(super) async fn exchange(
         &self,
         request: &Request,

@@ -8,10 +8,9 @@
 //! don't. A connection lives in the runtime that made it: when that has ended, the next call makes
 //! a new one in its own.
 
+mod connect;
 #[cfg(feature = "postgres")]
 mod database;
-#[cfg(feature = "tls")]
-mod encrypted;
 mod lane;
 mod link;
 mod reader;

@@ -23,7 +23,7 @@ impl ModuleReader {
     /// [`Error::InvalidConfig`] for a setting that can't be used.
     pub fn new(config: Config) -> Result<Self, Error> {
         Ok(Self {
-            lanes: Arc::new(Lanes::new(config.checked()?)?),
+            lanes: Arc::new(Lanes::new(config.checked()?)),
         })
     }
 
