@@ -280,19 +280,19 @@ async fn change(plan: &Plan, config: Config, database: &str) -> Outcome<Vec<Dura
             hash,
         } = module;
         client.execute(&save, &[path, content, hash]).await?;
-        writer.set(module).await?;
+        writer.refresh(&client, &[path]).await?;
         times.push(start.elapsed());
     }
     for (old, module) in &plan.moved {
         let start = Instant::now();
         client.execute(&relocate, &[old, &module.path]).await?;
-        writer.rename(old, module).await?;
+        writer.refresh(&client, &[old, &module.path]).await?;
         times.push(start.elapsed());
     }
     for path in &plan.deleted {
         let start = Instant::now();
         client.execute(&delete, &[path]).await?;
-        writer.invalidate(path).await?;
+        writer.refresh(&client, &[path]).await?;
         times.push(start.elapsed());
     }
     drop(client);
