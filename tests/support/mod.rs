@@ -6,9 +6,16 @@
 #![allow(
     dead_code,
     unused_imports,
+    unused_macros,
     reason = "every test binary compiles this module and uses a part of it"
 )]
 
+#[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
+pub mod consistency;
+#[cfg(all(feature = "blocking", feature = "nonblocking"))]
+mod facade;
+mod fake;
+mod monitor;
 #[cfg(feature = "postgres")]
 mod pgbouncer;
 #[cfg(feature = "postgres")]
@@ -17,14 +24,24 @@ mod process;
 mod proxy;
 mod python;
 mod redis;
+#[cfg(all(feature = "blocking", feature = "nonblocking"))]
+mod setup;
 
+#[cfg(all(feature = "blocking", feature = "nonblocking"))]
+pub(crate) use self::facade::on_both_facades;
+#[cfg(all(feature = "blocking", feature = "nonblocking"))]
+pub use self::facade::{Blocking, Facade, Nonblocking, Reader, Writer, block_on};
+pub use self::fake::fake_server;
+pub use self::monitor::Monitor;
 #[cfg(feature = "postgres")]
 pub use self::pgbouncer::PgBouncer;
 #[cfg(feature = "postgres")]
-pub use self::postgres::Postgres;
+pub use self::postgres::{Postgres, private_dir, private_file};
 pub use self::proxy::Proxy;
 pub use self::python::python;
 pub use self::redis::{RedisServer, connect};
+#[cfg(all(feature = "blocking", feature = "nonblocking"))]
+pub use self::setup::{READER_ACL, Setup, WRITER_ACL, WRITER_OPTION};
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
@@ -32,6 +49,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use bifrost_module_cache::Config;
 
 /// A port of 127.0.0.1 on which nobody listens right now.
 ///
@@ -65,4 +84,25 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
         );
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// How long a call that is to be answered may take: the machine may be slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A configuration for calls that are to be answered.
+pub fn patient(url: &str) -> Config {
+    Config::new(url)
+        .expect("a Redis URL")
+        .with_connect_timeout(PATIENCE)
+        .with_response_timeout(PATIENCE)
+        .with_pool_timeout(PATIENCE)
+        .with_lookup_deadline(PATIENCE)
+        .with_bulk_deadline(PATIENCE)
+}
+
+/// All that an error can say: `Display` and `Debug` of it and of every source behind it.
+pub fn all_it_says(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let said = chain.map(|error| format!("{error}\n{error:?}\n{error:#?}\n"));
+    said.collect::<Vec<_>>().concat()
 }

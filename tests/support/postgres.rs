@@ -248,6 +248,17 @@ pub fn private_dir(prefix: &str) -> TempDir {
     dir
 }
 
+/// A file in such a directory that nobody but that program may read.
+pub fn private_file(dir: &TempDir, name: &str, contents: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, contents).expect("a new file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+    if let Some((uid, gid)) = owner() {
+        chown(&path, Some(uid), Some(gid)).expect("root can give a file away");
+    }
+    path
+}
+
 /// The user and the group for a program that refuses to run as root; `None` if we are not root.
 fn owner() -> Option<(u32, u32)> {
     if own_uid() != 0 {

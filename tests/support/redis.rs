@@ -1,6 +1,7 @@
 //! A Redis server of the test's own.
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -88,6 +89,19 @@ impl RedisServer {
         self.slot.restart(start);
     }
 
+    /// The same, without waiting until it has loaded its data.
+    pub fn restart_loading(&self) {
+        let ready = "Server initialized";
+        let start = || launch_until(ready, self.port, &self.arguments, &self.dir);
+        self.slot.restart(start);
+    }
+
+    /// Removes what [`RedisServer::shutdown_save`] saved.
+    pub fn forget(&self) {
+        // There may be nothing.
+        let _ = fs::remove_file(self.dir.path().join("dump.rdb"));
+    }
+
     /// `SHUTDOWN SAVE`: after [`RedisServer::restart`] the data are back.
     pub fn shutdown_save(&self) {
         // The server goes without an answer, so this fails when it works.
@@ -115,6 +129,16 @@ impl RedisServer {
         })
     }
 
+    /// Runs a command whose arguments have no spaces, and returns nothing of its answer.
+    pub fn command(&self, line: &str) {
+        let mut words = line.split_whitespace();
+        let mut command = ::redis::cmd(words.next().expect("a command"));
+        command.arg(words.collect::<Vec<_>>());
+        command
+            .exec(&mut self.connection())
+            .unwrap_or_else(|e| panic!("{line}: {e}"));
+    }
+
     /// `CONFIG RESETSTAT`.
     pub fn reset_stats(&self) {
         ::redis::cmd("CONFIG")
@@ -132,6 +156,15 @@ pub fn connect(url: &str) -> ::redis::Connection {
 }
 
 fn launch(port: u16, arguments: &[String], dir: &TempDir) -> Result<Process, String> {
+    launch_until("Ready to accept connections", port, arguments, dir)
+}
+
+fn launch_until(
+    ready: &str,
+    port: u16,
+    arguments: &[String],
+    dir: &TempDir,
+) -> Result<Process, String> {
     let mut command = Command::new(binary());
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
@@ -140,7 +173,6 @@ fn launch(port: u16, arguments: &[String], dir: &TempDir) -> Result<Process, Str
         .arg("--dir")
         .arg(dir.path())
         .args(arguments);
-    let ready = "Ready to accept connections";
     Process::start(&mut command, dir.path(), ready, Farewell::Kill)
 }
 

@@ -1,0 +1,200 @@
+//! A process that forks: the child opens connections of its own and leaves its parent's alone.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use bifrost_module_cache::CachedModule;
+use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter};
+use support::{PATIENCE, RedisServer, patient, wait_until};
+
+const MODULES: usize = 50;
+const GETS: usize = 3_000;
+
+/// Without the test harness, whose threads a child would lack.
+fn main() {
+    for test in [
+        both_go_on_and_nothing_is_mixed_up as fn(),
+        a_child_may_be_the_first_to_connect,
+        a_child_that_drops_its_reader_leaves_its_parent_s_connections_open,
+        a_child_of_a_child_has_its_own_connections,
+    ] {
+        test();
+    }
+    println!("fork: 4 tests passed");
+}
+
+fn module(i: usize) -> CachedModule {
+    CachedModule::new(format!("m{i}.py"), format!("{i}").repeat(i * 40)).unwrap()
+}
+
+fn serving() -> (RedisServer, ModuleWriter) {
+    let server = RedisServer::start();
+    let writer = ModuleWriter::new(patient(&server.url())).unwrap();
+    for i in 0..MODULES {
+        writer.set(&module(i)).unwrap();
+    }
+    (server, writer)
+}
+
+/// Each answer belongs to its question.
+fn read_all(reader: &ModuleReader) {
+    for i in 0..GETS {
+        let i = i % MODULES;
+        let found = reader.get(&format!("m{i}.py")).unwrap();
+        assert_eq!(found, Some(module(i)));
+    }
+}
+
+/// Where the connections of readers come from, of those that have asked for a module.
+fn readers(server: &RedisServer) -> BTreeSet<String> {
+    let mut redis = server.connection();
+    let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut redis).unwrap();
+    let asked = |line: &&str| line.contains(" cmd=get ");
+    let address = |line: &str| {
+        line.split(' ')
+            .find_map(|f| f.strip_prefix("addr=").map(String::from))
+    };
+    list.lines().filter(asked).filter_map(address).collect()
+}
+
+/// A forked process that runs `work`, and its end of a channel to us.
+struct Child {
+    pid: libc::pid_t,
+    channel: UnixStream,
+}
+
+impl Child {
+    fn fork(work: impl FnOnce(&mut UnixStream)) -> Self {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        // SAFETY: the child goes on in this function alone and never returns from it.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork failed");
+        if pid > 0 {
+            return Self { pid, channel: ours };
+        }
+        drop(ours);
+        // A child that hangs is killed, and the parent sees it.
+        // SAFETY: it has no preconditions.
+        unsafe { libc::alarm(120) };
+        let work = std::panic::AssertUnwindSafe(|| work(&mut theirs));
+        let status = i32::from(std::panic::catch_unwind(work).is_err());
+        // Not `exit`: what the parent would run at its end, and the servers, are the parent's.
+        // SAFETY: it ends the process.
+        unsafe { libc::_exit(status) }
+    }
+
+    /// Waits for the child to say that it has come so far.
+    fn wait(&mut self) {
+        let mut byte = [0];
+        self.channel
+            .read_exact(&mut byte)
+            .expect("the child is alive");
+    }
+
+    /// Lets the child go on.
+    fn go(&mut self) {
+        self.channel.write_all(b"!").unwrap();
+    }
+
+    fn join(self) {
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        let pid = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        assert_eq!((pid, status), (self.pid, 0), "the child failed");
+    }
+}
+
+fn say(channel: &mut UnixStream) {
+    channel.write_all(b"!").unwrap();
+}
+
+fn listen(channel: &mut UnixStream) {
+    channel.read_exact(&mut [0]).unwrap();
+}
+
+fn both_go_on_and_nothing_is_mixed_up() {
+    let (server, writer) = serving();
+    let reader = writer.reader();
+    read_all(reader);
+    let before = readers(&server);
+    assert_eq!(before.len(), 1);
+    let mut child = Child::fork(|parent| {
+        reader.get("m1.py").unwrap();
+        say(parent);
+        listen(parent);
+        read_all(reader);
+        say(parent);
+        listen(parent);
+    });
+    child.wait();
+    // One more, and the old one is still there.
+    let both = readers(&server);
+    assert_eq!(both.len(), 2);
+    assert!(both.is_superset(&before));
+    child.go();
+    read_all(reader);
+    child.wait();
+    assert_eq!(readers(&server), both);
+    child.go();
+    child.join();
+    read_all(reader);
+    wait_until("the child's connection is closed", PATIENCE, || {
+        readers(&server) == before
+    });
+}
+
+fn a_child_may_be_the_first_to_connect() {
+    let (server, writer) = serving();
+    let reader = ModuleReader::new(patient(&server.url())).unwrap();
+    drop(writer);
+    Child::fork(|_| read_all(&reader)).join();
+    read_all(&reader);
+}
+
+fn a_child_that_drops_its_reader_leaves_its_parent_s_connections_open() {
+    let (server, writer) = serving();
+    writer.reader().get("m1.py").unwrap();
+    let before = readers(&server);
+    // What the child takes out is still there in the parent.
+    let mut held = Some(writer);
+    Child::fork(|_| drop(held.take())).join();
+    Child::fork(|_| {
+        held.as_ref().unwrap().reader().get("m1.py").unwrap();
+        drop(held.take());
+    })
+    .join();
+    let writer = held.expect("still there");
+    writer.reader().get("m1.py").unwrap();
+    wait_until("the child's connection is closed", PATIENCE, || {
+        readers(&server) == before
+    });
+}
+
+fn a_child_of_a_child_has_its_own_connections() {
+    let (server, writer) = serving();
+    let reader = writer.reader();
+    reader.get("m1.py").unwrap();
+    let mut child = Child::fork(|parent| {
+        reader.get("m1.py").unwrap();
+        let mut grandchild = Child::fork(|parent| {
+            reader.get("m1.py").unwrap();
+            say(parent);
+            listen(parent);
+            read_all(reader);
+        });
+        grandchild.wait();
+        say(parent);
+        listen(parent);
+        grandchild.go();
+        read_all(reader);
+        grandchild.join();
+    });
+    child.wait();
+    assert_eq!(readers(&server).len(), 3);
+    child.go();
+    read_all(reader);
+    child.join();
+}
