@@ -233,7 +233,7 @@ fn the_writer_can_do_all_that_a_writer_offers<F: Facade<Writer: Syncing>>() {
         let paths = writer.reader().paths().unwrap();
         assert_eq!(paths, ["c.py", "d.py"].map(String::from).into());
         writer
-            .refresh_from(&["c.py", "d.py"], &[c.clone()])
+            .refresh_from(&["c.py", "d.py"], std::slice::from_ref(&c))
             .unwrap();
         assert_eq!(writer.publish_exact(&[d]).unwrap().removed, 1);
         let explained = writer.reader().explain("c.py").unwrap();

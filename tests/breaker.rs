@@ -151,7 +151,7 @@ fn a_frozen_server_fails_all_calls_in_time_then_at_once_and_is_found_again() {
         assert!(error.is_unavailable() && error.is_transient(), "{error:?}");
     }
     // 650 ms are promised; the rest is for a noisy machine.
-    assert!(worst < Duration::from_millis(1_000), "{worst:?}");
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
 
     for (name, times) in [
         (

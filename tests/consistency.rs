@@ -679,16 +679,16 @@ const MIB: usize = 1024 * 1024;
 fn a_large_publication_is_cut_and_says_so<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::new();
     let paths = numbered(9);
-    let large = "x".repeat(MIB);
+    let large = "x".repeat(MIB - paths[0].len());
     let set = |path: &String| Change::Set(module(path, &large));
-    // Four MiB are one transaction, one byte more is two.
+    // Four MiB, the paths included, are one transaction.
     let changes: Vec<Change> = paths[..4].iter().map(set).collect();
     let report = world.writer.publish(&changes).unwrap();
     assert_eq!((report.batches, report.written), (1, 4));
     let changes: Vec<Change> = paths.iter().map(set).collect();
     let report = world.writer.publish(&changes).unwrap();
     assert_eq!((report.batches, report.written), (3, 9));
-    assert_eq!(report.bytes, 9 * MIB as u64);
+    assert_eq!(report.bytes, 9 * large.len() as u64);
     assert_eq!(world.writer.reader().paths().unwrap().len(), 9);
     // A single one that is larger is one all the same.
     let huge = [Change::Set(module("huge.py", &"x".repeat(5 * MIB)))];

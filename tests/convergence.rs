@@ -21,7 +21,7 @@ const SEED: u64 = 20_250_314;
 
 const SIZE: Size = Size {
     modules: 600,
-    changes: 100,
+    changes: 60,
 };
 
 fn run<F: Facade<Writer: Syncing>>(protocol: Protocol) -> Round {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::{CachedModule, Config, Error, Outage, Status};
+use bifrost_module_cache::{CachedModule, Config, Error, Status};
 use redis::Commands;
 use support::consistency::{LentPostgres, Syncing};
 use support::{Facade, Proxy, Reader, RedisServer, Writer, free_port, on_both_facades, wait_until};
@@ -34,14 +34,14 @@ on_both_facades! {
 const LOOKUP_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// 5 s by default: shortened, so that the tests take less.
-const BULK_DEADLINE: Duration = Duration::from_millis(1_000);
+const BULK_DEADLINE: Duration = Duration::from_secs(1);
 const BULK_LIMIT: Duration = Duration::from_millis(2_500);
 
 /// A warm-up makes connections, then calls one after another. It stops at the first that fails.
-const WARM_UP_LIMIT: Duration = Duration::from_millis(6_000);
+const WARM_UP_LIMIT: Duration = Duration::from_secs(6);
 
 /// After the fault has gone. 2 s are promised.
-const RECOVERY_LIMIT: Duration = Duration::from_millis(3_000);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a fault may take to set in.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -216,7 +216,7 @@ fn over_tls_all_works_as_without<F: Facade>() {
         assert_eq!(reader.paths().unwrap().len(), 2);
         // Over a connection of its own.
         let fresh = module("a.py", "fresh");
-        let report = writer.refresh_from(&["a.py", "b.py"], &[fresh.clone()]);
+        let report = writer.refresh_from(&["a.py", "b.py"], std::slice::from_ref(&fresh));
         assert_eq!(report.unwrap().removed, 1);
         assert_eq!(reader.get("a.py").unwrap(), Some(fresh));
         assert_eq!(writer.clear().unwrap(), 1);

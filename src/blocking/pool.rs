@@ -7,8 +7,8 @@
 use std::fmt;
 use std::mem;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ use crate::{Config, Error, reply};
 /// between close idle ones, and a write must not be the one to find out.
 const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 
-/// A connection unused for longer than this is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long making the slots may take: a thread has to start.
+const START: Duration = Duration::from_millis(250);
 
 pub(crate) struct Pool {
     config: Config,
@@ -43,6 +43,8 @@ struct Lender {
     /// Counts lost connections. All that were opened before the last loss are taken for lost too:
     /// after a restart of the server every one of them is.
     losses: AtomicU64,
+    /// Keeps the pool's thread waiting until this is dropped.
+    _thread: mpsc::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -91,13 +93,13 @@ impl Pool {
         Wire::connect(&self.config, Instant::now() + timeout)
     }
 
-    fn lender(&self) -> Arc<Lender> {
+    fn lender(&self) -> Result<Arc<Lender>, Error> {
         let process = process::id();
         let current = self.lender.load();
         if let Some(lender) = current.as_ref().filter(|lender| lender.process == process) {
-            return Arc::clone(lender);
+            return Ok(Arc::clone(lender));
         }
-        let fresh = Arc::new(Lender::new(&self.config, process));
+        let fresh = Arc::new(Lender::new(&self.config, process)?);
         let found = self
             .lender
             .compare_and_swap(&current, Some(Arc::clone(&fresh)));
@@ -110,7 +112,7 @@ impl Pool {
         if let Some(inherited) = arc_swap::Guard::into_inner(found) {
             mem::forget(inherited);
         }
-        fresh
+        Ok(fresh)
     }
 }
 
@@ -148,7 +150,7 @@ impl Transport for Pool {
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
-        let lender = self.lender();
+        let lender = self.lender()?;
         let mut slot = lender.slot(self.config.pool_timeout.min(budget.left()))?;
         let mut open = match lender.reuse(&mut slot, budget) {
             Some(open) => open,
@@ -172,31 +174,44 @@ impl Transport for Pool {
 }
 
 impl Lender {
-    fn new(config: &Config, process: u32) -> Self {
-        // Slots cost nothing to make: one thread for that and for closing idle ones is plenty.
-        let threads = ScheduledThreadPool::builder()
-            .num_threads(1)
-            .thread_name_pattern("bifrost-pool-{}")
-            .build();
+    fn new(config: &Config, process: u32) -> Result<Self, Error> {
+        let threads = Arc::new(
+            ScheduledThreadPool::builder()
+                .num_threads(1)
+                .thread_name_pattern("bifrost-pool-{}")
+                .build(),
+        );
+        // All slots are made at once and kept, so the thread has nothing more to do.
         let slots = r2d2::Pool::builder()
             .max_size(config.pool_size)
-            .min_idle(Some(0))
+            .min_idle(Some(config.pool_size))
             .test_on_check_out(false)
-            .idle_timeout(Some(IDLE_TIMEOUT))
-            .thread_pool(Arc::new(threads))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connection_timeout(START)
+            .thread_pool(Arc::clone(&threads))
             .error_handler(Box::new(NopErrorHandler))
-            .build_unchecked(Slots);
-        Self {
+            // Waits for them, which takes no IO: one that came later would be lent before those
+            // that are connected.
+            .build(Slots)
+            .map_err(|_| busy(START))?;
+        // Then it must not wait for work in the way it does: a thread that waits there when the
+        // process forks is listed in a table that the child inherits, and the list points into a
+        // stack that the child uses anew.
+        let (thread, held) = mpsc::channel();
+        threads.execute(move || {
+            let _ = held.recv();
+        });
+        Ok(Self {
             process,
             slots,
             losses: AtomicU64::new(0),
-        }
+            _thread: thread,
+        })
     }
 
     fn slot(&self, timeout: Duration) -> Result<PooledConnection<Slots>, Error> {
-        self.slots.get_timeout(timeout).map_err(|_| Error::Busy {
-            waited_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        })
+        self.slots.get_timeout(timeout).map_err(|_| busy(timeout))
     }
 
     /// The slot's connection, unless it is likely to be dead. While it is in use the slot is
@@ -233,6 +248,12 @@ impl Lender {
             );
         }
         result
+    }
+}
+
+fn busy(waited: Duration) -> Error {
+    Error::Busy {
+        waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use bifrost_module_cache::{CachedModule, Change, SyncOptions, keys, postgres};
 
@@ -379,6 +380,8 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
             if self.is_silent() {
                 return (reads, went_back);
             }
+            // Leaves some of the machine to the others.
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -396,7 +399,7 @@ enum Edit {
 impl Edit {
     fn random(paths: &[&String], random: &mut Random) -> Self {
         let mut some = |count| (0..count).map(|_| (*random.of(paths)).clone()).collect();
-        let (one, two, many): (Vec<_>, Vec<_>, Vec<_>) = (some(1), some(2), some(25));
+        let (one, two, many): (Vec<_>, Vec<_>, Vec<_>) = (some(1), some(2), some(20));
         match random.below(10) {
             0..3 => Self::Save(one),
             3..5 => Self::Save(many),
