@@ -44,6 +44,14 @@ impl Channel {
         }
     }
 
+    pub(crate) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_quiet(),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.sock.is_quiet(),
+        }
+    }
+
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {
         match self {
             Self::Plain(socket) => socket.set_deadline(deadline),

@@ -23,12 +23,15 @@ use crate::stats::Monitor;
 use crate::transport::{Budget, Transport};
 use crate::{Config, Error, reply};
 
+/// A connection unused for longer than this is looked at, which costs three system calls.
+const PEEKED_IDLE: Duration = Duration::from_millis(5);
+
 /// A connection unused for longer than this is asked for a sign of life: servers and what is
 /// between close idle ones, and a write must not be the one to find out.
 const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 
-/// How long making the slots may take: a thread has to start.
-const START: Duration = Duration::from_millis(250);
+/// How long to wait for the slots to be made: a thread has to start.
+const START: Duration = Duration::from_millis(50);
 
 pub(crate) struct Pool {
     config: Config,
@@ -93,13 +96,13 @@ impl Pool {
         Wire::connect(&self.config, Instant::now() + timeout)
     }
 
-    fn lender(&self) -> Result<Arc<Lender>, Error> {
+    fn lender(&self) -> Arc<Lender> {
         let process = process::id();
         let current = self.lender.load();
         if let Some(lender) = current.as_ref().filter(|lender| lender.process == process) {
-            return Ok(Arc::clone(lender));
+            return Arc::clone(lender);
         }
-        let fresh = Arc::new(Lender::new(&self.config, process)?);
+        let fresh = Arc::new(Lender::new(&self.config, process));
         let found = self
             .lender
             .compare_and_swap(&current, Some(Arc::clone(&fresh)));
@@ -112,7 +115,7 @@ impl Pool {
         if let Some(inherited) = arc_swap::Guard::into_inner(found) {
             mem::forget(inherited);
         }
-        Ok(fresh)
+        fresh
     }
 }
 
@@ -150,7 +153,7 @@ impl Transport for Pool {
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
-        let lender = self.lender()?;
+        let lender = self.lender();
         let mut slot = lender.slot(self.config.pool_timeout.min(budget.left()))?;
         let mut open = match lender.reuse(&mut slot, budget) {
             Some(open) => open,
@@ -174,7 +177,7 @@ impl Transport for Pool {
 }
 
 impl Lender {
-    fn new(config: &Config, process: u32) -> Result<Self, Error> {
+    fn new(config: &Config, process: u32) -> Self {
         let threads = Arc::new(
             ScheduledThreadPool::builder()
                 .num_threads(1)
@@ -188,13 +191,14 @@ impl Lender {
             .test_on_check_out(false)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connection_timeout(START)
             .thread_pool(Arc::clone(&threads))
             .error_handler(Box::new(NopErrorHandler))
-            // Waits for them, which takes no IO: one that came later would be lent before those
-            // that are connected.
-            .build(Slots)
-            .map_err(|_| busy(START))?;
+            .build_unchecked(Slots);
+        // They take no IO. One that comes later would be lent before those that are connected.
+        let start = Instant::now();
+        while slots.state().connections < config.pool_size && start.elapsed() < START {
+            thread::yield_now();
+        }
         // Then it must not wait for work in the way it does: a thread that waits there when the
         // process forks is listed in a table that the child inherits, and the list points into a
         // stack that the child uses anew.
@@ -202,12 +206,12 @@ impl Lender {
         threads.execute(move || {
             let _ = held.recv();
         });
-        Ok(Self {
+        Self {
             process,
             slots,
             losses: AtomicU64::new(0),
             _thread: thread,
-        })
+        }
     }
 
     fn slot(&self, timeout: Duration) -> Result<PooledConnection<Slots>, Error> {
@@ -221,7 +225,13 @@ impl Lender {
         if open.losses_before < self.losses.load(Ordering::Relaxed) {
             return None;
         }
-        if open.used.elapsed() > TRUSTED_IDLE {
+        let idle = open.used.elapsed();
+        // What the server has closed meanwhile, a write would find out too late.
+        if idle > PEEKED_IDLE && !open.wire.is_quiet() {
+            self.lost(open.losses_before);
+            return None;
+        }
+        if idle > TRUSTED_IDLE {
             let answer = open.wire.exchange(&commands::ping(), budget);
             self.watch(open.losses_before, answer).ok()?;
         }
@@ -240,14 +250,16 @@ impl Lender {
     /// Counts a loss once, however many connections of that age find it out.
     fn watch<T>(&self, losses_before: u64, result: Result<T, Error>) -> Result<T, Error> {
         if result.is_err() {
-            let _ = self.losses.compare_exchange(
-                losses_before,
-                losses_before + 1,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            self.lost(losses_before);
         }
         result
+    }
+
+    fn lost(&self, losses_before: u64) {
+        let (now, then) = (losses_before + 1, losses_before);
+        let _ = self
+            .losses
+            .compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

@@ -55,6 +55,21 @@ impl Socket {
         }
     }
 
+    /// True if there is nothing to read, not even the end.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream,
+            // The standard library has no way to peek at these.
+            #[cfg(unix)]
+            Stream::Unix(_) => return true,
+        };
+        let peek = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.peek(&mut [0]));
+        let quiet = peek.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        quiet && stream.set_nonblocking(false).is_ok()
+    }
+
     /// From now on reads and writes end by this time.
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = deadline;

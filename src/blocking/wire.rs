@@ -41,6 +41,11 @@ impl Wire {
         Ok(wire)
     }
 
+    /// True if the server has neither closed the connection nor sent what nobody asked for.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.channel.buffer().is_empty() && self.channel.get_ref().is_quiet()
+    }
+
     /// Sends the request and reads all of its answers within the budget of one attempt.
     pub(crate) fn exchange(
         &mut self,
