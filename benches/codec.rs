@@ -66,7 +66,7 @@ fn codec(criterion: &mut Criterion) {
         bencher.iter(|| format!("{}{}", keys::MODULE_KEY_PREFIX, black_box(PATH)));
     });
     group.bench_function("keys::module_key", |bencher| {
-        bencher.iter(|| keys::module_key(black_box(PATH)).unwrap())
+        bencher.iter(|| keys::module_key(black_box(PATH)).unwrap());
     });
     group.finish();
 }

@@ -104,6 +104,20 @@ fn naive_python(url: &str, rows: &Path) -> Duration {
     Duration::from_secs_f64(seconds.trim().parse().unwrap())
 }
 
+fn write_rows(client: &mut bifrost_module_cache::postgres::Client, rows: &Path) {
+    let mut file = BufWriter::new(File::create(rows).unwrap());
+    for row in client.query(ROWS, &[]).unwrap() {
+        let module = CachedModule::with_hash(
+            row.get::<_, String>(0),
+            row.get::<_, String>(1),
+            row.get::<_, String>(2),
+        );
+        file.write_all(&module.unwrap().to_json()).unwrap();
+        file.write_all(b"\n").unwrap();
+    }
+    file.flush().unwrap();
+}
+
 fn flush(server: &RedisServer) {
     redis::cmd("FLUSHALL")
         .exec(&mut server.connection())
@@ -141,7 +155,7 @@ fn warm(criterion: &mut Criterion) {
         .sample_size(10)
         .measurement_time(Duration::from_secs(10));
     group.bench_function("floor: reading the rows", |bencher| {
-        bencher.iter(|| fetch_alone(&mut client))
+        bencher.iter(|| fetch_alone(&mut client));
     });
     group.bench_function("blocking, load", |bencher| {
         bencher.iter_custom(|n| {
@@ -194,17 +208,7 @@ fn warm(criterion: &mut Criterion) {
     let mut redis = server.connection();
     let directory = tempfile::tempdir().unwrap();
     let rows = directory.path().join("rows.json");
-    let mut file = BufWriter::new(File::create(&rows).unwrap());
-    for row in client.query(ROWS, &[]).unwrap() {
-        let module = CachedModule::with_hash(
-            row.get::<_, String>(0),
-            row.get::<_, String>(1),
-            row.get::<_, String>(2),
-        );
-        file.write_all(&module.unwrap().to_json()).unwrap();
-        file.write_all(b"\n").unwrap();
-    }
-    drop(file);
+    write_rows(&mut client, &rows);
     group.bench_function(
         "the specification's loop, in Python, without its SELECT",
         |bencher| {
@@ -232,7 +236,16 @@ fn warm(criterion: &mut Criterion) {
     });
     group.finish();
 
-    // With 2.5 ms of latency the specification's loop takes a minute: a hundredth of it stands for all.
+    far_away(criterion, &server, &mut client);
+}
+
+/// With 2.5 ms of latency the specification's loop takes a minute: a hundredth of it stands for
+/// all.
+fn far_away(
+    criterion: &mut Criterion,
+    server: &RedisServer,
+    client: &mut bifrost_module_cache::postgres::Client,
+) {
     let proxy = Proxy::start(server.port());
     proxy.set_latency(Duration::from_micros(2_500));
     let remote = ModuleWriter::new(Config::new(&proxy.url()).unwrap()).unwrap();
@@ -244,15 +257,15 @@ fn warm(criterion: &mut Criterion) {
         bencher.iter_custom(|n| {
             from_cold(
                 n,
-                &server,
-                || remote.warm_from_db(&mut client).unwrap(),
+                server,
+                || remote.warm_from_db(client).unwrap(),
                 |r| r.elapsed,
             )
         });
     });
     group.bench_function("the specification's loop, a hundredth", |bencher| {
         let mut redis = support::connect(&proxy.url());
-        bencher.iter(|| naive(&mut client, &mut redis, MODULES as usize / 100));
+        bencher.iter(|| naive(client, &mut redis, MODULES as usize / 100));
     });
     group.finish();
 }

@@ -32,8 +32,8 @@ pub enum Protocol {
     NaiveCommitThenSet,
     /// As [`Protocol::SetThenCommit`] with the specification's warm-up. Must fail.
     NaiveSetThenCommit,
-    /// As [`Protocol::Refresh`] with SET in the place of the refresh, and without warm-ups. Must
-    /// fail.
+    /// As [`Protocol::Refresh`] with SET in the place of the refresh, from a warm cache and
+    /// without more warm-ups. Must fail.
     NaiveRefresh,
 }
 
@@ -174,6 +174,9 @@ pub fn round<F: Facade<Writer: Syncing>>(
 ) -> Round {
     let paths = numbered(size.modules);
     start(world, &paths);
+    if protocol == Protocol::NaiveRefresh {
+        warm_naively(&mut world.postgres.client(), &mut world.foreign());
+    }
     let stage = Stage {
         world,
         protocol,
@@ -288,7 +291,8 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
         }
     }
 
-    /// Warm-ups, one after another; answers how many, and how many did not claim success.
+    /// Warm-ups, one after another, another one also where the last did not claim success; answers
+    /// how many, and how many did not.
     fn warm(&self) -> (usize, usize) {
         let (mut warm_ups, mut unverified) = (0, 0);
         if self.protocol == Protocol::NaiveRefresh {
@@ -297,16 +301,17 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
         let mut client = self.world.client();
         let (mut table, mut foreign) = (self.world.postgres.client(), self.world.foreign());
         loop {
-            let last = self.is_silent();
-            if Protocol::NAIVE.contains(&self.protocol) {
+            let is_verified = if Protocol::NAIVE.contains(&self.protocol) {
                 warm_naively(&mut table, &mut foreign);
+                true
             } else {
                 let options = SyncOptions::default();
                 let report = self.world.writer.warm_with(&mut client, options).unwrap();
-                unverified += usize::from(!report.verified());
-            }
+                report.verified()
+            };
             warm_ups += 1;
-            if last || self.is_silent() {
+            unverified += usize::from(!is_verified);
+            if is_verified && self.is_silent() {
                 return (warm_ups, unverified);
             }
         }
