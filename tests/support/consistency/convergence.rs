@@ -255,10 +255,14 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
         let mut table = world.postgres.client();
         let mut client = world.client();
         let mut foreign = world.foreign();
-        for _ in 0..self.changes {
+        for number in 0..self.changes {
             let way = protocol.way(&mut random);
             let mut transaction = table.transaction().unwrap();
-            let edit = Edit::random(&own, &mut random);
+            let edit = if number % 10 == 9 {
+                Edit::synchronization(&own, &mut random)
+            } else {
+                Edit::random(&own, &mut random)
+            };
             let changed = edit.apply(&mut transaction);
             if matches!(way, Way::SetThenCommit | Way::SetThenRollBack) {
                 tell(&mut foreign, &changed, &mut random);
@@ -415,6 +419,11 @@ impl Edit {
         }
     }
 
+    /// As a bulk operation does it.
+    fn synchronization(paths: &[&String], random: &mut Random) -> Self {
+        Self::Save((0..100).map(|_| (*random.of(paths)).clone()).collect())
+    }
+
     /// What it changed: the new content of each path, none where it was deleted.
     fn apply(&self, transaction: &mut postgres::Transaction) -> BTreeMap<String, Option<String>> {
         let (deleted, saved): (&[String], &[String]) = match self {
@@ -435,8 +444,12 @@ impl Edit {
     }
 }
 
-/// Tells the cache as the specification does: two commands for each path.
+/// Tells the cache as the specification does: two commands for each path, in any order.
 fn tell(foreign: &mut Foreign, changed: &BTreeMap<String, Option<String>>, random: &mut Random) {
+    let mut changed: Vec<_> = changed.iter().collect();
+    for at in 1..changed.len() {
+        changed.swap(at, random.below(at + 1));
+    }
     for (path, content) in changed {
         match content {
             Some(content) if random.below(4) == 0 => foreign.setex(path, content, 86_400),
