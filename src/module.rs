@@ -299,6 +299,30 @@ mod tests {
     }
 
     #[test]
+    fn an_error_says_where_and_what_kind() {
+        for (json, text) in [
+            (
+                "{\"content\": \"SECRET\"",
+                "ends too early, at line 1 column 20",
+            ),
+            ("{\n\"content\": 5}", "wrong type, at line 2 column 12"),
+            ("{\"content\": x}", "not valid JSON, at line 1 column 13"),
+        ] {
+            let error = decode(json).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_hash_matches_and_any_other_must_be_right() {
+        let with_hash = |hash: &str| CachedModule::with_hash("a.py", "abc", hash).unwrap();
+        let right = CachedModule::new("a.py", "abc").unwrap();
+        assert!(right.matches_hash() && with_hash("").matches_hash());
+        assert!(!with_hash("h").matches_hash());
+        assert!(!with_hash(&right.hash.to_uppercase()).matches_hash());
+    }
+
+    #[test]
     fn the_hash_is_sha_256_of_the_content() {
         // From FIPS 180-2's own example.
         let module = CachedModule::new("a.py", "abc").unwrap();

@@ -309,6 +309,104 @@ mod tests {
         }
     }
 
+    fn redis_error(kind: ErrorKind) -> RedisError {
+        RedisError::from((kind, "hunter2"))
+    }
+
+    #[test]
+    fn an_error_of_the_library_becomes_its_kind() {
+        let converted = |error: RedisError| client_error(&error, Outage::Lost);
+        let refusal = |error: &Error| match error {
+            Error::Refused { code, .. } => Some(*code),
+            _ => None,
+        };
+        for (error, code) in [
+            (redis_error(ErrorKind::AuthenticationFailed), "WRONGPASS"),
+            (redis_error(ErrorKind::RESP3NotSupported), "NOPROTO"),
+            (
+                server_error("NOPERM hunter2").extract_error().unwrap_err(),
+                "NOPERM",
+            ),
+        ] {
+            assert_eq!(refusal(&converted(error)), Some(code));
+        }
+        let error = converted(redis_error(ErrorKind::InvalidClientConfig));
+        assert!(error.is_invalid_config(), "{error:?}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        // What can't be read ends the connection, an answer of the wrong kind does not.
+        let unreadable = redis::parse_redis_value(b"HTTP/1.1 400\r\n").unwrap_err();
+        for (error, outage) in [
+            (unreadable, Outage::Lost),
+            (
+                redis_error(ErrorKind::UnexpectedReturnType),
+                Outage::Protocol,
+            ),
+        ] {
+            let error = converted(error);
+            assert!(
+                matches!(error, Error::Unavailable { cause, .. } if cause == outage),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_a_code_of_its_own_says_what_it_is_about() {
+        for (line, word) in [
+            ("ERR DB index is out of range", "database"),
+            ("ERR unknown command 'SMISMEMBER'", "command"),
+            ("ERR syntax error", "failed"),
+        ] {
+            let error = ok(server_error(line)).unwrap_err();
+            let others = ["database of that", "know the command", "it failed"];
+            let said: Vec<_> = others
+                .iter()
+                .filter(|text| error.to_string().contains(**text))
+                .collect();
+            assert!(said.len() == 1 && said[0].contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_the_lack_of_a_client_slot_ends_the_connection() {
+        let full = server_error("ERR max number of clients reached");
+        assert!(ends_connection(&full));
+        for other in [server_error("ERR syntax error"), Value::Okay, Value::Nil] {
+            assert!(!ends_connection(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_read_as_what_they_are_and_as_nothing_else() {
+        let text = || Value::BulkString(b"text".to_vec());
+        assert_eq!(single(vec![text()]).unwrap(), text());
+        assert!(single(vec![]).is_err() && single(vec![text(), text()]).is_err());
+
+        assert_eq!(bytes(text()).unwrap().unwrap(), b"text");
+        assert_eq!(bytes(Value::Nil).unwrap(), None);
+        let status = Value::SimpleString("PONG".to_owned());
+        assert_eq!(bytes(status).unwrap().unwrap(), b"PONG");
+        assert!(bytes(Value::Int(1)).is_err());
+
+        assert_eq!(integer(Value::Int(-7)).unwrap(), -7);
+        assert!(integer(text()).is_err());
+
+        let items = vec![Value::Int(1), text()];
+        for value in [Value::Array(items.clone()), Value::Set(items.clone())] {
+            assert_eq!(sequence(value).unwrap(), items);
+        }
+        assert!(sequence(Value::Nil).is_err());
+
+        for error in [
+            single(vec![server_error("WRONGTYPE x")]).map(drop),
+            bytes(server_error("WRONGTYPE x")).map(drop),
+            integer(server_error("WRONGTYPE x")).map(drop),
+            sequence(server_error("WRONGTYPE x")).map(drop),
+        ] {
+            assert!(error.unwrap_err().is_refused());
+        }
+    }
+
     #[test]
     fn an_aborted_transaction_is_not_a_success() {
         let queued = Value::SimpleString("QUEUED".into());

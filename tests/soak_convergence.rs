@@ -12,7 +12,7 @@ const ROUNDS: u64 = 100;
 
 const SIZE: Size = Size {
     modules: 300,
-    changes: 20,
+    changes: 10,
 };
 
 #[derive(Default)]
