@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::Value;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::connect::connect;
@@ -41,6 +41,20 @@ impl Lanes {
             in_flight,
             lookups: Lane::default(),
             bulk: Lane::default(),
+        }
+    }
+
+    async fn permit(&self, budget: Budget) -> Result<SemaphorePermit<'_>, Error> {
+        // Spares most calls a timer.
+        if let Ok(permit) = self.in_flight.try_acquire() {
+            return Ok(permit);
+        }
+        let wait = self.config.pool_timeout.min(budget.left());
+        match timeout(wait, self.in_flight.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Error::Busy {
+                waited_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            }),
         }
     }
 
@@ -101,12 +115,7 @@ impl Transport for Lanes {
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
-        let wait = self.config.pool_timeout.min(budget.left());
-        let Ok(_permit) = timeout(wait, self.in_flight.acquire()).await else {
-            return Err(Error::Busy {
-                waited_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            });
-        };
+        let _permit = self.permit(budget).await?;
         let lane = match request.class {
             Class::Lookup => &self.lookups,
             Class::Bulk => &self.bulk,
