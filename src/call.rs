@@ -3,20 +3,27 @@
 
 use std::time::Instant;
 
-use redis::Value;
-
 use crate::commands::{Class, Command, Request};
 use crate::consistency::random;
 use crate::error::{Error, Outage};
+use crate::identity::ServerId;
 use crate::reply;
-use crate::transport::{Budget, Transport};
+use crate::transport::{Answer, Budget, Transport};
 
 /// A read: tried again once, on a fresh connection, if the first one was lost or silent.
 pub(crate) async fn read<T: Transport, C: Command>(
     transport: &T,
     command: &C,
 ) -> Result<C::Reply, Error> {
-    let replies = guarded(transport, command, async |request, budget| match transport
+    read_from(transport, command).await.map(|(reply, _)| reply)
+}
+
+/// The same, and who answered.
+pub(crate) async fn read_from<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+) -> Result<(C::Reply, Option<ServerId>), Error> {
+    let answer = guarded(transport, command, async |request, budget| match transport
         .exchange(request, budget)
         .await
     {
@@ -24,14 +31,14 @@ pub(crate) async fn read<T: Transport, C: Command>(
             transport.monitor().retries.add(1);
             transport.exchange(request, budget).await
         }
-        replies => replies,
+        answer => answer,
     });
     counted(
         transport,
-        replies
-            .await
-            .map_err(Error::not_applied)
-            .and_then(|replies| command.decode(replies, transport.config())),
+        answer.await.map_err(Error::not_applied).and_then(|answer| {
+            let reply = command.decode(answer.replies, transport.config())?;
+            Ok((reply, answer.server))
+        }),
     )
 }
 
@@ -40,14 +47,14 @@ pub(crate) async fn write<T: Transport, C: Command>(
     transport: &T,
     command: &C,
 ) -> Result<C::Reply, Error> {
-    let replies = guarded(transport, command, async |request, budget| {
+    let answer = guarded(transport, command, async |request, budget| {
         transport.exchange(request, budget).await
     });
     counted(
         transport,
-        replies
+        answer
             .await
-            .and_then(|replies| command.decode(replies, transport.config())),
+            .and_then(|answer| command.decode(answer.replies, transport.config())),
     )
 }
 
@@ -55,8 +62,8 @@ pub(crate) async fn write<T: Transport, C: Command>(
 async fn guarded<T: Transport, C: Command>(
     transport: &T,
     command: &C,
-    exchange: impl AsyncFnOnce(&Request, Budget) -> Result<Vec<Value>, Error>,
-) -> Result<Vec<Value>, Error> {
+    exchange: impl AsyncFnOnce(&Request, Budget) -> Result<Answer, Error>,
+) -> Result<Answer, Error> {
     let (config, monitor) = (transport.config(), transport.monitor());
     monitor.calls.add(1);
     let Some(pass) = monitor

@@ -105,7 +105,8 @@ impl<'a, S: AsRef<str>> GetMany<'a, S> {
 }
 
 impl<S: AsRef<str>> Command for GetMany<'_, S> {
-    type Reply = Vec<Option<CachedModule>>;
+    /// A corrupt entry is an error of its own, and none of the others'.
+    type Reply = Vec<Result<Option<CachedModule>, Error>>;
 
     fn request(&self, _: &Config) -> Request {
         let mut command = redis::cmd("MGET");
@@ -118,11 +119,10 @@ impl<S: AsRef<str>> Command for GetMany<'_, S> {
         if values.len() != self.paths.len() {
             return Err(reply::unexpected());
         }
-        self.paths
-            .iter()
-            .zip(values)
+        let entries = self.paths.iter().zip(values);
+        Ok(entries
             .map(|(path, value)| entry(path.as_ref(), value, config))
-            .collect()
+            .collect())
     }
 }
 

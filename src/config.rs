@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "near-cache")]
+use redis::ProtocolVersion;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 #[cfg(feature = "tls")]
@@ -113,6 +115,16 @@ impl Config {
             integrity: Integrity::Off,
             workspace_table: "workspace_files".to_owned(),
         })
+    }
+
+    /// The same for a connection on which Redis announces changes.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn with_resp3(&self) -> Self {
+        let mut config = self.clone();
+        let settings = config.redis.redis_settings().clone();
+        let settings = settings.set_protocol(ProtocolVersion::RESP3);
+        config.redis = config.redis.set_redis_settings(settings);
+        config
     }
 
     /// A configuration from the environment.

@@ -138,6 +138,8 @@ pub enum Outage {
     Rejected,
     /// What answered does not speak the Redis protocol.
     Protocol,
+    /// It is there, but modules changed faster than a snapshot of them could be taken.
+    Contended,
 }
 
 impl fmt::Display for Outage {
@@ -150,6 +152,7 @@ impl fmt::Display for Outage {
             Self::NotReady => "it is not ready to answer",
             Self::Rejected => "it failed so often that it is left alone for a moment",
             Self::Protocol => "its answer is not valid protocol",
+            Self::Contended => "modules changed faster than a snapshot of them could be taken",
         })
     }
 }
@@ -250,6 +253,54 @@ impl Error {
     /// The failed attempt was a read, or had sent nothing.
     pub(crate) fn not_applied(self) -> Self {
         self.with_applied(false)
+    }
+
+    /// For everybody who waited for the same. The source is kept as its text.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn copied(&self) -> Self {
+        let copied =
+            |source: &Option<Source>| source.as_ref().map(|source| source.to_string().into());
+        match self {
+            Self::InvalidPath { path, reason } => Self::InvalidPath {
+                path: path.clone(),
+                reason,
+            },
+            Self::InvalidConfig { reason } => Self::InvalidConfig {
+                reason: reason.clone(),
+            },
+            Self::TooLarge { path, size, limit } => Self::TooLarge {
+                path: path.clone(),
+                size: *size,
+                limit: *limit,
+            },
+            Self::Unavailable {
+                cause,
+                may_have_been_applied,
+                source,
+            } => Self::Unavailable {
+                cause: *cause,
+                may_have_been_applied: *may_have_been_applied,
+                source: copied(source),
+            },
+            Self::Busy { waited_ms } => Self::Busy {
+                waited_ms: *waited_ms,
+            },
+            Self::Corrupt { path, reason } => Self::Corrupt {
+                path: path.clone(),
+                reason: reason.clone(),
+            },
+            Self::Refused { code, hint } => Self::Refused { code, hint },
+            Self::Empty => Self::Empty,
+            Self::Database {
+                reason,
+                transient,
+                source,
+            } => Self::Database {
+                reason,
+                transient: *transient,
+                source: copied(source),
+            },
+        }
     }
 
     fn with_applied(self, may_have_been_applied: bool) -> Self {

@@ -18,13 +18,20 @@ mod commands;
 mod config;
 mod consistency;
 mod error;
+mod identity;
 pub mod keys;
 mod module;
+#[cfg(all(
+    feature = "near-cache",
+    any(feature = "blocking", feature = "nonblocking")
+))]
+mod near;
 #[cfg(feature = "nonblocking")]
 pub mod nonblocking;
 mod operations;
 mod reply;
 mod stats;
+mod ties;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
@@ -39,6 +46,11 @@ pub use consistency::{
 };
 pub use error::{Error, Outage};
 pub use module::CachedModule;
+#[cfg(all(
+    feature = "near-cache",
+    any(feature = "blocking", feature = "nonblocking")
+))]
+pub use near::{Invalidation, NearCacheOptions, NearCacheStats, Snapshot};
 pub use stats::Stats;
 #[cfg(feature = "tls")]
 pub use tls::Tls;

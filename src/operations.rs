@@ -6,6 +6,7 @@ use crate::call;
 use crate::commands::{Class, Get, GetMany, Members, Remove, Set, Unlist, Unmark};
 use crate::consistency::BATCH_MODULES;
 use crate::error::shown;
+use crate::identity::ServerId;
 use crate::keys::validate_path;
 use crate::transport::Transport;
 use crate::{CachedModule, Error, Integrity};
@@ -14,24 +15,51 @@ pub(crate) async fn get<T: Transport>(
     transport: &T,
     path: &str,
 ) -> Result<Option<CachedModule>, Error> {
-    let module = call::read(transport, &Get::new(path)?).await?;
+    get_from(transport, path).await.map(|(module, _)| module)
+}
+
+/// The same, and who answered.
+pub(crate) async fn get_from<T: Transport>(
+    transport: &T,
+    path: &str,
+) -> Result<(Option<CachedModule>, Option<ServerId>), Error> {
+    let (module, server) = call::read_from(transport, &Get::new(path)?).await?;
     served(transport, module.as_ref())?;
-    Ok(module)
+    Ok((module, server))
 }
 
 pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
     transport: &T,
     paths: &[S],
 ) -> Result<Vec<Option<CachedModule>>, Error> {
+    get_each_from(transport, paths)
+        .await?
+        .0
+        .into_iter()
+        .collect()
+}
+
+/// The modules, an error for each that is corrupt, and who answered.
+pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
+    transport: &T,
+    paths: &[S],
+) -> Result<(Vec<Result<Option<CachedModule>, Error>>, Option<ServerId>), Error> {
     // MGET without keys is an error.
     if paths.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
-    let modules = call::read(transport, &GetMany::new(paths)?).await?;
-    for module in &modules {
-        served(transport, module.as_ref())?;
+    let (mut entries, server) = call::read_from(transport, &GetMany::new(paths)?).await?;
+    for entry in &mut entries {
+        match entry {
+            Ok(module) => {
+                if let Err(error) = served(transport, module.as_ref()) {
+                    *entry = Err(error);
+                }
+            }
+            Err(error) => transport.monitor().failed(error),
+        }
     }
-    Ok(modules)
+    Ok((entries, server))
 }
 
 /// Counts what is absent, and checks what is not, where that is wanted.
@@ -58,17 +86,25 @@ fn served<T: Transport>(transport: &T, module: Option<&CachedModule>) -> Result<
 }
 
 pub(crate) async fn paths<T: Transport>(transport: &T) -> Result<HashSet<String>, Error> {
-    let index = call::read(transport, &Members).await?;
+    paths_from(transport).await.map(|(paths, _)| paths)
+}
+
+/// The same, and who answered.
+pub(crate) async fn paths_from<T: Transport>(
+    transport: &T,
+) -> Result<(HashSet<String>, Option<ServerId>), Error> {
+    let (index, server) = call::read_from(transport, &Members).await?;
     if let Some(example) = index.bad.first() {
         // One line however many there are: this may run at every import.
         let (count, example) = (index.bad.len(), shown(&String::from_utf8_lossy(example)));
         transport.monitor().bad_members.add(count);
         log::warn!("Skipped {count} invalid paths in the module index, such as {example}");
     }
-    Ok(index.paths)
+    Ok((index.paths, server))
 }
 
 pub(crate) async fn set<T: Transport>(transport: &T, module: &CachedModule) -> Result<(), Error> {
+    let _tied = transport.ties().writing(|| vec![module.path.clone()]);
     call::write(transport, &Set::new(module, transport.config())?).await
 }
 
@@ -77,6 +113,8 @@ pub(crate) async fn rename<T: Transport>(
     old_path: &str,
     module: &CachedModule,
 ) -> Result<(), Error> {
+    let moved = || vec![old_path.to_owned(), module.path.clone()];
+    let _tied = transport.ties().writing(moved);
     call::write(
         transport,
         &Set::moved_from(old_path, module, transport.config())?,
@@ -86,6 +124,7 @@ pub(crate) async fn rename<T: Transport>(
 
 pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Result<(), Error> {
     validate_path(path)?;
+    let _tied = transport.ties().writing(|| vec![path.to_owned()]);
     remove(transport, &[path], Class::Lookup).await?;
     log::debug!("Invalidated module cache: {path}");
     Ok(())
@@ -94,6 +133,7 @@ pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Resul
 /// Goes by the index and takes every member out of it, so that a module which somebody adds
 /// meanwhile keeps its place: an index without members is no key.
 pub(crate) async fn clear<T: Transport>(transport: &T) -> Result<u64, Error> {
+    let _tied = transport.ties().writing_everything();
     // First: a cache that is half cleared is not complete.
     call::write(transport, &Unmark).await?;
     let index = call::read(transport, &Members).await?;

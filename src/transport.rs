@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::commands::{Class, Request};
+use crate::identity::ServerId;
 use crate::stats::Monitor;
+use crate::ties::Ties;
 use crate::{Config, Error};
 
 /// How long one call may take.
@@ -43,6 +45,14 @@ impl Budget {
     }
 }
 
+/// What came back for a request.
+pub(crate) struct Answer {
+    /// A value for each command.
+    pub(crate) replies: Vec<Value>,
+    /// Who answered, where [`Transport::identify_servers`] was called and the server tells.
+    pub(crate) server: Option<ServerId>,
+}
+
 /// Connections that calls share.
 pub(crate) trait Transport {
     type Link: Link;
@@ -50,6 +60,13 @@ pub(crate) trait Transport {
     fn config(&self) -> &Config;
 
     fn monitor(&self) -> &Monitor;
+
+    /// Who wants to know what is written over these connections.
+    fn ties(&self) -> &Ties;
+
+    /// From now on answers say which server gave them: one more request for each connection.
+    #[cfg(feature = "near-cache")]
+    fn identify_servers(&self);
 
     /// How many connections are in use, or calls in flight.
     fn in_use(&self) -> usize;
@@ -59,13 +76,17 @@ pub(crate) trait Transport {
     ///
     /// An error that says "may have been applied" comes from an attempt that sent something. After
     /// a lost or silent connection the next exchange uses a fresh one.
-    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error>;
+    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error>;
 
     /// A connection for one caller alone, which ends with the value: for WATCH.
     async fn dedicated(&self, budget: Budget) -> Result<Self::Link, Error>;
 
     /// Waits.
     async fn pause(&self, duration: Duration);
+
+    /// Waits for what others do, at most so long.
+    #[cfg(feature = "near-cache")]
+    async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output>;
 }
 
 /// A connection that nobody shares. Nothing can be sent after an error.

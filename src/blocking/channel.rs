@@ -44,12 +44,44 @@ impl Channel {
         }
     }
 
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn socket(&self) -> &Socket {
         match self {
-            Self::Plain(socket) => socket.is_quiet(),
+            Self::Plain(socket) => socket,
             #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.sock.is_quiet(),
+            Self::Tls(stream) => &stream.sock,
         }
+    }
+
+    /// Whether something can be read without the socket.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn holds_data(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Plain(_) => Ok(false),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => {
+                let state = stream.conn.process_new_packets();
+                let state = state.map_err(io::Error::other)?;
+                Ok(state.plaintext_bytes_to_read() > 0 || state.peer_has_closed())
+            }
+        }
+    }
+
+    /// Takes in what has come over the socket, and tells whether something can be read now: what
+    /// came may be of no concern to us.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn take_in(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Plain(_) => Ok(true),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => {
+                let ended = stream.conn.read_tls(&mut stream.sock)? == 0;
+                Ok(self.holds_data()? || ended)
+            }
+        }
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.socket().is_quiet()
     }
 
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {

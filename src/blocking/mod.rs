@@ -6,9 +6,17 @@
 //! Inside an async task it blocks the executor's thread: use [`nonblocking`](crate::nonblocking)
 //! there.
 
+#[cfg(feature = "near-cache")]
+mod bell;
 mod channel;
 #[cfg(feature = "postgres")]
 mod database;
+#[cfg(feature = "near-cache")]
+mod feed;
+#[cfg(feature = "near-cache")]
+mod near;
+#[cfg(feature = "near-cache")]
+mod park;
 mod pool;
 mod reader;
 mod socket;
@@ -17,8 +25,12 @@ mod writer;
 
 #[cfg(all(feature = "postgres", feature = "tls"))]
 pub use self::database::connect_postgres;
+#[cfg(feature = "near-cache")]
+pub use self::near::NearCache;
 pub use self::reader::ModuleReader;
 pub use self::writer::ModuleWriter;
+#[cfg(feature = "near-cache")]
+pub use crate::near::NearCacheOptions;
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

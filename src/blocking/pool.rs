@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use r2d2::{ManageConnection, NopErrorHandler, PooledConnection};
-use redis::Value;
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::run;
 use super::wire::Wire;
 use crate::commands::{self, Request};
+use crate::identity::{Identity, Servers};
 use crate::stats::Monitor;
-use crate::transport::{Budget, Transport};
+use crate::ties::Ties;
+use crate::transport::{Answer, Budget, Transport};
 use crate::{Config, Error, reply};
 
 /// A connection unused for longer than this is looked at, which costs three system calls.
@@ -36,6 +38,8 @@ const START: Duration = Duration::from_millis(50);
 pub(crate) struct Pool {
     config: Config,
     monitor: Monitor,
+    ties: Ties,
+    servers: Servers,
     lender: ArcSwapOption<Lender>,
 }
 
@@ -60,6 +64,7 @@ struct Slot {
 
 struct Open {
     wire: Wire,
+    server: Identity,
     losses_before: u64,
     used: Instant,
 }
@@ -81,12 +86,29 @@ impl ManageConnection for Slots {
     }
 }
 
+impl Open {
+    fn exchange(
+        &mut self,
+        servers: &Servers,
+        request: &Request,
+        budget: Budget,
+    ) -> Result<Answer, Error> {
+        let Self { wire, server, .. } = self;
+        let ask = async |request: &Request| wire.exchange(request, budget);
+        let server = run(servers.ask(server, ask))?;
+        let replies = wire.exchange(request, budget)?;
+        Ok(Answer { replies, server })
+    }
+}
+
 impl Pool {
     /// Does no IO. `config` has been checked.
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
             monitor: Monitor::default(),
+            ties: Ties::default(),
+            servers: Servers::default(),
             lender: ArcSwapOption::empty(),
         }
     }
@@ -140,6 +162,15 @@ impl Transport for Pool {
         &self.monitor
     }
 
+    fn ties(&self) -> &Ties {
+        &self.ties
+    }
+
+    #[cfg(feature = "near-cache")]
+    fn identify_servers(&self) {
+        self.servers.identify();
+    }
+
     fn in_use(&self) -> usize {
         let lender = self.lender.load();
         // A parent's may be locked for ever.
@@ -152,19 +183,20 @@ impl Transport for Pool {
         })
     }
 
-    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
+    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error> {
         let lender = self.lender();
         let mut slot = lender.slot(self.config.pool_timeout.min(budget.left()))?;
         let mut open = match lender.reuse(&mut slot, budget) {
             Some(open) => open,
             None => lender.connect(self, budget)?,
         };
-        let replies = lender.watch(open.losses_before, open.wire.exchange(request, budget))?;
-        if !replies.iter().any(reply::ends_connection) {
+        let answer = open.exchange(&self.servers, request, budget);
+        let answer = lender.watch(open.losses_before, answer)?;
+        if !answer.replies.iter().any(reply::ends_connection) {
             open.used = Instant::now();
             slot.open = Some(open);
         }
-        Ok(replies)
+        Ok(answer)
     }
 
     async fn dedicated(&self, budget: Budget) -> Result<Wire, Error> {
@@ -173,6 +205,11 @@ impl Transport for Pool {
 
     async fn pause(&self, duration: Duration) {
         thread::sleep(duration);
+    }
+
+    #[cfg(feature = "near-cache")]
+    async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        super::park::within(limit, future)
     }
 }
 
@@ -242,6 +279,7 @@ impl Lender {
         let losses_before = self.losses.load(Ordering::Relaxed);
         Ok(Open {
             wire: pool.connect(budget)?,
+            server: Identity::default(),
             losses_before,
             used: Instant::now(),
         })
@@ -274,6 +312,8 @@ impl fmt::Debug for Pool {
         let Self {
             config,
             monitor: _,
+            ties: _,
+            servers: _,
             lender: _,
         } = self;
         f.debug_struct("Pool")

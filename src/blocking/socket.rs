@@ -5,7 +5,11 @@
 //! restarts none of these) fails the call with `EINTR` and spoils the connection.
 
 use std::io::{self, Read, Write};
+#[cfg(feature = "near-cache")]
+use std::net::Shutdown;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+#[cfg(all(unix, feature = "near-cache"))]
+use std::os::fd::{AsFd as _, BorrowedFd};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 #[cfg(unix)]
@@ -68,6 +72,26 @@ impl Socket {
             .and_then(|()| stream.peek(&mut [0]));
         let quiet = peek.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         quiet && stream.set_nonblocking(false).is_ok()
+    }
+
+    /// What the system can wait for.
+    #[cfg(all(unix, feature = "near-cache"))]
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    /// Ends the connection, also where a forked child has inherited it.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn shut_down(&self) {
+        // It may have ended by itself.
+        let _ = match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            #[cfg(unix)]
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Both),
+        };
     }
 
     /// From now on reads and writes end by this time.

@@ -1,5 +1,7 @@
 //! One synchronous connection: a channel with a deadline and the library's parser.
 
+#[cfg(feature = "near-cache")]
+use std::io;
 use std::io::{BufReader, Write as _};
 use std::time::Instant;
 
@@ -60,7 +62,26 @@ impl Wire {
         self.receive()
     }
 
-    fn send(&mut self, request: &Request, deadline: Instant) -> Result<(), Error> {
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn channel(&mut self) -> &mut Channel {
+        self.channel.get_mut()
+    }
+
+    /// Whether something can be read without the socket.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn holds_data(&mut self) -> io::Result<bool> {
+        Ok(!self.channel.buffer().is_empty() || self.channel.get_mut().holds_data()?)
+    }
+
+    /// The next value, whatever it is. No other must have been waited for in vain.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn next(&mut self, deadline: Instant) -> Result<Value, Error> {
+        self.channel.get_mut().set_deadline(deadline);
+        let value = self.parser.parse_value(&mut self.channel);
+        value.map_err(|error| reply::client_error(&error, Outage::Lost))
+    }
+
+    pub(crate) fn send(&mut self, request: &Request, deadline: Instant) -> Result<(), Error> {
         let channel = self.channel.get_mut();
         channel.set_deadline(deadline);
         channel

@@ -26,6 +26,7 @@ pub(crate) async fn publish_exact<T: Transport>(
     if modules.is_empty() && !options.allow_empty {
         return Err(Error::Empty);
     }
+    let _tied = transport.ties().writing_everything();
     // The same path twice: the last wins.
     let wanted: HashMap<&str, &CachedModule> = modules
         .iter()

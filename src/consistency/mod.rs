@@ -25,6 +25,7 @@ pub use report::{Drift, PublishReport, RefreshReport, RepairReport, Unverified, 
 
 pub(crate) use absence::{explain, status};
 pub(crate) use exact::publish_exact;
+pub(crate) use mark::run_id;
 pub(crate) use publish::publish;
 pub(crate) use settle::{Fetch, refresh};
 #[cfg(feature = "postgres")]

@@ -41,6 +41,8 @@ pub(crate) async fn publish<T: Transport>(
             Change::Remove(path) => validate_path(path)?,
         }
     }
+    let paths = || changes.iter().map(|change| change.path().to_owned());
+    let _tied = transport.ties().writing(|| paths().collect());
     let last: HashMap<&str, usize> = changes
         .iter()
         .enumerate()

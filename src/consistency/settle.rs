@@ -36,6 +36,7 @@ pub(crate) async fn refresh<T: Transport, S: Source>(
     if unique.is_empty() {
         return Ok(RefreshReport::default());
     }
+    let _tied = transport.ties().writing(|| unique.clone());
     let mut link = transport
         .dedicated(Budget::new(transport.config(), Class::Bulk))
         .await?;

@@ -57,6 +57,7 @@ pub(crate) async fn repair<T: Transport, D: Database>(
     database: D,
     mut options: SyncOptions<'_>,
 ) -> Result<RepairReport, Error> {
+    let _tied = transport.ties().writing_everything();
     let config = transport.config();
     let mut link = transport
         .dedicated(Budget::new(config, Class::Bulk))

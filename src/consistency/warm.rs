@@ -23,6 +23,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
     mut options: SyncOptions<'_>,
 ) -> Result<WarmReport, Error> {
     let start = Instant::now();
+    let _tied = transport.ties().writing_everything();
     let config = transport.config();
     let mut workspace = Workspace::open(database, config).await?;
     let budget = || Budget::new(config, Class::Bulk);

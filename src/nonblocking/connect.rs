@@ -16,8 +16,18 @@ use crate::{Config, Error, Outage, reply};
 /// Connects, encrypts where the address asks for it, authenticates and selects the database. The
 /// time limit is the caller's.
 pub(super) async fn connect(config: &Config) -> Result<Connection, Error> {
+    // Deadlines are ours.
+    let settings = AsyncConnectionConfig::new().set_response_timeout(None);
+    connect_with(config, settings).await
+}
+
+/// The same, with settings for the library.
+pub(super) async fn connect_with(
+    config: &Config,
+    settings: AsyncConnectionConfig,
+) -> Result<Connection, Error> {
     match config.redis.addr() {
-        ConnectionAddr::Tcp(host, port) => greet(config, tcp(host, *port).await?).await,
+        ConnectionAddr::Tcp(host, port) => greet(config, settings, tcp(host, *port).await?).await,
         #[cfg(feature = "tls")]
         ConnectionAddr::TcpTls { host, port, .. } => {
             let connector = tokio_rustls::TlsConnector::from(config.tls.client_config()?);
@@ -25,11 +35,12 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Error> {
             let socket = tcp(host, *port).await?;
             let mut stream = connector.connect(name, socket).await.map_err(failed)?;
             hear_back(&mut stream).await.map_err(failed)?;
-            greet(config, stream).await
+            greet(config, settings, stream).await
         }
         #[cfg(unix)]
         ConnectionAddr::Unix(path) => {
-            greet(config, UnixStream::connect(path).await.map_err(failed)?).await
+            let stream = UnixStream::connect(path).await.map_err(failed)?;
+            greet(config, settings, stream).await
         }
         _ => Err(failed(io::ErrorKind::Unsupported.into())),
     }
@@ -42,21 +53,20 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
     Ok(socket)
 }
 
-async fn greet<S>(config: &Config, stream: S) -> Result<Connection, Error>
+async fn greet<S>(
+    config: &Config,
+    settings: AsyncConnectionConfig,
+    stream: S,
+) -> Result<Connection, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Deadlines are ours.
-    let settings = AsyncConnectionConfig::new().set_response_timeout(None);
     let (multiplexed, driver) =
         MultiplexedConnection::new_with_config(config.redis.redis_settings(), stream, settings)
             .await
             .map_err(|error| reply::client_error(&error, Outage::Connect))?;
     let driver = Task(tokio::spawn(driver));
-    Ok(Connection {
-        multiplexed,
-        driver,
-    })
+    Ok(Connection::new(multiplexed, driver))
 }
 
 /// Waits for the first line that the server sends. For our side the handshake of TLS 1.3 ends

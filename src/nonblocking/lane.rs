@@ -5,20 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::Value;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::connect::connect;
 use super::link::{AsyncLink, Connection};
 use crate::commands::{Class, Request};
+use crate::identity::Servers;
 use crate::stats::Monitor;
-use crate::transport::{Budget, Transport};
+use crate::ties::Ties;
+use crate::transport::{Answer, Budget, Transport};
 use crate::{Config, Error, reply};
 
 pub(crate) struct Lanes {
     config: Config,
     monitor: Monitor,
+    ties: Ties,
+    servers: Servers,
     in_flight: Semaphore,
     lookups: Lane,
     bulk: Lane,
@@ -38,6 +41,8 @@ impl Lanes {
         Self {
             config,
             monitor: Monitor::default(),
+            ties: Ties::default(),
+            servers: Servers::default(),
             in_flight,
             lookups: Lane::default(),
             bulk: Lane::default(),
@@ -110,22 +115,30 @@ impl Transport for Lanes {
         &self.monitor
     }
 
+    fn ties(&self) -> &Ties {
+        &self.ties
+    }
+
+    #[cfg(feature = "near-cache")]
+    fn identify_servers(&self) {
+        self.servers.identify();
+    }
+
     fn in_use(&self) -> usize {
         self.config.max_in_flight - self.in_flight.available_permits()
     }
 
-    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
+    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error> {
         let _permit = self.permit(budget).await?;
         let lane = match request.class {
             Class::Lookup => &self.lookups,
             Class::Bulk => &self.bulk,
         };
         let open = self.open(lane, budget).await?;
-        let result = open.exchange(request, budget).await;
-        if result
-            .as_ref()
-            .map_or(true, |replies| replies.iter().any(reply::ends_connection))
-        {
+        let result = open.answer(&self.servers, request, budget).await;
+        if result.as_ref().map_or(true, |answer| {
+            answer.replies.iter().any(reply::ends_connection)
+        }) {
             lane.discard(&open);
         }
         result
@@ -138,6 +151,11 @@ impl Transport for Lanes {
     async fn pause(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
+
+    #[cfg(feature = "near-cache")]
+    async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        timeout(limit, future).await.ok()
+    }
 }
 
 impl fmt::Debug for Lanes {
@@ -145,6 +163,8 @@ impl fmt::Debug for Lanes {
         let Self {
             config,
             monitor: _,
+            ties: _,
+            servers: _,
             in_flight: _,
             lookups: _,
             bulk: _,

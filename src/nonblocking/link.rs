@@ -1,12 +1,15 @@
 //! Connections, and tasks that end with what they are for.
 
+use std::sync::OnceLock;
+
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{RedisResult, Value};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::commands::Request;
-use crate::transport::{Budget, Link};
+use crate::identity::{Identity, Servers};
+use crate::transport::{Answer, Budget, Link};
 use crate::{Error, Outage, reply};
 
 /// A task that is given up when this is dropped: left alone, one that waits for a silent server
@@ -23,19 +26,44 @@ impl<T> Drop for Task<T> {
 pub(super) struct Connection {
     pub(super) multiplexed: MultiplexedConnection,
     pub(super) driver: Task<()>,
+    server: OnceLock<Identity>,
 }
 
 impl Connection {
+    pub(super) fn new(multiplexed: MultiplexedConnection, driver: Task<()>) -> Self {
+        Self {
+            multiplexed,
+            driver,
+            server: OnceLock::new(),
+        }
+    }
+
     /// True once the server has closed it, or the runtime that drove it has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.driver.0.is_finished()
     }
 
-    pub(super) async fn exchange(
+    pub(super) async fn answer(
         &self,
+        servers: &Servers,
         request: &Request,
         budget: Budget,
-    ) -> Result<Vec<Value>, Error> {
+    ) -> Result<Answer, Error> {
+        // Calls that come at once may ask at once.
+        let mut server = self.server.get().copied().unwrap_or_default();
+        let ask = async |request: &Request| self.exchange(request, budget).await;
+        let known = servers.ask(&mut server, ask).await?;
+        if server != Identity::default() {
+            let _ = self.server.set(server);
+        }
+        let replies = self.exchange(request, budget).await?;
+        Ok(Answer {
+            replies,
+            server: known,
+        })
+    }
+
+    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
         answered(timeout(budget.attempt(), send(self.multiplexed.clone(), request)).await)
     }
 }
@@ -77,7 +105,10 @@ impl Link for AsyncLink {
     }
 }
 
-async fn send(mut connection: MultiplexedConnection, request: &Request) -> RedisResult<Vec<Value>> {
+pub(super) async fn send(
+    mut connection: MultiplexedConnection,
+    request: &Request,
+) -> RedisResult<Vec<Value>> {
     connection
         .req_packed_commands(&request.pipeline, 0, request.replies())
         .await

@@ -11,12 +11,20 @@
 mod connect;
 #[cfg(feature = "postgres")]
 mod database;
+#[cfg(feature = "near-cache")]
+mod feed;
 mod lane;
 mod link;
+#[cfg(feature = "near-cache")]
+mod near;
 mod reader;
 mod writer;
 
 #[cfg(all(feature = "postgres", feature = "tls"))]
 pub use self::database::connect_postgres;
+#[cfg(feature = "near-cache")]
+pub use self::near::NearCache;
 pub use self::reader::ModuleReader;
 pub use self::writer::ModuleWriter;
+#[cfg(feature = "near-cache")]
+pub use crate::near::NearCacheOptions;

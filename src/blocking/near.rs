@@ -1,0 +1,168 @@
+//! The near cache.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use super::pool::Pool;
+use super::{ModuleReader, ModuleWriter, run};
+use crate::near::Near;
+use crate::{CachedModule, Error, Invalidation, NearCacheOptions, NearCacheStats, Snapshot};
+
+/// An in-process copy in front of a [`ModuleReader`], kept coherent by Redis, which announces every
+/// change on a connection of its own, followed by a thread.
+///
+/// * Nothing is stale for ever: when a change has been announced, or the connection is lost, the
+///   old value is gone.
+/// * Nothing is staler than [a bound](NearCacheOptions::with_staleness_bound), even if the network
+///   goes silent.
+/// * A [tied](Self::tie) writer sees what it wrote.
+/// * An outage is an error, never an absence.
+///
+/// Where Redis can't be followed (before version 6, behind a proxy, where an ACL forbids it)
+/// [`is_live`](Self::is_live) is false, one warning is logged, and reads ask Redis: slower, never
+/// wrong.
+///
+/// Cheap to clone; clones share everything. When the last one is dropped, the thread ends. A forked
+/// child keeps what it inherited for as long as the staleness bound, then starts afresh.
+#[derive(Clone)]
+pub struct NearCache {
+    near: Arc<Near<Pool>>,
+}
+
+impl NearCache {
+    /// A near cache in front of `reader`. Starts to follow Redis in a thread of its own; until
+    /// that has succeeded, reads ask Redis.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for an option that can't be used; [`Error::Unavailable`] if no
+    /// thread can be started.
+    pub fn new(reader: ModuleReader, options: NearCacheOptions) -> Result<Self, Error> {
+        Near::new(reader.pool, options).map(|near| Self {
+            near: Arc::new(near),
+        })
+    }
+
+    /// The module at `path`, or `None` if there is none. No IO if it is kept; otherwise one round
+    /// trip for all who ask at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModuleReader::get`].
+    #[doc(alias("get_module", "get_module_sync"))]
+    pub fn get(&self, path: &str) -> Result<Option<Arc<CachedModule>>, Error> {
+        match self.near.hit(path) {
+            Some(module) => Ok(module),
+            None => run(self.near.ask(path)),
+        }
+    }
+
+    /// The modules at `paths`, in their order. One round trip for all that are not kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModuleReader::get_many`].
+    pub fn get_many(
+        &self,
+        paths: &[impl AsRef<str>],
+    ) -> Result<Vec<Option<Arc<CachedModule>>>, Error> {
+        run(self.near.get_many(paths))
+    }
+
+    /// All cached paths, as [`ModuleReader::paths`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ModuleReader::paths`].
+    #[doc(alias("get_all_module_paths", "get_module_index_sync"))]
+    pub fn paths(&self) -> Result<Arc<HashSet<String>>, Error> {
+        run(self.near.paths())
+    }
+
+    /// Loads the whole workspace, 500 modules a round trip, while there is room. Waits until Redis
+    /// is followed. Returns how many modules are kept now.
+    ///
+    /// A module that is corrupt is left out: whoever asks for it is told.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModuleReader::get_many`]; [`Error::Refused`] where Redis can't be followed.
+    pub fn prefetch(&self) -> Result<usize, Error> {
+        run(self.near.prefetch(None))
+    }
+
+    /// The same for these paths.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefetch`](Self::prefetch).
+    pub fn prefetch_paths(&self, paths: &[impl AsRef<str>]) -> Result<usize, Error> {
+        let paths: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
+        run(self.near.prefetch(Some(&paths)))
+    }
+
+    /// All modules that the index names, as they were at one moment. Two short round trips if they
+    /// are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefetch`](Self::prefetch); [`Error::Unavailable`] also if modules changed faster than
+    /// they could be read.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        run(self.near.snapshot(None))
+    }
+
+    /// The modules at `paths`, as they were at one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot`](Self::snapshot); [`Error::InvalidPath`].
+    pub fn snapshot_of(&self, paths: &[impl AsRef<str>]) -> Result<Snapshot, Error> {
+        let paths: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
+        run(self.near.snapshot(Some(&paths)))
+    }
+
+    /// From now on, what `writer` and its clones write is seen here when the writing call returns,
+    /// whether it succeeds or not.
+    pub fn tie(&self, writer: &ModuleWriter) {
+        self.near.tie_to(&writer.reader().pool);
+    }
+
+    /// Calls `hook` whenever modules may have changed, so that a worker can drop what it loaded.
+    ///
+    /// Hooks run one after the other on a thread of their own and hold nothing up. If they fall
+    /// behind, changes become one [`Invalidation::Everything`]. When one is called, asking this
+    /// cache brings what is new. A hook that holds the near cache itself keeps it alive.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if no thread can be started.
+    pub fn on_invalidate(
+        &self,
+        hook: impl Fn(&Invalidation) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        self.near.on_invalidate(hook)
+    }
+
+    /// Whether Redis is followed now. While it is not, reads ask Redis.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.near.is_live()
+    }
+
+    /// What has been done so far, and what is kept. No IO.
+    #[must_use]
+    pub fn stats(&self) -> NearCacheStats {
+        self.near.stats()
+    }
+}
+
+impl fmt::Debug for NearCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { near } = self;
+        f.debug_struct("NearCache")
+            .field("stats", &near.stats())
+            .finish_non_exhaustive()
+    }
+}

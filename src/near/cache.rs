@@ -1,0 +1,369 @@
+//! What a near cache offers, over the connections of either facade.
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::clock::Tick;
+use super::counters::NearCacheStats;
+use super::hooks::{Invalidation, Registry};
+use super::kept::{INDEX_PATH, Kept};
+use super::life::{Life, Listening};
+use super::options::NearCacheOptions;
+use super::protocol::{Landing, Lookup, Marks};
+use super::rule::{Rule, Rules};
+use crate::identity::ServerId;
+use crate::keys::validate_path;
+use crate::ties::Tied;
+use crate::transport::Transport;
+use crate::{CachedModule, Error, Outage, operations, reply};
+
+/// How many modules one request of a prefetch or a snapshot asks for.
+pub(super) const BULK_PATHS: usize = 500;
+
+/// Connections over which Redis can be followed.
+pub(crate) trait Listen: Transport + Send + Sync + 'static {
+    /// Starts to follow Redis for this life. No IO in this thread.
+    fn listen(self: &Arc<Self>, life: &Arc<Life>) -> Result<Box<dyn Listening>, Error>;
+}
+
+pub(crate) struct Near<T: Listen> {
+    pub(super) transport: Arc<T>,
+    options: NearCacheOptions,
+    registry: Arc<Registry>,
+    pub(super) rules: Rules,
+    first: Arc<Life>,
+}
+
+impl<T: Listen> Near<T> {
+    pub(crate) fn new(transport: Arc<T>, options: NearCacheOptions) -> Result<Self, Error> {
+        Self::with_rules(transport, options, Rules::default())
+    }
+
+    pub(super) fn with_rules(
+        transport: Arc<T>,
+        options: NearCacheOptions,
+        rules: Rules,
+    ) -> Result<Self, Error> {
+        let options = options.checked()?;
+        transport.identify_servers();
+        let registry = Arc::default();
+        let near = Self {
+            first: Arc::new(Life::new(&options, &registry, rules)),
+            transport,
+            options,
+            registry,
+            rules,
+        };
+        near.first
+            .ensure_listening(|life| near.transport.listen(life))?;
+        Ok(near)
+    }
+
+    /// The newest life that is known of, without asking whose it is: that costs more than a hit.
+    fn life(&self) -> &Arc<Life> {
+        let mut life = &self.first;
+        while let Some(child) = life.child() {
+            life = child;
+        }
+        life
+    }
+
+    /// The life of this process: a forked child turns away from the one that it inherited.
+    fn adopted_life(&self) -> &Arc<Life> {
+        let life = self.life();
+        if life.is_ours() {
+            return life;
+        }
+        life.child_or_init(|| Life::new(&self.options, &self.registry, self.rules))
+    }
+
+    /// The life of this process, which follows Redis.
+    pub(super) fn own_life(&self) -> Result<&Arc<Life>, Error> {
+        let life = self.adopted_life();
+        let failed = |error| reply::io_error(error, Outage::Connect);
+        life.hooks.start().map_err(failed)?;
+        life.ensure_listening(|life| self.transport.listen(life))?;
+        Ok(life)
+    }
+
+    /// The hot path.
+    pub(crate) fn hit(&self, path: &str) -> Option<Option<Arc<CachedModule>>> {
+        self.life().protocol.hit(path, Tick::now())
+    }
+
+    /// What is left to do where there is no [`hit`](Self::hit).
+    pub(crate) async fn ask(&self, path: &str) -> Result<Option<Arc<CachedModule>>, Error> {
+        validate_path(path)?;
+        let life = self.own_life()?;
+        let counters = &life.protocol.counters;
+        let ask = async || {
+            let (module, server) = operations::get_from(&*self.transport, path).await?;
+            Ok((Kept::module(module), server))
+        };
+        let limit = self.transport.config().lookup_deadline;
+        let (how, kept) = self.look_up(life, path, limit, ask).await;
+        match how {
+            How::Hit => match &kept {
+                Ok(Kept::Absent) => counters.absent_hits.add_one(),
+                _ => counters.module_hits.add_one(),
+            },
+            How::Miss => counters.misses.add(1),
+            How::Joined => {
+                counters.misses.add(1);
+                counters.joined.add(1);
+            }
+            How::Bypass => counters.bypasses.add(1),
+        }
+        match kept {
+            Ok(kept) => Ok(kept.into_module()),
+            Err(error) => last_known(life, path, error),
+        }
+    }
+
+    /// What is kept, or else what one of all who want to know it is told.
+    async fn look_up(
+        &self,
+        life: &Life,
+        path: &str,
+        limit: Duration,
+        ask: impl AsyncFn() -> Result<(Kept, Option<ServerId>), Error>,
+    ) -> (How, Result<Kept, Error>) {
+        let deadline = Tick::now().plus(limit);
+        loop {
+            match life.protocol.lookup(path, Tick::now()) {
+                Lookup::Hit(kept) => return (How::Hit, Ok(kept)),
+                Lookup::Bypass => {
+                    return (How::Bypass, ask().await.map(|(kept, _)| kept));
+                }
+                Lookup::Miss(ticket) => {
+                    let answer = ask().await;
+                    let kept = match &answer {
+                        Ok((kept, _)) => Ok(kept.clone()),
+                        Err(error) => Err(error.copied()),
+                    };
+                    ticket.land(answer, Tick::now());
+                    return (How::Miss, kept);
+                }
+                Lookup::Joined(flight) => {
+                    let left = deadline.since(Tick::now());
+                    let landing = self.transport.within(left, flight.landing.wait()).await;
+                    match landing {
+                        None => return (How::Joined, Err(reply::outage(Outage::TimedOut, None))),
+                        Some(Landing::Abandoned) => {}
+                        Some(Landing::Answered(answer)) => {
+                            let kept = match &*answer {
+                                Ok(kept) => Ok(kept.clone()),
+                                Err(error) => Err(error.copied()),
+                            };
+                            return (How::Joined, kept);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn get_many(
+        &self,
+        paths: &[impl AsRef<str>],
+    ) -> Result<Vec<Option<Arc<CachedModule>>>, Error> {
+        let mut modules: Vec<_> = paths.iter().map(|path| self.hit(path.as_ref())).collect();
+        let missing: Vec<&str> = paths
+            .iter()
+            .zip(&modules)
+            .filter(|(_, module)| module.is_none())
+            .map(|(path, _)| path.as_ref())
+            .collect();
+        missing.iter().try_for_each(|path| validate_path(path))?;
+        if !missing.is_empty() {
+            let life = self.own_life()?;
+            let marks = life.protocol.marks(Tick::now());
+            match marks {
+                Some(_) => life.protocol.counters.misses.add(missing.len()),
+                None => life.protocol.counters.bypasses.add(missing.len()),
+            }
+            let mut found = match self.read(life, marks.as_ref(), &missing, Room::Make).await {
+                Ok(found) => found,
+                Err(error) => missing
+                    .iter()
+                    .map(|path| last_known(life, path, error.copied()))
+                    .map(|module| module.map(Kept::from))
+                    .collect(),
+            }
+            .into_iter();
+            for module in modules.iter_mut().filter(|module| module.is_none()) {
+                *module = found.next().transpose()?.map(Kept::into_module);
+            }
+        }
+        Ok(modules.into_iter().flatten().collect())
+    }
+
+    /// Reads paths at once and keeps what may be kept.
+    pub(super) async fn read(
+        &self,
+        life: &Life,
+        marks: Option<&Marks>,
+        paths: &[&str],
+        room: Room,
+    ) -> Result<Vec<Result<Kept, Error>>, Error> {
+        let (entries, server) = operations::get_each_from(&*self.transport, paths).await?;
+        let now = Tick::now();
+        let entries = paths.iter().zip(entries);
+        Ok(entries
+            .map(|(path, entry)| {
+                let kept = Kept::module(entry?);
+                if let Some(marks) = marks
+                    && (room == Room::Make || life.protocol.has_room(path, &kept))
+                {
+                    life.protocol
+                        .insert_marked(path, kept.clone(), marks, server, now);
+                }
+                Ok(kept)
+            })
+            .collect())
+    }
+
+    pub(crate) async fn paths(&self) -> Result<Arc<HashSet<String>>, Error> {
+        if let Some(Kept::Index(paths)) = self.life().protocol.kept(INDEX_PATH, Tick::now()) {
+            return Ok(paths);
+        }
+        let life = self.own_life()?;
+        let ask = async || {
+            let (paths, server) = operations::paths_from(&*self.transport).await?;
+            Ok((Kept::Index(Arc::new(paths)), server))
+        };
+        let limit = self.transport.config().bulk_deadline;
+        match self.look_up(life, INDEX_PATH, limit, ask).await.1? {
+            Kept::Index(paths) => Ok(paths),
+            // Nothing else is kept there.
+            Kept::Module(_) | Kept::Absent => Err(reply::unexpected()),
+        }
+    }
+
+    /// Loads modules while there is room; how many are kept now.
+    pub(crate) async fn prefetch(&self, paths: Option<&[&str]>) -> Result<usize, Error> {
+        let life = self.own_life()?;
+        self.until_live(life).await?;
+        let index;
+        let all: Vec<&str> = if let Some(paths) = paths {
+            paths.iter().try_for_each(|path| validate_path(path))?;
+            paths.to_vec()
+        } else {
+            index = self.paths().await?;
+            index.iter().map(String::as_str).collect()
+        };
+        let is_kept = |path: &&str| life.protocol.kept(path, Tick::now());
+        let missing: Vec<&str> = all
+            .iter()
+            .copied()
+            .filter(|path| is_kept(path).is_none())
+            .collect();
+        for chunk in missing.chunks(BULK_PATHS) {
+            let marks = life.protocol.marks(Tick::now());
+            let read = self.read(life, marks.as_ref(), chunk, Room::Find).await?;
+            // What is hot already is worth more than what may become so.
+            let full = |(path, kept): (&&str, &Result<Kept, Error>)| {
+                let kept = kept.as_ref();
+                kept.is_ok_and(|kept| !life.protocol.has_room(path, kept))
+            };
+            if chunk.iter().zip(&read).any(full) {
+                break;
+            }
+        }
+        let modules = all.iter().filter_map(is_kept);
+        Ok(modules
+            .filter(|kept| matches!(kept, Kept::Module(_)))
+            .count())
+    }
+
+    /// Waits until Redis is followed.
+    pub(super) async fn until_live(&self, life: &Life) -> Result<(), Error> {
+        let deadline = Tick::now().plus(self.transport.config().bulk_deadline);
+        while let Some(arrival) = life.protocol.session.arrival(Tick::now())? {
+            let left = deadline.since(Tick::now());
+            if self.transport.within(left, arrival.wait()).await.is_none() {
+                return Err(reply::outage(Outage::TimedOut, None));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.life().protocol.session.is_live(Tick::now())
+    }
+
+    pub(crate) fn stats(&self) -> NearCacheStats {
+        // Takes a lock.
+        self.adopted_life().protocol.stats(Tick::now())
+    }
+
+    pub(crate) fn on_invalidate(
+        &self,
+        hook: impl Fn(&Invalidation) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        self.registry.add(hook);
+        self.own_life().map(drop)
+    }
+
+    /// To be tied to a writer's connections.
+    pub(crate) fn tie_to(self: &Arc<Self>, writer: &T) {
+        let weak: Weak<dyn Tied> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Tied>));
+        writer.ties().add(&weak);
+    }
+}
+
+/// How a lookup was answered.
+enum How {
+    Hit,
+    Miss,
+    Joined,
+    Bypass,
+}
+
+/// Whether something may be given up for what is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Make,
+    Find,
+}
+
+/// What was known before an outage, where that is wanted.
+fn last_known(life: &Life, path: &str, error: Error) -> Result<Option<Arc<CachedModule>>, Error> {
+    if !error.is_unavailable() {
+        return Err(error);
+    }
+    let module = life.protocol.last_known(path, Tick::now());
+    module.map(Some).ok_or(error)
+}
+
+impl<T: Listen> Tied for Near<T> {
+    fn wrote(&self, paths: &[String]) {
+        if self.rules.keep(Rule::LocalWrite) {
+            let life = self.adopted_life();
+            for path in paths.iter().map(String::as_str).chain([INDEX_PATH]) {
+                life.protocol.invalidate(path);
+            }
+        }
+    }
+
+    fn wrote_everything(&self) {
+        if self.rules.keep(Rule::LocalWrite) {
+            self.adopted_life().protocol.flush();
+        }
+    }
+}
+
+impl<T: Listen> Drop for Near<T> {
+    fn drop(&mut self) {
+        let life = Arc::clone(self.life());
+        if life.is_ours() {
+            life.stop();
+        }
+        if !self.first.is_ours() {
+            // Its locks may be held by threads that this process does not have.
+            mem::forget(Arc::clone(&self.first));
+        }
+    }
+}

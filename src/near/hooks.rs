@@ -1,0 +1,196 @@
+//! Tells users what changed, on a thread of its own: whatever they do there holds nothing up.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use arc_swap::ArcSwap;
+
+/// What may have changed in Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Invalidation {
+    /// The modules at these paths were written or removed.
+    Paths(Vec<String>),
+    /// Any module may have changed: Redis was flushed, the connection was lost or came back, or
+    /// changes came faster than they were taken in.
+    Everything,
+}
+
+impl Invalidation {
+    /// Whether the module at `path` may have changed.
+    #[must_use]
+    pub fn concerns(&self, path: &str) -> bool {
+        match self {
+            Self::Paths(paths) => paths.iter().any(|changed| changed == path),
+            Self::Everything => true,
+        }
+    }
+}
+
+type Hook = Arc<dyn Fn(&Invalidation) + Send + Sync>;
+
+/// How many invalidations may wait before they become one that names everything.
+const CAPACITY: usize = 1024;
+
+/// The hooks of a near cache. A child that forks off takes them along and gives them a thread of
+/// its own.
+#[derive(Default)]
+pub(crate) struct Registry(ArcSwap<Vec<Hook>>);
+
+impl Registry {
+    pub(crate) fn add(&self, hook: impl Fn(&Invalidation) + Send + Sync + 'static) {
+        let hook: Hook = Arc::new(hook);
+        self.0.rcu(|hooks| {
+            let hooks = hooks.iter().chain([&hook]);
+            hooks.cloned().collect::<Vec<_>>()
+        });
+    }
+}
+
+/// What waits to be told, in one process.
+pub(crate) struct Hooks {
+    registry: Arc<Registry>,
+    queue: Arc<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Invalidation>,
+    has_thread: bool,
+    closed: bool,
+}
+
+impl Hooks {
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            queue: Arc::default(),
+        }
+    }
+
+    pub(crate) fn paths(&self, paths: Vec<String>) {
+        if !paths.is_empty() {
+            self.tell(|| Invalidation::Paths(paths));
+        }
+    }
+
+    pub(crate) fn everything(&self) {
+        self.tell(|| Invalidation::Everything);
+    }
+
+    fn tell(&self, invalidation: impl FnOnce() -> Invalidation) {
+        if self.registry.0.load().is_empty() {
+            return;
+        }
+        let mut state = self.queue.lock();
+        if state.waiting.len() >= CAPACITY {
+            state.waiting.clear();
+            state.waiting.push_back(Invalidation::Everything);
+        } else {
+            state.waiting.push_back(invalidation());
+        }
+        drop(state);
+        self.queue.news.notify_one();
+    }
+
+    /// Starts the thread, if there is something for it to do and it does not run.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        if self.registry.0.load().is_empty() {
+            return Ok(());
+        }
+        let mut state = self.queue.lock();
+        if !state.has_thread {
+            let (registry, queue) = (Arc::clone(&self.registry), Arc::clone(&self.queue));
+            thread::Builder::new()
+                .name("bifrost-near-hooks".to_owned())
+                .spawn(move || serve(&registry, &queue))?;
+            state.has_thread = true;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.news.notify_one();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next; `None` when it is over.
+    fn next(&self) -> Option<Invalidation> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(next) = state.waiting.pop_front() {
+                return Some(next);
+            }
+            let woken = self.news.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn serve(registry: &Registry, queue: &Queue) {
+    while let Some(invalidation) = queue.next() {
+        for hook in registry.0.load_full().iter() {
+            if catch_unwind(AssertUnwindSafe(|| hook(&invalidation))).is_err() {
+                log::error!("A hook for invalidations panicked");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_full_queue_becomes_one_that_names_everything() {
+        let registry = Arc::new(Registry::default());
+        let hooks = Hooks::new(Arc::clone(&registry));
+        hooks.paths(vec!["nobody listens.py".into()]);
+        let (sender, told) = mpsc::channel();
+        registry.add(move |invalidation| sender.send(invalidation.clone()).unwrap());
+        let path = |n: usize| format!("{n}.py");
+        for n in 0..=CAPACITY {
+            hooks.paths(vec![path(n)]);
+        }
+        hooks.paths(vec![path(9)]);
+        hooks.start().unwrap();
+        assert_eq!(told.recv().unwrap(), Invalidation::Everything);
+        assert_eq!(told.recv().unwrap(), Invalidation::Paths(vec![path(9)]));
+        drop(hooks);
+    }
+
+    #[test]
+    fn a_hook_that_panics_does_not_silence_the_others() {
+        let registry = Arc::new(Registry::default());
+        let hooks = Hooks::new(Arc::clone(&registry));
+        registry.add(|_| panic!("on purpose"));
+        let (sender, told) = mpsc::channel();
+        registry.add(move |invalidation| sender.send(invalidation.clone()).unwrap());
+        hooks.start().unwrap();
+        hooks.everything();
+        hooks.paths(vec!["a.py".into()]);
+        assert!(told.recv().unwrap().concerns("a.py"));
+        assert!(!told.recv().unwrap().concerns("b.py"));
+    }
+}

@@ -1,0 +1,56 @@
+//! What can be kept under a path.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::store::set_bytes;
+use crate::CachedModule;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Kept {
+    Module(Arc<CachedModule>),
+    /// Redis said that there is nothing.
+    Absent,
+    /// All cached paths: kept under [`INDEX_PATH`], which can't be a module's.
+    Index(Arc<HashSet<String>>),
+}
+
+impl From<Option<Arc<CachedModule>>> for Kept {
+    fn from(module: Option<Arc<CachedModule>>) -> Self {
+        module.map_or(Self::Absent, Self::Module)
+    }
+}
+
+/// Where the index is kept: what follows the prefix of its key.
+pub(crate) const INDEX_PATH: &str = "index";
+
+impl Kept {
+    pub(crate) fn module(module: Option<CachedModule>) -> Self {
+        module.map(Arc::new).into()
+    }
+
+    /// The module, if that is what is kept.
+    pub(crate) fn into_module(self) -> Option<Arc<CachedModule>> {
+        match self {
+            Self::Module(module) => Some(module),
+            Self::Absent | Self::Index(_) => None,
+        }
+    }
+
+    /// What it takes beside its place.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Module(module) => {
+                let CachedModule {
+                    content,
+                    path,
+                    hash,
+                } = &**module;
+                // Three strings of their own, and what counts the references to them.
+                content.capacity() + path.capacity() + hash.capacity() + 136
+            }
+            Self::Absent => 0,
+            Self::Index(paths) => set_bytes(paths.iter()),
+        }
+    }
+}

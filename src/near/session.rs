@@ -1,0 +1,229 @@
+//! Whether Redis is followed, and since when: what makes all that is kept valid at once.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::clock::Tick;
+use super::promise::Promise;
+use super::rule::{Rule, Rules};
+use crate::Error;
+use crate::identity::ServerId;
+
+/// What is read at each hit are two words that only the listener writes.
+pub(crate) struct Session {
+    rules: Rules,
+    bound: Duration,
+    /// Counts beginnings and flushes. Whatever was kept under another number is void.
+    epoch: AtomicU64,
+    /// Until when what was announced is known to be complete. Zero if Redis is not followed.
+    lease: AtomicU64,
+    /// The server that is followed; zero for none.
+    server: AtomicU64,
+    /// Somebody was answered by another server.
+    suspected: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    following: Following,
+    since: SystemTime,
+    last_failure: Option<String>,
+    /// The epoch in which the connection was lost last, and until when what was kept in it was known to be right.
+    ended: Option<(u64, Tick)>,
+    arrivals: Vec<Arc<Promise<()>>>,
+    barriers: Vec<Arc<Promise<bool>>>,
+}
+
+/// Whether Redis is followed.
+enum Following {
+    NotYet,
+    Yes,
+    /// It can't be: why.
+    Impossible(Error),
+}
+
+impl Session {
+    pub(crate) fn new(bound: Duration, rules: Rules) -> Self {
+        Self {
+            rules,
+            bound,
+            epoch: AtomicU64::new(1),
+            lease: AtomicU64::new(0),
+            server: AtomicU64::new(0),
+            suspected: AtomicBool::new(false),
+            state: Mutex::new(State {
+                following: Following::NotYet,
+                since: SystemTime::now(),
+                last_failure: None,
+                ended: None,
+                arrivals: Vec::new(),
+                barriers: Vec::new(),
+            }),
+        }
+    }
+
+    pub(crate) fn bound(&self) -> Duration {
+        self.bound
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(SeqCst)
+    }
+
+    pub(crate) fn lease(&self) -> Tick {
+        Tick::from_bits(self.lease.load(SeqCst))
+    }
+
+    pub(crate) fn is_live(&self, now: Tick) -> bool {
+        now < self.lease() || !self.rules.keep(Rule::Lease)
+    }
+
+    /// Whether what was kept in that epoch may be served.
+    pub(crate) fn covers(&self, epoch: u64, now: Tick) -> bool {
+        (epoch == self.epoch() || !self.rules.keep(Rule::EpochOnHit)) && self.is_live(now)
+    }
+
+    /// The epoch of a read that begins now, if its answer may be kept. The epoch is noted before
+    /// the lease: if a session begins between the two, the answer is not kept.
+    pub(crate) fn begin_read(&self, now: Tick) -> Option<u64> {
+        let epoch = self.epoch();
+        self.is_live(now).then_some(epoch)
+    }
+
+    /// Whether an answer to what was asked in that epoch, by that server, may be kept.
+    pub(crate) fn accepts(&self, epoch: u64, server: Option<ServerId>) -> bool {
+        let followed = self.server.load(SeqCst);
+        let same = server.is_some_and(|server| server.get() == followed);
+        if server.is_some() && !same && followed != 0 && self.rules.keep(Rule::SameServer) {
+            // All that is kept is of a server to which nobody writes any more.
+            self.suspected.store(true, SeqCst);
+            self.lease.store(0, SeqCst);
+        }
+        (same || !self.rules.keep(Rule::SameServer)) && epoch == self.epoch()
+    }
+
+    /// True once after an answer came from another server than the one that is followed.
+    pub(crate) fn take_suspicion(&self) -> bool {
+        self.suspected.swap(false, SeqCst)
+    }
+
+    /// Redis has confirmed that it announces changes, in answer to what was sent then.
+    pub(crate) fn begin(&self, server: ServerId, sent: Tick) {
+        self.suspected.store(false, SeqCst);
+        self.server.store(server.get(), SeqCst);
+        if self.rules.keep(Rule::Begin) {
+            self.epoch.fetch_add(1, SeqCst);
+        }
+        self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
+        let mut state = self.lock();
+        state.following = Following::Yes;
+        state.since = SystemTime::now();
+        let arrivals = std::mem::take(&mut state.arrivals);
+        drop(state);
+        arrivals.iter().for_each(|arrival| arrival.keep(()));
+    }
+
+    /// Redis answered a sign of life that was asked for then, and all that it had announced before
+    /// has been applied.
+    pub(crate) fn renew(&self, sent: Tick) {
+        if self.suspected.load(SeqCst) {
+            return;
+        }
+        self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
+        // Of somebody who came when it had lapsed.
+        let arrivals = std::mem::take(&mut self.lock().arrivals);
+        arrivals.iter().for_each(|arrival| arrival.keep(()));
+    }
+
+    /// All that is kept is void, and Redis is still followed.
+    pub(crate) fn flush(&self) {
+        if self.rules.keep(Rule::Flush) {
+            self.epoch.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Redis is not followed any more, or could not be. True if it was.
+    pub(crate) fn end(&self, why: &Error) -> bool {
+        let mut state = self.lock();
+        let lease = Tick::from_bits(self.lease.swap(0, SeqCst));
+        self.server.store(0, SeqCst);
+        let was_live = matches!(state.following, Following::Yes);
+        if was_live {
+            state.ended = Some((self.epoch(), lease.minus(self.bound)));
+            state.since = SystemTime::now();
+        }
+        state.last_failure = Some(why.to_string());
+        let impossible = !why.is_transient();
+        state.following = if impossible {
+            Following::Impossible(why.copied())
+        } else {
+            Following::NotYet
+        };
+        let barriers = std::mem::take(&mut state.barriers);
+        let arrivals = if impossible {
+            std::mem::take(&mut state.arrivals)
+        } else {
+            Vec::new()
+        };
+        drop(state);
+        barriers.iter().for_each(|barrier| barrier.keep(false));
+        arrivals.iter().for_each(|arrival| arrival.keep(()));
+        was_live
+    }
+
+    /// Until when something was known to be right that was kept in that epoch, if the connection
+    /// was lost in it.
+    pub(crate) fn known_until(&self, epoch: u64) -> Option<Tick> {
+        let ended = self.lock().ended;
+        ended.filter(|ended| ended.0 == epoch).map(|ended| ended.1)
+    }
+
+    /// Something to wait for until a session begins or is known to be impossible; `None` if one
+    /// runs.
+    ///
+    /// # Errors
+    ///
+    /// Why there can be none.
+    pub(crate) fn arrival(&self, now: Tick) -> Result<Option<Arc<Promise<()>>>, Error> {
+        let mut state = self.lock();
+        match &state.following {
+            Following::Yes if self.is_live(now) => Ok(None),
+            Following::Impossible(why) => Err(why.copied()),
+            _ => {
+                let arrival = Arc::new(Promise::new());
+                state.arrivals.push(Arc::clone(&arrival));
+                Ok(Some(arrival))
+            }
+        }
+    }
+
+    /// Something to wait for until all that Redis did before now has been announced and applied:
+    /// true then, false if the session ended first.
+    pub(crate) fn barrier(&self) -> Arc<Promise<bool>> {
+        let barrier = Arc::new(Promise::new());
+        self.lock().barriers.push(Arc::clone(&barrier));
+        barrier
+    }
+
+    pub(crate) fn has_barriers(&self) -> bool {
+        !self.lock().barriers.is_empty()
+    }
+
+    /// Those that the next sign of life covers.
+    pub(crate) fn take_barriers(&self) -> Vec<Arc<Promise<bool>>> {
+        std::mem::take(&mut self.lock().barriers)
+    }
+
+    pub(crate) fn since(&self) -> SystemTime {
+        self.lock().since
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        self.lock().last_failure.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
