@@ -135,6 +135,12 @@ fn copied(error: &io::Error) -> io::Error {
         .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
+/// True if nothing failed, there only was nothing to read.
+#[cfg(all(feature = "near-cache", feature = "blocking"))]
+pub(crate) fn would_block(error: &RedisError) -> bool {
+    inner_io_error(error).is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// The I/O error inside, which the library keeps behind a shared pointer.
 fn inner_io_error(error: &RedisError) -> Option<&io::Error> {
     let source = error.source()?;

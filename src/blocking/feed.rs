@@ -134,19 +134,20 @@ impl Feed for Connection {
 
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {
         let failed = |error| reply::io_error(error, Outage::Lost);
-        if !self.wire.holds_data().map_err(failed)? {
-            let socket = self.wire.channel().socket();
-            let has_come = self.shared.bell.wait(Some(socket), limit).map_err(failed)?;
-            // What waits for the rest of a record waits for what is under way.
-            let deadline = Instant::now() + self.config.bulk_deadline;
-            self.wire.channel().set_deadline(deadline);
-            if !has_come || !self.wire.channel().take_in().map_err(failed)? {
-                return Ok(None);
-            }
+        let held = self.wire.channel().holds_data().map_err(failed)?;
+        if let Some(value) = self.wire.try_next(held)? {
+            return Ok(Some(value));
         }
-        // Once a message has begun to come, the rest is under way.
-        let deadline = Instant::now() + self.config.bulk_deadline;
-        self.wire.next(deadline).map(Some)
+        let socket = self.wire.channel().socket();
+        let has_come = self.shared.bell.wait(Some(socket), limit);
+        if !has_come.map_err(failed)? {
+            return Ok(None);
+        }
+        // There is something, so this is never waited for.
+        let deadline = Instant::now() + self.config.response_timeout;
+        self.wire.channel().set_deadline(deadline);
+        let has_come = self.wire.channel().take_in().map_err(failed)?;
+        self.wire.try_next(has_come)
     }
 }
 

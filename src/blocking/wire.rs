@@ -67,18 +67,16 @@ impl Wire {
         self.channel.get_mut()
     }
 
-    /// Whether something can be read without the socket.
+    /// The next value, if all of it is here. `has_come` allows one look at the socket; half a value
+    /// stays for the next time.
     #[cfg(feature = "near-cache")]
-    pub(crate) fn holds_data(&mut self) -> io::Result<bool> {
-        Ok(!self.channel.buffer().is_empty() || self.channel.get_mut().holds_data()?)
-    }
-
-    /// The next value, whatever it is. No other must have been waited for in vain.
-    #[cfg(feature = "near-cache")]
-    pub(crate) fn next(&mut self, deadline: Instant) -> Result<Value, Error> {
-        self.channel.get_mut().set_deadline(deadline);
-        let value = self.parser.parse_value(&mut self.channel);
-        value.map_err(|error| reply::client_error(&error, Outage::Lost))
+    pub(crate) fn try_next(&mut self, has_come: bool) -> Result<Option<Value>, Error> {
+        let channel = &mut self.channel;
+        match self.parser.parse_value(Here { channel, has_come }) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if reply::would_block(&error) => Ok(None),
+            Err(error) => Err(reply::client_error(&error, Outage::Lost)),
+        }
     }
 
     pub(crate) fn send(&mut self, request: &Request, deadline: Instant) -> Result<(), Error> {
@@ -105,6 +103,23 @@ impl Wire {
             }
         }
         Ok(replies)
+    }
+}
+
+/// What can be read without waiting.
+#[cfg(feature = "near-cache")]
+struct Here<'a> {
+    channel: &'a mut BufReader<Channel>,
+    has_come: bool,
+}
+
+#[cfg(feature = "near-cache")]
+impl io::Read for Here<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.channel.buffer().is_empty() && !std::mem::take(&mut self.has_come) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.channel.read(buffer)
     }
 }
 

@@ -98,12 +98,8 @@ impl<T: Listen> Near<T> {
         validate_path(path)?;
         let life = self.own_life()?;
         let counters = &life.protocol.counters;
-        let ask = async || {
-            let (module, server) = operations::get_from(&*self.transport, path).await?;
-            Ok((Kept::module(module), server))
-        };
         let limit = self.transport.config().lookup_deadline;
-        let (how, kept) = self.look_up(life, path, limit, ask).await;
+        let (how, kept) = self.look_up(life, path, limit).await;
         match how {
             How::Hit => match &kept {
                 Ok(Kept::Absent) => counters.absent_hits.add_one(),
@@ -128,17 +124,16 @@ impl<T: Listen> Near<T> {
         life: &Life,
         path: &str,
         limit: Duration,
-        ask: impl AsyncFn() -> Result<(Kept, Option<ServerId>), Error>,
     ) -> (How, Result<Kept, Error>) {
         let deadline = Tick::now().plus(limit);
         loop {
             match life.protocol.lookup(path, Tick::now()) {
                 Lookup::Hit(kept) => return (How::Hit, Ok(kept)),
                 Lookup::Bypass => {
-                    return (How::Bypass, ask().await.map(|(kept, _)| kept));
+                    return (How::Bypass, self.read_one(path).await.map(|(kept, _)| kept));
                 }
                 Lookup::Miss(ticket) => {
-                    let answer = ask().await;
+                    let answer = self.read_one(path).await;
                     let kept = match &answer {
                         Ok((kept, _)) => Ok(kept.clone()),
                         Err(error) => Err(error.copied()),
@@ -200,6 +195,15 @@ impl<T: Listen> Near<T> {
         Ok(modules.into_iter().flatten().collect())
     }
 
+    async fn read_one(&self, path: &str) -> Result<(Kept, Option<ServerId>), Error> {
+        if path == INDEX_PATH {
+            let (paths, server) = operations::paths_from(&*self.transport).await?;
+            return Ok((Kept::Index(Arc::new(paths)), server));
+        }
+        let (module, server) = operations::get_from(&*self.transport, path).await?;
+        Ok((Kept::module(module), server))
+    }
+
     /// Reads paths at once and keeps what may be kept.
     pub(super) async fn read(
         &self,
@@ -230,12 +234,8 @@ impl<T: Listen> Near<T> {
             return Ok(paths);
         }
         let life = self.own_life()?;
-        let ask = async || {
-            let (paths, server) = operations::paths_from(&*self.transport).await?;
-            Ok((Kept::Index(Arc::new(paths)), server))
-        };
         let limit = self.transport.config().bulk_deadline;
-        match self.look_up(life, INDEX_PATH, limit, ask).await.1? {
+        match self.look_up(life, INDEX_PATH, limit).await.1? {
             Kept::Index(paths) => Ok(paths),
             // Nothing else is kept there.
             Kept::Module(_) | Kept::Absent => Err(reply::unexpected()),
@@ -254,28 +254,25 @@ impl<T: Listen> Near<T> {
             index = self.paths().await?;
             index.iter().map(String::as_str).collect()
         };
-        let is_kept = |path: &&str| life.protocol.kept(path, Tick::now());
-        let missing: Vec<&str> = all
-            .iter()
-            .copied()
-            .filter(|path| is_kept(path).is_none())
-            .collect();
+        let protocol = &life.protocol;
+        let mut missing = all.clone();
+        missing.retain(|path| protocol.kept(path, Tick::now()).is_none());
         for chunk in missing.chunks(BULK_PATHS) {
-            let marks = life.protocol.marks(Tick::now());
+            let marks = protocol.marks(Tick::now());
             let read = self.read(life, marks.as_ref(), chunk, Room::Find).await?;
             // What is hot already is worth more than what may become so.
-            let full = |(path, kept): (&&str, &Result<Kept, Error>)| {
+            let mut kept = chunk.iter().zip(&read);
+            if kept.any(|(path, kept)| {
                 let kept = kept.as_ref();
-                kept.is_ok_and(|kept| !life.protocol.has_room(path, kept))
-            };
-            if chunk.iter().zip(&read).any(full) {
+                kept.is_ok_and(|kept| !protocol.has_room(path, kept))
+            }) {
                 break;
             }
         }
-        let modules = all.iter().filter_map(is_kept);
-        Ok(modules
-            .filter(|kept| matches!(kept, Kept::Module(_)))
-            .count())
+        let kept = all
+            .iter()
+            .filter_map(|path| protocol.kept(path, Tick::now()));
+        Ok(kept.filter(|kept| matches!(kept, Kept::Module(_))).count())
     }
 
     /// Waits until Redis is followed.

@@ -15,7 +15,7 @@ use bifrost_module_cache::{WarmReport, postgres, tokio_postgres};
 use tokio::runtime::Runtime;
 
 /// One facade, for tests that are generic over it.
-pub trait Facade {
+pub trait Facade: 'static {
     type Reader: Reader;
     type Writer: Writer<Reader = Self::Reader>;
     /// The facade that this one is not.

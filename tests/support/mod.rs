@@ -16,6 +16,8 @@ pub mod consistency;
 mod facade;
 mod fake;
 mod monitor;
+#[cfg(all(feature = "blocking", feature = "nonblocking", feature = "near-cache"))]
+mod near;
 #[cfg(feature = "postgres")]
 mod pgbouncer;
 #[cfg(feature = "postgres")]
@@ -33,11 +35,13 @@ pub(crate) use self::facade::on_both_facades;
 pub use self::facade::{Blocking, Facade, Nonblocking, Reader, Writer, block_on};
 pub use self::fake::fake_server;
 pub use self::monitor::Monitor;
+#[cfg(all(feature = "blocking", feature = "nonblocking", feature = "near-cache"))]
+pub use self::near::{Near, Nearby};
 #[cfg(feature = "postgres")]
 pub use self::pgbouncer::PgBouncer;
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, private_dir, private_file};
-pub use self::proxy::Proxy;
+pub use self::proxy::{Aim, Proxy};
 pub use self::python::python;
 pub use self::redis::{RedisServer, connect};
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]

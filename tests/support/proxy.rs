@@ -154,6 +154,11 @@ impl Proxy {
         self.shared.open_links().len()
     }
 
+    /// From now on, what is set holds for these connections only.
+    pub fn aim(&self, aim: Aim) {
+        self.set(|controls| controls.aim = aim);
+    }
+
     fn set_flow(&self, direction: Direction, flow: Flow) {
         self.set(|controls| controls.flows[direction as usize] = flow);
     }
@@ -172,6 +177,24 @@ impl Drop for Proxy {
         for link in self.shared.open_links() {
             self.shared.close(&link, End::Orderly);
         }
+    }
+}
+
+/// Which connections are meant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Aim {
+    /// All of them.
+    #[default]
+    All,
+    /// Those on which changes are announced.
+    Followers,
+    /// The others.
+    Others,
+}
+
+impl Aim {
+    fn is_at(self, link: &Link) -> bool {
+        self == Self::All || (self == Self::Followers) == link.follows.load(Ordering::SeqCst)
     }
 }
 
@@ -202,6 +225,7 @@ enum Flow {
 #[derive(Default)]
 struct Controls {
     delay: Duration,
+    aim: Aim,
     flows: [Flow; 2],
     /// Grows with each change: bytes until a cut are counted from there.
     version: u64,
@@ -219,6 +243,8 @@ struct Shared {
 struct Link {
     client: TcpStream,
     server: TcpStream,
+    /// Whether the client has asked for announcements.
+    follows: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -272,7 +298,12 @@ impl Shared {
                 controls = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            match controls.flows[way as usize] {
+            let flow = if controls.aim.is_at(link) {
+                controls.flows[way as usize]
+            } else {
+                Flow::Pass
+            };
+            match flow {
                 Flow::Hold => {
                     let waited = self.changed.wait(controls);
                     controls = waited.unwrap_or_else(PoisonError::into_inner);
@@ -330,6 +361,7 @@ fn serve(shared: &Arc<Shared>, listener: &TcpListener) {
         let link = Arc::new(Link {
             client,
             server,
+            follows: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
         lock(&shared.links).push(Arc::downgrade(&link));
@@ -352,6 +384,10 @@ fn take(shared: &Shared, link: &Link, way: Direction, queue: &SyncSender<Chunk>)
     let mut buffer = vec![0; CHUNK];
     loop {
         let length = source.read(&mut buffer).unwrap_or(0);
+        let asked = buffer[..length].windows(8).any(|word| word == b"TRACKING");
+        if asked && matches!(way, Direction::Request) {
+            link.follows.store(true, Ordering::SeqCst);
+        }
         let due = Instant::now() + lock(&shared.controls).delay;
         if queue.send((due, buffer[..length].to_vec())).is_err() || length == 0 {
             return;
