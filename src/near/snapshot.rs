@@ -71,14 +71,14 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// How often what has moved is read again.
-const ROUNDS: usize = 16;
-
 /// What has been read for a snapshot.
 struct Draft {
     marks: Marks,
     index: Option<Arc<HashSet<String>>>,
     modules: HashMap<String, Part>,
+    /// What Redis read last, if it did so at once. That is of one moment, whatever came after it;
+    /// all else must not have moved until then.
+    at_once: HashSet<String>,
 }
 
 impl<T: Listen> Near<T> {
@@ -88,8 +88,10 @@ impl<T: Listen> Near<T> {
             validate_path(path)?;
         }
         let life = self.own_life()?;
+        let deadline = Tick::now().plus(self.transport.config().bulk_deadline);
         let mut draft = None;
-        for _ in 0..ROUNDS {
+        // What has moved is read again.
+        while Tick::now() < deadline {
             self.until_live(life).await?;
             let mut current = match draft.take() {
                 Some(draft) => draft,
@@ -98,6 +100,7 @@ impl<T: Listen> Near<T> {
                         marks,
                         index: None,
                         modules: HashMap::new(),
+                        at_once: HashSet::new(),
                     },
                     None => continue,
                 },
@@ -109,14 +112,14 @@ impl<T: Listen> Near<T> {
                 continue;
             };
             let index_moved = paths.is_none() && moved(INDEX_PATH);
-            let read = current.modules.len();
-            current.modules.retain(|path, _| !moved(path));
-            if !index_moved && current.modules.len() == read {
+            let stands = |path: &String| !moved(path) || current.at_once.contains(path);
+            if !index_moved && current.modules.keys().all(stands) {
                 return Ok(Snapshot(Arc::new(Parts {
                     modules: current.modules,
                     is_whole: paths.is_none(),
                 })));
             }
+            current.modules.retain(|path, _| !moved(path));
             if index_moved {
                 current.index = None;
             }
@@ -156,6 +159,12 @@ impl<T: Listen> Near<T> {
                 }
                 None => missing.push(path),
             }
+        }
+        draft.at_once.clear();
+        if missing.len() <= BULK_PATHS {
+            draft
+                .at_once
+                .extend(missing.iter().map(|path| (*path).to_owned()));
         }
         for chunk in missing.chunks(BULK_PATHS) {
             let (entries, server) = operations::get_each_from(&*self.transport, chunk).await?;
