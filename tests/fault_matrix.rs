@@ -343,6 +343,9 @@ fn a_server_restarted_empty<F: Facade<Writer: Syncing>>() {
 }
 
 fn a_server_that_loads_its_data<F: Facade<Writer: Syncing>>() {
+    if RedisServer::is_old() {
+        return; // It looks at its clients once in two megabytes, and has no setting for that.
+    }
     // It looks at its clients once in a kilobyte: after each key.
     let server = RedisServer::start_with(&[
         "--rdbcompression",

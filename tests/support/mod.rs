@@ -45,7 +45,9 @@ pub use self::proxy::{Aim, Proxy};
 pub use self::python::python;
 pub use self::redis::{RedisServer, connect};
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
-pub use self::setup::{READER_ACL, Setup, WRITER_ACL, WRITER_OPTION};
+pub use self::setup::{
+    OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, Setup, WRITER_ACL, WRITER_OPTION,
+};
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};

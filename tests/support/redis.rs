@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -41,6 +42,16 @@ impl RedisServer {
             arguments,
             dir,
         }
+    }
+
+    /// True for Redis 6: its ACLs know no permissions to read a key, and it lacks some settings.
+    pub fn is_old() -> bool {
+        static IS_OLD: LazyLock<bool> = LazyLock::new(|| {
+            let output = Command::new(binary()).arg("--version").output();
+            let output = output.expect("redis-server can be started").stdout;
+            String::from_utf8_lossy(&output).contains(" v=6.")
+        });
+        *IS_OLD
     }
 
     /// Its port on 127.0.0.1.

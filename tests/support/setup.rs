@@ -6,6 +6,10 @@ use bifrost_module_cache::Config;
 /// All that a reader may do. `>PASSWORD` is to be replaced.
 pub const READER_ACL: &str = "ACL SETUSER bifrost_reader reset on >PASSWORD %R~bifrost:module:* %R~bifrost:module-cache:* resetchannels -@all +get +mget +exists +smembers +sismember +smismember +sscan +ping +hello +info +client|id +client|setname +client|tracking +client|trackinginfo";
 
+/// How [`READER_ACL`] names keys, and how Redis 6 must have it.
+pub const READ_ONLY_KEYS: &str = "%R~";
+pub const OLD_READ_ONLY_KEYS: &str = "~";
+
 /// All that a writer may do.
 pub const WRITER_ACL: &str = "ACL SETUSER bifrost_writer reset on >PASSWORD ~bifrost:module:* ~bifrost:module-cache:* resetchannels -@all +get +mget +exists +smembers +sismember +smismember +sscan +ping +hello +info +client|id +client|setname +client|tracking +client|trackinginfo +set +setex +mset +del +sadd +srem +watch +unwatch +multi +exec +discard +pttl";
 
@@ -53,7 +57,7 @@ impl Setup {
 
     fn with_users(writer: &str) -> Self {
         let server = RedisServer::start();
-        server.command(&READER_ACL.replace("PASSWORD", "reads"));
+        server.command(&reader_acl().replace("PASSWORD", "reads"));
         server.command(&writer.replace("PASSWORD", "writes"));
         let reader_url = server.url_as("bifrost_reader", "reads");
         let writer_url = server.url_as("bifrost_writer", "writes");
@@ -82,5 +86,14 @@ impl Setup {
     /// For writers with settings of their own.
     pub fn writer_config(&self) -> Config {
         patient(&self.writer_url)
+    }
+}
+
+/// [`READER_ACL`], as the server that the tests run against must have it.
+fn reader_acl() -> String {
+    if RedisServer::is_old() {
+        READER_ACL.replace(READ_ONLY_KEYS, OLD_READ_ONLY_KEYS)
+    } else {
+        READER_ACL.to_owned()
     }
 }
