@@ -249,6 +249,34 @@ mod tests {
     }
 
     #[test]
+    fn a_fleet_does_not_probe_in_step() {
+        let opened = Instant::now();
+        let mut early = [0, 0];
+        for jitter in 0..200 {
+            let breaker = Breaker::default();
+            let fail = |now| {
+                let pass = breaker.admit(now, LONGEST).expect("let through");
+                breaker.failed(pass, Outage::TimedOut, now, jitter);
+            };
+            for _ in 0..4 {
+                fail(opened);
+            }
+            let mut now = opened;
+            for (probe, early) in early.iter_mut().enumerate() {
+                fail(now);
+                let pause = FIRST_PROBE * (1 << probe);
+                assert!(breaker.admit(now + pause / 5 * 4, LONGEST).is_none());
+                if let Some(pass) = breaker.admit(now + pause / 10 * 9, LONGEST) {
+                    breaker.unused(pass);
+                    *early += 1;
+                }
+                now += pause;
+            }
+        }
+        assert_eq!(early, [100, 100]);
+    }
+
+    #[test]
     fn one_lost_connection_counts_once_and_silence_counts_each_time() {
         let (breaker, now) = (Breaker::default(), Instant::now());
         let passes: Vec<_> = (0..64)
