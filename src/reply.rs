@@ -262,6 +262,35 @@ mod tests {
         ));
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn distrust_is_told_from_a_broken_connection() {
+        use rustls::{CertificateError, Error as Tls};
+        let distrust = || Tls::InvalidCertificate(CertificateError::UnknownIssuer);
+        let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+        for (error, expected) in [
+            (
+                io_error(io::Error::other(distrust()), Outage::Lost),
+                Outage::Untrusted,
+            ),
+            (
+                io_error(io::Error::other(Tls::HandshakeNotComplete), Outage::Lost),
+                Outage::Lost,
+            ),
+            (io_error(reset(), Outage::Lost), Outage::Lost),
+            (
+                client_error(&io::Error::other(distrust()).into(), Outage::Lost),
+                Outage::Untrusted,
+            ),
+            (client_error(&reset().into(), Outage::Lost), Outage::Lost),
+        ] {
+            assert!(
+                matches!(error, Error::Unavailable { cause, .. } if cause == expected),
+                "{error:?}"
+            );
+        }
+    }
+
     #[test]
     fn codes_become_their_kinds() {
         for (line, unavailable, transient) in [
