@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::{CachedModule, Config, Error, Outage, nonblocking};
+use bifrost_module_cache::{CachedModule, Config, Error, Outage, blocking, nonblocking};
 use support::{
     Facade, PATIENCE, Proxy, Reader, RedisServer, Writer, fake_server, on_both_facades, patient,
     wait_until,
@@ -23,6 +23,8 @@ on_both_facades! {
     no_module_is_absent_while_the_server_restarts
     a_killed_server_is_unavailable
     lookups_and_writes_end_within_600_ms_by_default
+    the_deadline_bounds_a_lookup_and_a_write_as_a_whole
+    the_deadline_bounds_the_wait_for_a_connection
     a_frozen_server_is_unavailable_in_time_and_the_first_call_after_it_works
     a_frozen_server_is_unavailable_in_time_while_logging_in
     a_write_without_an_answer_may_have_been_applied
@@ -127,28 +129,50 @@ fn after_a_failover_no_connection_of_the_pool_is_taken_for_alive<F: Facade>() {
     let config = patient(&proxy.url()).with_response_timeout(Duration::from_secs(1));
     let reader = F::Reader::new(config).unwrap();
     // As many connections as the facade makes, which in one is as many as there are calls.
-    old.reset_stats();
-    proxy.stall_replies();
-    thread::scope(|scope| {
-        let calls: Vec<_> = (0..THREADS)
-            .map(|_| scope.spawn(|| reader.get("a.py")))
-            .collect();
-        wait_until("all have asked", PATIENCE, || {
-            old.calls("get") >= THREADS as u64
+    let ask_at_once = |server: &RedisServer| {
+        let asked = server.calls("get");
+        proxy.stall_replies();
+        thread::scope(|scope| {
+            let calls: Vec<_> = (0..THREADS)
+                .map(|_| scope.spawn(|| reader.get("a.py")))
+                .collect();
+            wait_until("all have asked", PATIENCE, || {
+                server.calls("get") >= asked + THREADS as u64
+            });
+            proxy.resume();
+            for call in calls {
+                assert_eq!(call.join().unwrap().unwrap(), Some(module()));
+            }
         });
-        proxy.resume();
-        for call in calls {
-            assert_eq!(call.join().unwrap().unwrap(), Some(module()));
-        }
-    });
+    };
+    ask_at_once(&old);
+    let asked = old.calls("get");
     old.freeze();
     proxy.set_target(new.port());
     let start = Instant::now();
     for _ in 0..THREADS {
         assert_eq!(reader.get("a.py").unwrap(), Some(module()));
     }
-    // One of them has waited in vain for an answer.
+    // One of them has waited in vain for an answer, and that was the last to ask the old one.
     assert!(start.elapsed() >= Duration::from_secs(1));
+    ask_at_once(&new);
+    old.thaw();
+    assert_eq!(old.calls("get"), asked + 1);
+}
+
+/// What is between closes idle connections without a word, and a write is not tried again.
+#[test]
+fn a_write_after_a_pause_does_not_meet_a_silent_connection() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::start(old.port());
+    let config = patient(&proxy.url()).with_response_timeout(Duration::from_secs(1));
+    let writer = blocking::ModuleWriter::new(config).unwrap();
+    writer.set(&module()).unwrap();
+    old.freeze();
+    proxy.set_target(new.port());
+    thread::sleep(Duration::from_millis(2_100));
+    writer.set(&module()).unwrap();
+    assert_eq!(writer.reader().get("a.py").unwrap(), Some(module()));
 }
 
 fn no_module_is_absent_while_the_server_restarts<F: Facade>() {
@@ -208,6 +232,44 @@ fn lookups_and_writes_end_within_600_ms_by_default<F: Facade>() {
         assert!(within(limit, || writer.reader().explain("a.py")).is_err());
         assert!(within(limit, || writer.set(&module())).is_err());
     }
+}
+
+/// What each part of a call may take is a minute here.
+fn hurried(url: &str) -> Config {
+    patient(url).with_lookup_deadline(Duration::from_millis(500))
+}
+
+fn the_deadline_bounds_a_lookup_and_a_write_as_a_whole<F: Facade>() {
+    let server = RedisServer::start_with(&["--requirepass", "pw"]);
+    let new = || F::Writer::new(hurried(&server.url_as("", "pw"))).unwrap();
+    let used = new();
+    // So that there is a connection already; if it takes too long, there is none.
+    let _ = used.reader().get("a.py");
+    server.freeze();
+    // The new one's connection waits for the answer to its password.
+    for writer in [used, new()] {
+        unavailable_read(|| writer.reader().get("a.py"));
+        unavailable_read(|| writer.reader().explain("a.py"));
+        unavailable(|| writer.set(&module()));
+    }
+}
+
+fn the_deadline_bounds_the_wait_for_a_connection<F: Facade>() {
+    let server = RedisServer::start();
+    let config = hurried(&server.url())
+        .with_pool_size(1)
+        .with_max_in_flight(1);
+    let reader = F::Reader::new(config).unwrap();
+    server.freeze();
+    thread::scope(|scope| {
+        // It has a minute.
+        let bulk = scope.spawn(|| reader.paths());
+        wait_until("it has begun", PATIENCE, || reader.stats().in_use == 1);
+        let error = within(LIMIT, || reader.get("a.py")).unwrap_err();
+        assert!(error.is_busy(), "{error:?}");
+        server.thaw();
+        assert_eq!(bulk.join().unwrap().unwrap().len(), 0);
+    });
 }
 
 fn a_frozen_server_is_unavailable_in_time_and_the_first_call_after_it_works<F: Facade>() {
