@@ -512,9 +512,10 @@ fn no_client_slot_is_unavailable<F: Facade>() {
 fn impatient(url: &str) -> Config {
     Config::new(url)
         .unwrap()
-        .with_response_timeout(Duration::from_millis(20))
-        .with_lookup_deadline(Duration::from_millis(40))
-        .with_bulk_deadline(Duration::from_millis(40))
+        .with_response_timeout(Duration::from_millis(50))
+        // A new pool waits for its thread to start.
+        .with_lookup_deadline(Duration::from_millis(200))
+        .with_bulk_deadline(Duration::from_millis(200))
 }
 
 fn all_fail<F: Facade>(url: &str, config: fn(&str) -> Config) {
