@@ -507,9 +507,9 @@ fn a_snapshot_is_never_of_two_moments<F: Nearby>() {
     const SNAPSHOTS: usize = 1_000;
     let (_server, writer, near) = serving::<F>();
     let publish = |version: usize| {
-        let present = (0..MODULES).filter(|n| (n + version) % 5 != 0);
+        let present = (0..MODULES).filter(|n| !(n + version).is_multiple_of(5));
         let set = present.map(|n| Change::Set(module(&format!("{n}.py"), &version.to_string())));
-        let absent = (0..MODULES).filter(|n| (n + version) % 5 == 0);
+        let absent = (0..MODULES).filter(|n| (n + version).is_multiple_of(5));
         let remove = absent.map(|n| Change::Remove(format!("{n}.py")));
         writer
             .publish(&set.chain(remove).collect::<Vec<_>>())
@@ -543,7 +543,7 @@ fn a_snapshot_is_never_of_two_moments<F: Nearby>() {
                 .collect();
             let version = versions.iter().flatten().next().copied().unwrap();
             for (n, found) in versions.iter().enumerate() {
-                let expected = ((n + version) % 5 != 0).then_some(version);
+                let expected = (!(n + version).is_multiple_of(5)).then_some(version);
                 assert_eq!(*found, expected, "{n} of {versions:?}");
             }
             near.get("7.py").unwrap();

@@ -54,6 +54,7 @@ impl Channel {
 
     /// Whether something can be read without the socket.
     #[cfg(feature = "near-cache")]
+    #[allow(clippy::unnecessary_wraps, reason = "with TLS it can fail")]
     pub(crate) fn holds_data(&mut self) -> io::Result<bool> {
         match self {
             Self::Plain(_) => Ok(false),
@@ -69,6 +70,7 @@ impl Channel {
     /// Takes in what has come over the socket, and tells whether something can be read now: what
     /// came may be of no concern to us.
     #[cfg(feature = "near-cache")]
+    #[allow(clippy::unnecessary_wraps, reason = "with TLS it can fail")]
     pub(crate) fn take_in(&mut self) -> io::Result<bool> {
         match self {
             Self::Plain(_) => Ok(true),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clock::Tick;
 use super::counters::NearCacheStats;
 use super::hooks::{Invalidation, Registry};
-use super::kept::{INDEX_PATH, Kept};
+use super::kept::{Found, INDEX_PATH, Kept};
 use super::life::{Life, Listening};
 use super::options::NearCacheOptions;
 use super::protocol::{Landing, Lookup, Marks};
@@ -17,7 +17,7 @@ use crate::identity::ServerId;
 use crate::keys::validate_path;
 use crate::ties::Tied;
 use crate::transport::Transport;
-use crate::{CachedModule, Error, Outage, operations, reply};
+use crate::{Error, Outage, operations, reply};
 
 /// How many modules one request of a prefetch or a snapshot asks for.
 pub(super) const BULK_PATHS: usize = 500;
@@ -79,24 +79,30 @@ impl<T: Listen> Near<T> {
         life.child_or_init(|| Life::new(&self.options, &self.registry, self.rules))
     }
 
-    /// The life of this process, which follows Redis.
-    pub(super) fn own_life(&self) -> Result<&Arc<Life>, Error> {
+    /// The life of this process, which follows Redis if it can: without that, reads are slower.
+    pub(super) fn own_life(&self) -> &Arc<Life> {
         let life = self.adopted_life();
+        if let Err(error) = self.start(life) {
+            log::debug!("The near cache reads through: {error}");
+        }
+        life
+    }
+
+    fn start(&self, life: &Arc<Life>) -> Result<(), Error> {
         let failed = |error| reply::io_error(error, Outage::Connect);
         life.hooks.start().map_err(failed)?;
-        life.ensure_listening(|life| self.transport.listen(life))?;
-        Ok(life)
+        life.ensure_listening(|life| self.transport.listen(life))
     }
 
     /// The hot path.
-    pub(crate) fn hit(&self, path: &str) -> Option<Option<Arc<CachedModule>>> {
+    pub(crate) fn hit(&self, path: &str) -> Option<Found> {
         self.life().protocol.hit(path, Tick::now())
     }
 
     /// What is left to do where there is no [`hit`](Self::hit).
-    pub(crate) async fn ask(&self, path: &str) -> Result<Option<Arc<CachedModule>>, Error> {
+    pub(crate) async fn ask(&self, path: &str) -> Result<Found, Error> {
         validate_path(path)?;
-        let life = self.own_life()?;
+        let life = self.own_life();
         let counters = &life.protocol.counters;
         let limit = self.transport.config().lookup_deadline;
         let (how, kept) = self.look_up(life, path, limit).await;
@@ -160,10 +166,7 @@ impl<T: Listen> Near<T> {
         }
     }
 
-    pub(crate) async fn get_many(
-        &self,
-        paths: &[impl AsRef<str>],
-    ) -> Result<Vec<Option<Arc<CachedModule>>>, Error> {
+    pub(crate) async fn get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Found>, Error> {
         let mut modules: Vec<_> = paths.iter().map(|path| self.hit(path.as_ref())).collect();
         let missing: Vec<&str> = paths
             .iter()
@@ -173,7 +176,7 @@ impl<T: Listen> Near<T> {
             .collect();
         missing.iter().try_for_each(|path| validate_path(path))?;
         if !missing.is_empty() {
-            let life = self.own_life()?;
+            let life = self.own_life();
             let marks = life.protocol.marks(Tick::now());
             match marks {
                 Some(_) => life.protocol.counters.misses.add(missing.len()),
@@ -233,7 +236,7 @@ impl<T: Listen> Near<T> {
         if let Some(Kept::Index(paths)) = self.life().protocol.kept(INDEX_PATH, Tick::now()) {
             return Ok(paths);
         }
-        let life = self.own_life()?;
+        let life = self.own_life();
         let limit = self.transport.config().bulk_deadline;
         match self.look_up(life, INDEX_PATH, limit).await.1? {
             Kept::Index(paths) => Ok(paths),
@@ -244,7 +247,7 @@ impl<T: Listen> Near<T> {
 
     /// Loads modules while there is room; how many are kept now.
     pub(crate) async fn prefetch(&self, paths: Option<&[&str]>) -> Result<usize, Error> {
-        let life = self.own_life()?;
+        let life = self.own_life();
         self.until_live(life).await?;
         let index;
         let all: Vec<&str> = if let Some(paths) = paths {
@@ -301,7 +304,7 @@ impl<T: Listen> Near<T> {
         hook: impl Fn(&Invalidation) + Send + Sync + 'static,
     ) -> Result<(), Error> {
         self.registry.add(hook);
-        self.own_life().map(drop)
+        self.start(self.adopted_life())
     }
 
     /// To be tied to a writer's connections.
@@ -327,7 +330,7 @@ pub(super) enum Room {
 }
 
 /// What was known before an outage, where that is wanted.
-fn last_known(life: &Life, path: &str, error: Error) -> Result<Option<Arc<CachedModule>>, Error> {
+fn last_known(life: &Life, path: &str, error: Error) -> Result<Found, Error> {
     if !error.is_unavailable() {
         return Err(error);
     }

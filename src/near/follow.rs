@@ -93,5 +93,5 @@ async fn session<F: Follow>(facade: &F, life: &Life, followed: &mut bool) -> Res
 
 fn jittered(delay: Duration) -> Duration {
     let percent = u32::try_from(random() % 50).unwrap_or_default();
-    delay - delay * percent / 100
+    delay * (100 - percent) / 100
 }

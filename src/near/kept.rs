@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::store::set_bytes;
 use crate::CachedModule;
 
+/// A module, or Redis's word that there is none.
+pub(crate) type Found = Option<Arc<CachedModule>>;
+
 #[derive(Debug, Clone)]
 pub(crate) enum Kept {
     Module(Arc<CachedModule>),
@@ -15,8 +18,8 @@ pub(crate) enum Kept {
     Index(Arc<HashSet<String>>),
 }
 
-impl From<Option<Arc<CachedModule>>> for Kept {
-    fn from(module: Option<Arc<CachedModule>>) -> Self {
+impl From<Found> for Kept {
+    fn from(module: Found) -> Self {
         module.map_or(Self::Absent, Self::Module)
     }
 }
@@ -30,7 +33,7 @@ impl Kept {
     }
 
     /// The module, if that is what is kept.
-    pub(crate) fn into_module(self) -> Option<Arc<CachedModule>> {
+    pub(crate) fn into_module(self) -> Found {
         match self {
             Self::Module(module) => Some(module),
             Self::Absent | Self::Index(_) => None,

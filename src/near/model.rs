@@ -562,7 +562,7 @@ fn play(steps: &[Step], rules: Rules) -> Checked {
     let mut world = World::new(&protocol, &hooks);
     // From a session that runs: what comes before it is rarely of interest.
     world.connect();
-    if steps.len() % 2 == 0 {
+    if steps.len().is_multiple_of(2) {
         world.catch_up();
     }
     for step in steps {

@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 
 use super::clock::Tick;
 use super::counters::{Counters, NearCacheStats};
-use super::kept::Kept;
+use super::kept::{Found, Kept};
 use super::options::NearCacheOptions;
 use super::promise::Promise;
 use super::rule::{Rule, Rules};
@@ -97,7 +97,7 @@ impl Protocol {
     }
 
     /// The hot path: a module, or that there is none, if that is kept and may be served.
-    pub(crate) fn hit(&self, path: &str, now: Tick) -> Option<Option<Arc<CachedModule>>> {
+    pub(crate) fn hit(&self, path: &str, now: Tick) -> Option<Found> {
         self.store.read(path, |entry| {
             if !self.is_valid(entry, now) {
                 return None;

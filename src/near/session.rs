@@ -121,7 +121,9 @@ impl Session {
         state.since = SystemTime::now();
         let arrivals = std::mem::take(&mut state.arrivals);
         drop(state);
-        arrivals.iter().for_each(|arrival| arrival.keep(()));
+        for arrival in arrivals {
+            arrival.keep(());
+        }
     }
 
     /// Redis answered a sign of life that was asked for then, and all that it had announced before
@@ -133,7 +135,9 @@ impl Session {
         self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
         // Of somebody who came when it had lapsed.
         let arrivals = std::mem::take(&mut self.lock().arrivals);
-        arrivals.iter().for_each(|arrival| arrival.keep(()));
+        for arrival in arrivals {
+            arrival.keep(());
+        }
     }
 
     /// All that is kept is void, and Redis is still followed.
@@ -167,8 +171,12 @@ impl Session {
             Vec::new()
         };
         drop(state);
-        barriers.iter().for_each(|barrier| barrier.keep(false));
-        arrivals.iter().for_each(|arrival| arrival.keep(()));
+        for barrier in barriers {
+            barrier.keep(false);
+        }
+        for arrival in arrivals {
+            arrival.keep(());
+        }
         was_live
     }
 

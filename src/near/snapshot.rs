@@ -87,7 +87,7 @@ impl<T: Listen> Near<T> {
         for path in paths.unwrap_or_default() {
             validate_path(path)?;
         }
-        let life = self.own_life()?;
+        let life = self.own_life();
         let deadline = Tick::now().plus(self.transport.config().bulk_deadline);
         let mut draft = None;
         // What has moved is read again.
