@@ -222,3 +222,145 @@ impl<T: Listen> Near<T> {
         announced.ok_or_else(|| reply::outage(Outage::TimedOut, None))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::Request;
+    use crate::identity::ServerId;
+    use crate::near::life::Listening;
+    use crate::near::options::NearCacheOptions;
+    use crate::near::rule::Rules;
+    use crate::stats::Monitor;
+    use crate::ties::Ties;
+    use crate::transport::{Answer, Budget, Link, Transport};
+    use crate::{Config, keys};
+    use redis::Value;
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    /// A Redis in memory that announces what was written only when somebody asks for that.
+    struct Fake {
+        config: Config,
+        monitor: Monitor,
+        ties: Ties,
+        version: Mutex<&'static str>,
+    }
+
+    struct Announcing(Arc<Life>);
+
+    impl Listening for Announcing {
+        fn wake(&self) {
+            for path in ["a.py", "b.py"] {
+                self.0.protocol.invalidate(path);
+            }
+            for barrier in self.0.protocol.session.take_barriers() {
+                barrier.keep(true);
+            }
+        }
+
+        fn has_ended(&self) -> bool {
+            false
+        }
+    }
+
+    impl Listen for Fake {
+        fn listen(self: &Arc<Self>, life: &Arc<Life>) -> Result<Box<dyn Listening>, Error> {
+            life.protocol.begin(ServerId::new(1), Tick::now());
+            Ok(Box::new(Announcing(Arc::clone(life))))
+        }
+    }
+
+    impl Transport for Fake {
+        type Link = Never;
+
+        fn config(&self) -> &Config {
+            &self.config
+        }
+
+        fn monitor(&self) -> &Monitor {
+            &self.monitor
+        }
+
+        fn ties(&self) -> &Ties {
+            &self.ties
+        }
+
+        fn identify_servers(&self) {}
+
+        fn in_use(&self) -> usize {
+            0
+        }
+
+        async fn exchange(&self, request: &Request, _: Budget) -> Result<Answer, Error> {
+            let version = *self.version.lock().unwrap();
+            let packed = request.pipeline.get_packed_pipeline();
+            let asked = String::from_utf8(packed).unwrap();
+            let value = |path: &str| {
+                let module = CachedModule::new(path, version).unwrap();
+                Value::BulkString(module.to_json())
+            };
+            let key = |path: &&str| asked.contains(&keys::module_key(path).unwrap());
+            let values = ["a.py", "b.py"].into_iter().filter(key).map(value);
+            Ok(Answer {
+                replies: vec![Value::Array(values.collect())],
+                server: Some(ServerId::new(1)),
+            })
+        }
+
+        async fn dedicated(&self, _: Budget) -> Result<Never, Error> {
+            unreachable!()
+        }
+
+        async fn pause(&self, _: Duration) {}
+
+        async fn within<F: Future>(&self, _: Duration, future: F) -> Option<F::Output> {
+            Some(future.await)
+        }
+    }
+
+    struct Never;
+
+    impl Link for Never {
+        async fn begin(&mut self, _: Request, _: Budget) -> Result<(), Error> {
+            unreachable!()
+        }
+
+        async fn finish(&mut self, _: Budget) -> Result<Vec<Value>, Error> {
+            unreachable!()
+        }
+    }
+
+    fn now<F: Future>(future: F) -> F::Output {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("it waits"),
+        }
+    }
+
+    /// Keeps one path, has both written, and takes a snapshot before that was announced.
+    fn versions(rules: Rules) -> [String; 2] {
+        let fake = Fake {
+            config: Config::new("redis://localhost").unwrap(),
+            monitor: Monitor::default(),
+            ties: Ties::default(),
+            version: Mutex::new("old"),
+        };
+        let fake = Arc::new(fake);
+        let options = NearCacheOptions::default();
+        let near = Near::with_rules(Arc::clone(&fake), options, rules).unwrap();
+        assert!(now(near.get_many(&["a.py"])).unwrap()[0].is_some());
+        *fake.version.lock().unwrap() = "new";
+        let snapshot = now(near.snapshot(Some(&["a.py", "b.py"]))).unwrap();
+        ["a.py", "b.py"].map(|path| snapshot.get(path).unwrap().unwrap().content.clone())
+    }
+
+    #[test]
+    fn without_the_barrier_it_would_be_of_two_moments() {
+        assert_eq!(versions(Rules::default()), ["new", "new"]);
+        let broken = Some(Rule::SnapshotBarrier);
+        assert_eq!(versions(Rules { broken }), ["old", "new"]);
+    }
+}
