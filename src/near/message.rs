@@ -50,7 +50,8 @@ fn untracked(hint: &'static str) -> Error {
 
 /// Where RESP2 is spoken, or a proxy answers, tracking is said to be on and nothing ever comes.
 fn is_tracking(info: Value) -> bool {
-    let Ok(fields) = info.into_map_iter() else {
+    // RESP2 has no maps: where they come as arrays, HELLO was not heard.
+    let Value::Map(fields) = info else {
         return false;
     };
     let (mut on, mut prefixed) = (false, false);
@@ -151,6 +152,11 @@ mod tests {
         ])
     }
 
+    fn as_in_resp2(map: Value) -> Value {
+        let fields = map.into_map_iter().unwrap();
+        Value::Array(fields.flat_map(|(name, value)| [name, value]).collect())
+    }
+
     #[test]
     fn only_a_server_that_announces_our_keys_and_tells_its_run_id_is_followed() {
         let run_id = "run_id:00000000000000ff\r\n";
@@ -162,6 +168,7 @@ mod tests {
             info(&["off"], MODULE_KEY_PREFIX),
             info(&["on"], MODULE_KEY_PREFIX),
             info(&["on", "bcast"], "other:"),
+            as_in_resp2(on()),
             Value::Okay,
         ] {
             assert!(answers(bad, run_id).unwrap_err().is_refused());
