@@ -26,6 +26,7 @@ mod process;
 mod proxy;
 mod python;
 mod redis;
+pub mod scripted;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 mod setup;
 
