@@ -1,0 +1,522 @@
+//! A process with a near cache that forks: what the child inherited is served for as long as the
+//! bound, then it follows Redis for itself; and it leaves its parent's following alone.
+
+mod support;
+
+use std::cell::Cell;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, NearCache};
+use bifrost_module_cache::{CachedModule, Invalidation, NearCacheOptions};
+use support::{PATIENCE, RedisServer, patient, wait_until};
+
+/// Long enough that a slow machine keeps it, and short enough to wait for.
+const BOUND: Duration = Duration::from_secs(2);
+
+/// Without the test harness, whose threads a child would lack.
+fn main() {
+    let tests = [
+        a_child_serves_what_it_inherited_for_the_bound_at_most as fn(),
+        a_child_follows_redis_for_itself,
+        a_child_reads_at_once_what_a_tied_writer_wrote_there,
+        a_child_that_drops_its_near_cache_ends_nothing_of_its_parent_s,
+        a_child_that_exits_leaves_its_parent_following,
+        a_child_of_a_child_follows_redis_for_itself,
+        a_child_s_hooks_are_called,
+        a_snapshot_serves_in_a_child_without_a_connection,
+        a_parent_that_has_gone_leaves_its_child_following,
+        a_fork_amid_everything_hangs_nobody,
+    ];
+    for test in tests {
+        test();
+    }
+    println!("near_fork: {} tests passed", tests.len());
+}
+
+fn module(path: &str, content: &str) -> CachedModule {
+    CachedModule::new(path, content).unwrap()
+}
+
+struct Serving {
+    server: RedisServer,
+    writer: ModuleWriter,
+    near: NearCache,
+}
+
+fn serving() -> Serving {
+    let server = RedisServer::start();
+    let writer = ModuleWriter::new(patient(&server.url())).unwrap();
+    let near = near(&server, BOUND);
+    Serving {
+        server,
+        writer,
+        near,
+    }
+}
+
+fn near(server: &RedisServer, bound: Duration) -> NearCache {
+    let reader = ModuleReader::new(patient(&server.url())).unwrap();
+    let options = NearCacheOptions::default().with_staleness_bound(bound);
+    let near = NearCache::new(reader, options).unwrap();
+    until_live(&near);
+    near
+}
+
+fn until_live(near: &NearCache) {
+    wait_until("it follows", PATIENCE, || near.is_live());
+}
+
+fn content(near: &NearCache, path: &str) -> Option<String> {
+    let found = near.get(path).unwrap();
+    found.map(|module| module.content.clone())
+}
+
+fn until(near: &NearCache, path: &str, expected: &str) {
+    wait_until("what is new is here", PATIENCE, || {
+        content(near, path).as_deref() == Some(expected)
+    });
+}
+
+/// The identities of the connections that follow, as Redis has them.
+fn followers(server: &RedisServer) -> Vec<String> {
+    let mut redis = server.connection();
+    let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut redis).unwrap();
+    list.lines()
+        .filter(|line| line.contains(" flags=t"))
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect()
+}
+
+/// A forked process that runs `work`, and its end of a channel to us.
+struct Child {
+    pid: libc::pid_t,
+    channel: UnixStream,
+}
+
+impl Child {
+    fn fork(work: impl FnOnce(&mut UnixStream)) -> Self {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        // SAFETY: the child goes on in this function alone and never returns from it.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork failed");
+        if pid > 0 {
+            return Self { pid, channel: ours };
+        }
+        drop(ours);
+        // A child that hangs is killed, and the parent sees it.
+        // SAFETY: it has no preconditions.
+        unsafe { libc::alarm(120) };
+        let work = std::panic::AssertUnwindSafe(|| work(&mut theirs));
+        let status = i32::from(std::panic::catch_unwind(work).is_err());
+        // Not `exit`: what the parent would run at its end, and the servers, are the parent's.
+        // SAFETY: it ends the process.
+        unsafe { libc::_exit(status) }
+    }
+
+    /// Waits for the child to say that it has come so far.
+    fn wait(&mut self) {
+        listen(&mut self.channel);
+    }
+
+    /// Lets the child go on.
+    fn go(&mut self) {
+        say(&mut self.channel);
+    }
+
+    fn join(self) {
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        let pid = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        assert_eq!((pid, status), (self.pid, 0), "the child failed");
+    }
+}
+
+fn say(channel: &mut UnixStream) {
+    channel.write_all(b"!").unwrap();
+}
+
+fn listen(channel: &mut UnixStream) {
+    channel
+        .read_exact(&mut [0])
+        .expect("the other one is alive");
+}
+
+/// Sees that this process hears of changes.
+fn hears(near: &NearCache, writer: &ModuleWriter, path: &str) {
+    until_live(near);
+    for version in 0..3 {
+        let version = format!("heard {version}");
+        writer.set(&module(path, &version)).unwrap();
+        until(near, path, &version);
+    }
+}
+
+fn a_child_serves_what_it_inherited_for_the_bound_at_most() {
+    let Serving {
+        server,
+        writer,
+        near,
+    } = serving();
+    writer.set(&module("a.py", "old")).unwrap();
+    until(&near, "a.py", "old");
+    let mut child = Child::fork(|parent| {
+        // Nothing tells the child, so it may serve the old value until the lease lapses.
+        listen(parent);
+        let start = Instant::now();
+        let end = start + BOUND + Duration::from_millis(100);
+        loop {
+            let asked = Instant::now();
+            let found = content(&near, "a.py").unwrap();
+            if found == "new" {
+                break;
+            }
+            assert!(asked < end, "{:?} after the write", asked - start);
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Once it has seen the new one it never sees the old one again.
+        for _ in 0..100 {
+            assert_eq!(content(&near, "a.py").as_deref(), Some("new"));
+        }
+        until_live(&near);
+        assert_eq!(content(&near, "a.py").as_deref(), Some("new"));
+    });
+    writer.set(&module("a.py", "new")).unwrap();
+    child.go();
+    until(&near, "a.py", "new");
+    child.join();
+    drop(server);
+}
+
+fn a_child_follows_redis_for_itself() {
+    let Serving {
+        server,
+        writer,
+        near,
+    } = serving();
+    let before = followers(&server);
+    assert_eq!(before.len(), 1);
+    let mut child = Child::fork(|parent| {
+        // A miss is where it finds out.
+        assert_eq!(content(&near, "none.py"), None);
+        until_live(&near);
+        assert_eq!(near.stats().sessions, 1, "those of the child alone");
+        say(parent);
+        listen(parent);
+        hears(&near, &writer, "child.py");
+    });
+    child.wait();
+    let both = followers(&server);
+    assert_eq!(both.len(), 2);
+    assert!(both.contains(&before[0]), "the parent's is the same");
+    child.go();
+    hears(&near, &writer, "parent.py");
+    child.join();
+    wait_until("the child's connection is closed", PATIENCE, || {
+        followers(&server) == before
+    });
+    hears(&near, &writer, "parent.py");
+    assert_eq!(near.stats().sessions, 1, "it was never lost");
+}
+
+fn a_child_reads_at_once_what_a_tied_writer_wrote_there() {
+    let Serving {
+        server: _server,
+        writer,
+        near,
+    } = serving();
+    near.tie(&writer);
+    for path in ["a.py", "b.py"] {
+        writer.set(&module(path, "old")).unwrap();
+        until(&near, path, "old");
+    }
+    Child::fork(|_| {
+        // At first what it inherited is there.
+        for version in 0..200 {
+            let version = version.to_string();
+            writer.set(&module("a.py", &version)).unwrap();
+            assert_eq!(content(&near, "a.py"), Some(version));
+            writer.invalidate("b.py").unwrap();
+            assert_eq!(content(&near, "b.py"), None);
+            writer.rename("a.py", &module("b.py", "moved")).unwrap();
+            assert_eq!(content(&near, "a.py"), None);
+            assert_eq!(content(&near, "b.py").as_deref(), Some("moved"));
+        }
+        until_live(&near);
+        writer.clear().unwrap();
+        assert_eq!(content(&near, "b.py"), None);
+    })
+    .join();
+    wait_until("the parent has heard", PATIENCE, || {
+        content(&near, "b.py").is_none()
+    });
+    writer.set(&module("a.py", "parent")).unwrap();
+    assert_eq!(content(&near, "a.py").as_deref(), Some("parent"));
+}
+
+fn a_child_that_drops_its_near_cache_ends_nothing_of_its_parent_s() {
+    let Serving {
+        server,
+        writer,
+        near,
+    } = serving();
+    let before = followers(&server);
+    let held = Cell::new(Some(near));
+    // At once, and after it has made a life of its own.
+    Child::fork(|_| drop(held.take())).join();
+    Child::fork(|_| {
+        let near = held.take().unwrap();
+        assert_eq!(content(&near, "none.py"), None);
+        until_live(&near);
+        drop(near);
+        wait_until("its own connection is closed", PATIENCE, || {
+            followers(&server) == before
+        });
+    })
+    .join();
+    let near = held.take().unwrap();
+    assert_eq!(followers(&server), before);
+    hears(&near, &writer, "a.py");
+    assert_eq!(near.stats().sessions, 1);
+    drop(near);
+    wait_until("the parent's is closed", PATIENCE, || {
+        followers(&server).is_empty()
+    });
+}
+
+fn a_child_that_exits_leaves_its_parent_following() {
+    let Serving {
+        server,
+        writer,
+        near,
+    } = serving();
+    let before = followers(&server);
+    for round in 0..20 {
+        let child = Child::fork(|_| {
+            if round % 2 == 0 {
+                near.get("none.py").unwrap();
+            }
+            if round % 4 == 0 {
+                until_live(&near);
+            }
+        });
+        child.join();
+        assert!(near.is_live());
+        hears(&near, &writer, "a.py");
+    }
+    wait_until("the children's are closed", PATIENCE, || {
+        followers(&server) == before
+    });
+    assert_eq!(near.stats().sessions, 1);
+}
+
+fn a_child_of_a_child_follows_redis_for_itself() {
+    let Serving {
+        server,
+        writer,
+        near,
+    } = serving();
+    let mut child = Child::fork(|parent| {
+        near.get("none.py").unwrap();
+        until_live(&near);
+        let mut grandchild = Child::fork(|parent| {
+            near.get("nothing.py").unwrap();
+            until_live(&near);
+            say(parent);
+            listen(parent);
+            hears(&near, &writer, "grandchild.py");
+        });
+        // One that never asks of itself.
+        let mut other = Child::fork(|parent| {
+            Child::fork(|_| hears(&near, &writer, "great-grandchild.py")).join();
+            listen(parent);
+        });
+        grandchild.wait();
+        other.go();
+        other.join();
+        say(parent);
+        listen(parent);
+        grandchild.go();
+        hears(&near, &writer, "child.py");
+        grandchild.join();
+        hears(&near, &writer, "child.py");
+    });
+    child.wait();
+    wait_until("each of them follows", PATIENCE, || {
+        followers(&server).len() == 3
+    });
+    child.go();
+    hears(&near, &writer, "parent.py");
+    child.join();
+    hears(&near, &writer, "parent.py");
+}
+
+fn a_child_s_hooks_are_called() {
+    let Serving {
+        server: _server,
+        writer,
+        near,
+    } = serving();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    near.on_invalidate(move |what: &Invalidation| {
+        if what.concerns("a.py") {
+            count.fetch_add(1, SeqCst);
+        }
+    })
+    .unwrap();
+    let is_told = |what: &str| {
+        let before = told.load(SeqCst);
+        writer.set(&module("a.py", what)).unwrap();
+        wait_until("the hook is called", PATIENCE, || {
+            told.load(SeqCst) > before
+        });
+    };
+    is_told("before");
+    let mut child = Child::fork(|parent| {
+        near.get("none.py").unwrap();
+        until_live(&near);
+        is_told("in the child");
+        say(parent);
+        listen(parent);
+        // One that only the child has.
+        let (sender, receiver) = std::sync::mpsc::channel();
+        near.on_invalidate(move |what: &Invalidation| _ = sender.send(what.clone()))
+            .unwrap();
+        writer.set(&module("b.py", "b")).unwrap();
+        while !receiver.recv_timeout(PATIENCE).unwrap().concerns("b.py") {}
+    });
+    child.wait();
+    is_told("in the parent");
+    child.go();
+    child.join();
+    is_told("after");
+}
+
+fn a_snapshot_serves_in_a_child_without_a_connection() {
+    let Serving {
+        server,
+        writer,
+        near,
+    } = serving();
+    for n in 0..50 {
+        writer.set(&module(&format!("{n}.py"), "old")).unwrap();
+    }
+    let snapshot = near.snapshot().unwrap();
+    let mut child = Child::fork(|parent| {
+        listen(parent);
+        // The server has gone.
+        for n in 0..50 {
+            let found = snapshot.get(&format!("{n}.py")).unwrap().unwrap();
+            assert_eq!(found.content, "old");
+        }
+        assert_eq!(snapshot.get("none.py").unwrap(), None);
+        assert_eq!(snapshot.paths().count(), 50);
+        let copy = snapshot.clone();
+        drop(copy);
+    });
+    writer.set(&module("1.py", "new")).unwrap();
+    server.kill();
+    child.go();
+    child.join();
+    let found = snapshot.get("1.py").unwrap().unwrap();
+    assert_eq!(found.content, "old");
+}
+
+/// Of three generations, the one in the middle ends.
+fn a_parent_that_has_gone_leaves_its_child_following() {
+    let Serving {
+        server,
+        writer,
+        near,
+    } = serving();
+    let before = followers(&server);
+    // The grandchild speaks to us, whoever is its parent then.
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    Child::fork(|_| {
+        near.get("none.py").unwrap();
+        until_live(&near);
+        let grandchild = Child::fork(|parent| {
+            // It is orphaned.
+            assert!(parent.read_exact(&mut [0]).is_err());
+            hears(&near, &writer, "grandchild.py");
+            say(&mut theirs);
+        });
+        drop(grandchild);
+    })
+    .join();
+    drop(theirs);
+    listen(&mut ours);
+    hears(&near, &writer, "parent.py");
+    wait_until("the others have gone", PATIENCE, || {
+        followers(&server) == before
+    });
+}
+
+/// Threads hit, miss, keep and give up in a loop, and are born and die; whatever a fork interrupts
+/// there, the child must not wait for it.
+fn a_fork_amid_everything_hangs_nobody() {
+    const FORKS: usize = 200;
+    let server = RedisServer::start();
+    let writer = ModuleWriter::new(patient(&server.url())).unwrap();
+    let near = near(&server, BOUND);
+    near.tie(&writer);
+    near.on_invalidate(|_| ()).unwrap();
+    for n in 0..50 {
+        writer.set(&module(&format!("{n}.py"), "x")).unwrap();
+    }
+    let is_over = AtomicBool::new(false);
+    let again = |work: &(dyn Fn(usize) + Sync)| {
+        let mut round = 0;
+        while !is_over.load(SeqCst) {
+            work(round);
+            round += 1;
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| again(&|n| _ = near.get(&format!("{}.py", n % 50)).unwrap()));
+        scope.spawn(|| again(&|n| _ = near.get(&format!("absent {n}.py")).unwrap()));
+        scope.spawn(|| {
+            again(&|n| {
+                let path = format!("{}.py", n % 50);
+                writer.set(&module(&path, &n.to_string())).unwrap();
+                near.get_many(&[path.as_str(), "0.py"]).unwrap();
+            });
+        });
+        scope.spawn(|| {
+            again(&|_| {
+                near.snapshot_of(&["0.py"]).unwrap();
+                let _ = near.stats();
+            });
+        });
+        scope.spawn(|| {
+            again(&|_| {
+                thread::scope(|scope| _ = scope.spawn(|| near.get("0.py").unwrap()));
+            });
+        });
+        for round in 0..FORKS {
+            Child::fork(|_| {
+                let own = format!("child {round}.py");
+                let _ = (near.is_live(), near.get("0.py").unwrap());
+                assert_eq!(content(&near, &own), None);
+                writer.set(&module(&own, "x")).unwrap();
+                assert_eq!(content(&near, &own).as_deref(), Some("x"));
+                if round % 10 == 0 {
+                    until_live(&near);
+                    near.snapshot_of(&[&own]).unwrap();
+                    writer.invalidate(&own).unwrap();
+                    assert_eq!(content(&near, &own), None);
+                }
+                let _ = (near.stats(), near.paths().unwrap());
+            })
+            .join();
+        }
+        is_over.store(true, SeqCst);
+    });
+    assert!(near.is_live());
+    hears(&near, &writer, "0.py");
+}
