@@ -6,12 +6,27 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use bifrost_module_cache::{CachedModule, Config, Error, Outage, Tls, blocking, nonblocking};
+#[cfg(feature = "near-cache")]
+use bifrost_module_cache::{Change, NearCacheOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use support::{
     Blocking, Facade, Nonblocking, Postgres, Reader, RedisServer, Writer, all_it_says, block_on,
     free_port, on_both_facades, private_dir, private_file,
 };
+#[cfg(feature = "near-cache")]
+use support::{Near, Nearby, wait_until};
 use tempfile::TempDir;
+
+#[cfg(feature = "near-cache")]
+mod near_cache {
+    use super::*;
+
+    on_both_facades! {
+        a_near_cache_works_as_without
+        a_near_cache_shows_its_certificate
+        a_near_cache_that_is_not_trusted_reads_nothing
+    }
+}
 
 on_both_facades! {
     over_tls_all_works_as_without
@@ -220,6 +235,98 @@ fn over_tls_all_works_as_without<F: Facade>() {
         assert_eq!(report.unwrap().removed, 1);
         assert_eq!(reader.get("a.py").unwrap(), Some(fresh));
         assert_eq!(writer.clear().unwrap(), 1);
+    }
+}
+
+#[cfg(feature = "near-cache")]
+fn near<F: Nearby>(writer: &F::Writer) -> F::Near {
+    let options = NearCacheOptions::default().with_staleness_bound(3 * PATIENCE);
+    F::Near::new(writer.reader().clone(), options).unwrap()
+}
+
+#[cfg(feature = "near-cache")]
+fn a_near_cache_works_as_without<F: Nearby>() {
+    const MODULES: usize = 10_000;
+    let authority = Authority::new();
+    let redis = TlsRedis::start_exclusive(&authority, &authority.issue(ADDRESS));
+    let tls = with_identity(authority.tls(), &authority.client());
+    let writer = patient::<F>(&redis.url(ADDRESS), tls.clone());
+    let near = near::<F>(&writer);
+    near.until_live();
+    for version in 0..100 {
+        let version = version.to_string();
+        writer.set(&module("a.py", &version)).unwrap();
+        near.until("a.py", Some(&version));
+    }
+    let asked = redis.server.calls("get");
+    for _ in 0..100 {
+        assert_eq!(near.get("a.py").unwrap().unwrap().content, "99");
+    }
+    assert_eq!(redis.server.calls("get"), asked, "they are hits");
+    // The messages that announce them take many records.
+    let set = |content: &str| -> Vec<CachedModule> {
+        let paths = (0..MODULES).map(|n| format!("a/long/path/to/a/module/{n}.py"));
+        paths.map(|path| module(&path, content)).collect()
+    };
+    for content in ["old", "new"] {
+        let modules = set(content);
+        let changes: Vec<_> = modules.iter().cloned().map(Change::Set).collect();
+        writer.publish(&changes).unwrap();
+        near.hear_all();
+        assert!(near.stats().modules <= 1, "all of the others have gone");
+        let snapshot = near.snapshot().unwrap();
+        assert_eq!(snapshot.paths().count(), MODULES + 1);
+        for module in &modules {
+            let found = snapshot.get(&module.path).unwrap();
+            assert_eq!(found.as_deref(), Some(module));
+        }
+        assert_eq!(near.prefetch().unwrap(), MODULES + 1);
+        assert_eq!(
+            near.get(&modules[7].path).unwrap().as_deref(),
+            Some(&modules[7])
+        );
+    }
+    let stats = near.stats();
+    assert_eq!((stats.sessions, stats.flushes), (1, 0), "{stats:?}");
+    // After a loss it is followed over TLS again.
+    redis.server.command("CLIENT KILL TYPE normal SKIPME yes");
+    wait_until("another session begins", PATIENCE, || {
+        near.is_live() && near.stats().sessions == 2
+    });
+    near.until("a.py", Some("99"));
+    drop(near);
+}
+
+#[cfg(feature = "near-cache")]
+fn a_near_cache_shows_its_certificate<F: Nearby>() {
+    let authority = Authority::new();
+    let redis = TlsRedis::start_exclusive(&authority, &authority.issue(ADDRESS));
+    let trusted = with_identity(authority.tls(), &authority.client());
+    let writer = patient::<F>(&redis.url(ADDRESS), trusted);
+    let near = near::<F>(&writer);
+    near.until_live();
+    near.tie(&writer);
+    for version in 0..100 {
+        let version = version.to_string();
+        writer.set(&module("a.py", &version)).unwrap();
+        let found = near.get("a.py").unwrap().unwrap();
+        assert_eq!(found.content, version);
+    }
+}
+
+#[cfg(feature = "near-cache")]
+fn a_near_cache_that_is_not_trusted_reads_nothing<F: Nearby>() {
+    let authority = Authority::new();
+    let redis = TlsRedis::start_exclusive(&authority, &authority.issue(ADDRESS));
+    for tls in [authority.tls(), Authority::new().tls()] {
+        let near = near::<F>(&redis.writer::<F>(tls));
+        wait_until("it is known that it can't be followed", PATIENCE, || {
+            near.stats().last_failure.is_some()
+        });
+        untrusted(|| near.get("a.py"));
+        assert!(!near.is_live());
+        // It is known at once, and not when somebody has waited.
+        untrusted(|| near.snapshot());
     }
 }
 
