@@ -23,16 +23,36 @@ pub(crate) async fn read_from<T: Transport, C: Command>(
     transport: &T,
     command: &C,
 ) -> Result<(C::Reply, Option<ServerId>), Error> {
-    let answer = guarded(transport, command, async |request, budget| match transport
-        .exchange(request, budget)
-        .await
-    {
-        Err(error) if worth_a_retry(&error) && !budget.left().is_zero() => {
-            transport.monitor().retries.add(1);
-            transport.exchange(request, budget).await
-        }
-        answer => answer,
-    });
+    attempt(transport, command, None).await
+}
+
+/// The same as a part of a larger call, whose budget it shares.
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+pub(crate) async fn read_within<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+    budget: Budget,
+) -> Result<(C::Reply, Option<ServerId>), Error> {
+    attempt(transport, command, Some(budget)).await
+}
+
+async fn attempt<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+    budget: Option<Budget>,
+) -> Result<(C::Reply, Option<ServerId>), Error> {
+    let answer = guarded(
+        transport,
+        command,
+        budget,
+        async |request, budget| match transport.exchange(request, budget).await {
+            Err(error) if worth_a_retry(&error) && !budget.left().is_zero() => {
+                transport.monitor().retries.add(1);
+                transport.exchange(request, budget).await
+            }
+            answer => answer,
+        },
+    );
     counted(
         transport,
         answer.await.map_err(Error::not_applied).and_then(|answer| {
@@ -47,7 +67,7 @@ pub(crate) async fn write<T: Transport, C: Command>(
     transport: &T,
     command: &C,
 ) -> Result<C::Reply, Error> {
-    let answer = guarded(transport, command, async |request, budget| {
+    let answer = guarded(transport, command, None, async |request, budget| {
         transport.exchange(request, budget).await
     });
     counted(
@@ -62,6 +82,7 @@ pub(crate) async fn write<T: Transport, C: Command>(
 async fn guarded<T: Transport, C: Command>(
     transport: &T,
     command: &C,
+    budget: Option<Budget>,
     exchange: impl AsyncFnOnce(&Request, Budget) -> Result<Answer, Error>,
 ) -> Result<Answer, Error> {
     let (config, monitor) = (transport.config(), transport.monitor());
@@ -74,7 +95,7 @@ async fn guarded<T: Transport, C: Command>(
         return Err(reply::outage(Outage::Rejected, None));
     };
     let request = command.request(config);
-    let budget = Budget::new(config, request.class);
+    let budget = budget.unwrap_or_else(|| Budget::new(config, request.class));
     let result = exchange(&request, budget).await;
     match &result {
         Err(Error::Unavailable { cause, .. }) => match cause {

@@ -137,13 +137,19 @@ pub(crate) struct Index {
     pub(crate) bad: Vec<Vec<u8>>,
 }
 
+impl Members {
+    pub(crate) fn command() -> Cmd {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(MODULE_INDEX_KEY);
+        command
+    }
+}
+
 impl Command for Members {
     type Reply = Index;
 
     fn request(&self, _: &Config) -> Request {
-        let mut command = redis::cmd("SMEMBERS");
-        command.arg(MODULE_INDEX_KEY);
-        Request::one(command, Class::Bulk)
+        Request::one(Self::command(), Class::Bulk)
     }
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Index, Error> {
@@ -396,7 +402,11 @@ fn executed(replies: Vec<Value>) -> Result<Vec<Value>, Error> {
 }
 
 /// A stored value as its module. An empty value is absent, by the specification's `if data:`.
-fn entry(path: &str, value: Value, config: &Config) -> Result<Option<CachedModule>, Error> {
+pub(crate) fn entry(
+    path: &str,
+    value: Value,
+    config: &Config,
+) -> Result<Option<CachedModule>, Error> {
     let Some(json) = reply::bytes(value)?.filter(|json| !json.is_empty()) else {
         return Ok(None);
     };

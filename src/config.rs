@@ -41,6 +41,7 @@ pub struct Config {
     pub(crate) pool_timeout: Duration,
     pub(crate) lookup_deadline: Duration,
     pub(crate) bulk_deadline: Duration,
+    pub(crate) index_max_age: Duration,
     pub(crate) ttl: Option<Duration>,
     pub(crate) max_content_bytes: usize,
     pub(crate) integrity: Integrity,
@@ -110,6 +111,7 @@ impl Config {
             pool_timeout: Duration::from_millis(250),
             lookup_deadline: Duration::from_millis(600),
             bulk_deadline: Duration::from_secs(5),
+            index_max_age: Duration::from_secs(1),
             ttl: None,
             max_content_bytes: 16 * 1024 * 1024,
             integrity: Integrity::Off,
@@ -212,6 +214,17 @@ impl Config {
         self
     }
 
+    /// How old the index may be of which `resolve` asks whether a name is a namespace. Default 1 s:
+    /// names that are not ours cost one `SMEMBERS` a second. Zero has every such call ask anew.
+    ///
+    /// A directory whose last module is removed is a namespace for so long, one that is new is not
+    /// found for so long; modules and packages are never older than the call.
+    #[must_use]
+    pub fn with_index_max_age(mut self, age: Duration) -> Self {
+        self.index_max_age = age;
+        self
+    }
+
     /// How long an entry that we write lives. Default: for ever, as the specification has it.
     /// Rounded to milliseconds. The index has no time to live.
     #[must_use]
@@ -271,6 +284,11 @@ impl Config {
             return Err(Error::invalid_config(format!(
                 "{what} must be at most a day"
             )));
+        }
+        if self.index_max_age > longest {
+            return Err(Error::invalid_config(
+                "the age of the index must be at most a day",
+            ));
         }
         if self.max_in_flight > 1_000_000 {
             return Err(Error::invalid_config(
@@ -337,6 +355,7 @@ impl fmt::Debug for Config {
             pool_timeout,
             lookup_deadline,
             bulk_deadline,
+            index_max_age,
             ttl,
             max_content_bytes,
             integrity,
@@ -352,6 +371,7 @@ impl fmt::Debug for Config {
             .field("pool_timeout", pool_timeout)
             .field("lookup_deadline", lookup_deadline)
             .field("bulk_deadline", bulk_deadline)
+            .field("index_max_age", index_max_age)
             .field("ttl", ttl)
             .field("max_content_bytes", max_content_bytes)
             .field("integrity", integrity)
@@ -419,6 +439,12 @@ mod tests {
     fn settings_that_cannot_be_used_are_refused() {
         let config = || Config::new(DEFAULT_REDIS_URL).unwrap();
         assert!(config().checked().is_ok());
+        assert!(
+            config()
+                .with_index_max_age(Duration::ZERO)
+                .checked()
+                .is_ok()
+        );
         for bad in [
             config().with_pool_size(0),
             config().with_max_in_flight(0),
@@ -428,6 +454,7 @@ mod tests {
             config().with_ttl(Some(Duration::ZERO)),
             config().with_ttl(Some(Duration::MAX)),
             config().with_bulk_deadline(Duration::MAX),
+            config().with_index_max_age(Duration::MAX),
             config().with_max_in_flight(usize::MAX),
             config().with_workspace_table("a.b.c"),
         ] {

@@ -30,6 +30,7 @@ mod near;
 pub mod nonblocking;
 mod operations;
 mod reply;
+mod resolution;
 mod stats;
 mod ties;
 #[cfg(feature = "tls")]
@@ -51,6 +52,7 @@ pub use module::CachedModule;
     any(feature = "blocking", feature = "nonblocking")
 ))]
 pub use near::{Invalidation, NearCacheOptions, NearCacheStats, Snapshot};
+pub use resolution::{NameCause, NameExplanation, Resolution};
 pub use stats::Stats;
 #[cfg(feature = "tls")]
 pub use tls::Tls;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::call;
-use crate::commands::{Class, Get, GetMany, Members, Remove, Set, Unlist, Unmark};
+use crate::commands::{Class, Get, GetMany, Index, Members, Remove, Set, Unlist, Unmark};
 use crate::consistency::BATCH_MODULES;
 use crate::error::shown;
 use crate::identity::ServerId;
@@ -63,7 +63,10 @@ pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
 }
 
 /// Counts what is absent, and checks what is not, where that is wanted.
-fn served<T: Transport>(transport: &T, module: Option<&CachedModule>) -> Result<(), Error> {
+pub(crate) fn served<T: Transport>(
+    transport: &T,
+    module: Option<&CachedModule>,
+) -> Result<(), Error> {
     let (config, monitor) = (transport.config(), transport.monitor());
     let Some(module) = module else {
         monitor.absent.add(1);
@@ -94,13 +97,18 @@ pub(crate) async fn paths_from<T: Transport>(
     transport: &T,
 ) -> Result<(HashSet<String>, Option<ServerId>), Error> {
     let (index, server) = call::read_from(transport, &Members).await?;
+    Ok((listed(transport, index), server))
+}
+
+/// The paths of the index; counts what can't be one.
+pub(crate) fn listed<T: Transport>(transport: &T, index: Index) -> HashSet<String> {
     if let Some(example) = index.bad.first() {
         // One line however many there are: this may run at every import.
         let (count, example) = (index.bad.len(), shown(&String::from_utf8_lossy(example)));
         transport.monitor().bad_members.add(count);
         log::warn!("Skipped {count} invalid paths in the module index, such as {example}");
     }
-    Ok((index.paths, server))
+    index.paths
 }
 
 pub(crate) async fn set<T: Transport>(transport: &T, module: &CachedModule) -> Result<(), Error> {

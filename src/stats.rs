@@ -12,7 +12,7 @@ pub struct Stats {
     /// Calls that needed Redis: reads and writes, also those that failed. The long ones (`refresh`,
     /// warm-up, `verify`, `repair`) report for themselves.
     pub calls: u64,
-    /// Modules that Redis said are absent.
+    /// Modules that Redis said are absent, and names that are not found.
     pub absent: u64,
     /// Reads that were tried a second time.
     pub retries: u64,

@@ -11,6 +11,8 @@ use redis::Value;
 
 use crate::commands::{Class, Request};
 use crate::identity::ServerId;
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+use crate::resolution::Listings;
 use crate::stats::Monitor;
 use crate::ties::Ties;
 use crate::{Config, Error};
@@ -67,6 +69,9 @@ pub(crate) trait Transport {
     /// From now on answers say which server gave them: one more request for each connection.
     #[cfg(feature = "near-cache")]
     fn identify_servers(&self);
+
+    #[cfg(any(feature = "blocking", feature = "nonblocking"))]
+    fn listings(&self) -> &Listings;
 
     /// How many connections are in use, or calls in flight.
     fn in_use(&self) -> usize;

@@ -4,7 +4,9 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use bifrost_module_cache::{Change, Config, Error, Explanation, SyncOptions};
+use bifrost_module_cache::{
+    Change, Config, Error, Explanation, NameCause, Resolution, SyncOptions,
+};
 use redis::{RedisResult, Value};
 use support::consistency::{Syncing, World, module};
 use support::{
@@ -208,6 +210,14 @@ fn the_reader_can_do_all_that_a_reader_offers<F: Facade>() {
         assert!(reader.status().unwrap().is_warm());
         assert_eq!(reader.explain("a.py").unwrap(), Explanation::Cached);
         assert_eq!(reader.explain("b.py").unwrap(), Explanation::NeverCached);
+        let found = reader.resolve_many(&["a", "b"]).unwrap();
+        assert_eq!(
+            found,
+            [Resolution::Module(one.clone().into()), Resolution::NotFound]
+        );
+        assert_eq!(reader.resolve("a").unwrap(), found[0]);
+        let explained = reader.explain_name("b").unwrap();
+        assert_eq!(explained.cause, NameCause::NeverCached);
     }
 }
 

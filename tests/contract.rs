@@ -814,6 +814,9 @@ fn every_future_can_cross_threads() {
     check(reader.paths());
     check(reader.status());
     check(reader.explain("a.py"));
+    check(reader.resolve("a"));
+    check(reader.resolve_many(&["a"]));
+    check(reader.explain_name("a"));
     let writer = nonblocking::ModuleWriter::new(config()).unwrap();
     let module = module("a.py", "");
     check(writer.set(&module));

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::{CachedModule, Config, Error, Status};
+use bifrost_module_cache::{CachedModule, Config, Error, Resolution, Status};
 use redis::Commands;
 use support::consistency::{LentPostgres, Syncing};
 use support::{Facade, Proxy, Reader, RedisServer, Writer, free_port, on_both_facades, wait_until};
@@ -46,7 +46,8 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(3);
 /// How long a fault may take to set in.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const PATH: &str = "a.py";
+const DIRECTORY: &str = "a";
+const PATH: &str = "a/a.py";
 const NEW_PATH: &str = "b.py";
 
 #[derive(Debug, Clone, Copy)]
@@ -54,16 +55,19 @@ enum Call {
     Get,
     GetMany,
     Paths,
+    /// Of a namespace, for which the index is needed.
+    Resolve,
     Set,
     Invalidate,
     Rename,
     WarmUp,
 }
 
-const CALLS: [Call; 7] = [
+const CALLS: [Call; 8] = [
     Call::Get,
     Call::GetMany,
     Call::Paths,
+    Call::Resolve,
     Call::Set,
     Call::Invalidate,
     Call::Rename,
@@ -73,7 +77,7 @@ const CALLS: [Call; 7] = [
 impl Call {
     fn limit(self) -> Duration {
         match self {
-            Self::Get | Self::Set | Self::Invalidate | Self::Rename => LOOKUP_LIMIT,
+            Self::Get | Self::Resolve | Self::Set | Self::Invalidate | Self::Rename => LOOKUP_LIMIT,
             Self::GetMany | Self::Paths => BULK_LIMIT,
             Self::WarmUp => WARM_UP_LIMIT,
         }
@@ -85,7 +89,10 @@ fn module(path: &str) -> CachedModule {
 }
 
 fn config(url: &str) -> Config {
-    Config::new(url).unwrap().with_bulk_deadline(BULK_DEADLINE)
+    Config::new(url)
+        .unwrap()
+        .with_bulk_deadline(BULK_DEADLINE)
+        .with_index_max_age(Duration::ZERO)
 }
 
 /// What a call came to, in a word or two.
@@ -128,7 +135,7 @@ impl<F: Facade<Writer: Syncing>> World<F> {
         let proxy = Proxy::start(server.port());
         let database = LentPostgres::take();
         let insert = "INSERT INTO workspace_files (path, content, entity_type)
-            VALUES ('a.py', E'x = 1\\n', 'module')";
+            VALUES ('a/a.py', E'x = 1\\n', 'module')";
         database.client().batch_execute(insert).unwrap();
         let writer = F::Writer::new(config(&url(&server, &proxy))).unwrap();
         Self {
@@ -181,6 +188,11 @@ impl<F: Facade<Writer: Syncing>> World<F> {
                 1 if found.contains(PATH) => "found",
                 _ => panic!("{found:?}"),
             }),
+            Call::Resolve => reader.resolve(DIRECTORY).map(|found| match found {
+                Resolution::Namespace { path } if path == DIRECTORY => "found",
+                Resolution::NotFound => "absent",
+                found => panic!("{found:?}"),
+            }),
             Call::Set => writer.set(&module(PATH)).map(|()| "done"),
             Call::Invalidate => writer.invalidate(PATH).map(|()| "done"),
             Call::Rename => writer.rename(PATH, &module(NEW_PATH)).map(|()| "done"),
@@ -220,7 +232,7 @@ impl<F: Facade<Writer: Syncing>> World<F> {
 
     /// Each call against the fault; `expected` has the outcomes that are right for it, with `|`
     /// between alternatives.
-    fn row(&self, name: &str, begin: impl Fn(&Self), end: impl Fn(&Self), expected: [&str; 7]) {
+    fn row(&self, name: &str, begin: impl Fn(&Self), end: impl Fn(&Self), expected: [&str; 8]) {
         self.row_with(name, begin, || self.writer.clone(), end, expected);
     }
 
@@ -231,7 +243,7 @@ impl<F: Facade<Writer: Syncing>> World<F> {
         begin: impl Fn(&Self),
         writer: impl Fn() -> F::Writer,
         end: impl Fn(&Self),
-        expected: [&str; 7],
+        expected: [&str; 8],
     ) {
         let facade = std::any::type_name::<F>().rsplit(':').next().unwrap();
         let mut row = format!("| {name} | {} |", facade.to_lowercase());
@@ -259,7 +271,7 @@ fn a_dead_server<F: Facade<Writer: Syncing>>() {
         |world| world.server.kill(),
         |world| world.server.restart(),
         [
-            "Connect", "Connect", "Connect", write, write, write, "Connect",
+            "Connect", "Connect", "Connect", "Connect", write, write, write, "Connect",
         ],
     );
 }
@@ -270,7 +282,7 @@ fn a_frozen_server<F: Facade<Writer: Syncing>>() {
         "frozen",
         |world| world.server.freeze(),
         |world| world.server.thaw(),
-        [read, read, read, write, write, write, write],
+        [read, read, read, read, write, write, write, write],
     );
 }
 
@@ -279,7 +291,9 @@ fn a_slow_network<F: Facade<Writer: Syncing>>() {
         "slow: 100 ms",
         |world| world.proxy.set_latency(Duration::from_millis(100)),
         |world| world.proxy.set_latency(Duration::ZERO),
-        ["found", "found", "found", "done", "done", "done", "done"],
+        [
+            "found", "found", "found", "found", "done", "done", "done", "done",
+        ],
     );
 }
 
@@ -289,7 +303,9 @@ fn a_reset_in_the_middle_of_one_reply<F: Facade<Writer: Syncing>>() {
         "cut once in mid-reply",
         |world| world.proxy.cut_one_reply_after(3),
         |world| world.proxy.resume(),
-        ["found", "found", "found", write, write, write, write],
+        [
+            "found", "found", "found", "found", write, write, write, write,
+        ],
     );
 }
 
@@ -299,7 +315,7 @@ fn a_reset_in_the_middle_of_every_reply<F: Facade<Writer: Syncing>>() {
         "cut in mid-reply",
         |world| world.proxy.cut_replies_after(3),
         |world| world.proxy.resume(),
-        [read, read, read, write, write, write, write],
+        [read, read, read, read, write, write, write, write],
     );
 }
 
@@ -309,7 +325,7 @@ fn a_half_open_connection<F: Facade<Writer: Syncing>>() {
         "half-open",
         |world| world.proxy.blackhole_requests(),
         |world| world.proxy.resume(),
-        [read, read, read, write, write, write, write],
+        [read, read, read, read, write, write, write, write],
     );
 }
 
@@ -323,7 +339,9 @@ fn a_server_restarted_with_its_data<F: Facade<Writer: Syncing>>() {
             world.server.restart();
         },
         |_| {},
-        ["found", "found", "found", write, write, write, "done"],
+        [
+            "found", "found", "found", "found", write, write, write, "done",
+        ],
     );
 }
 
@@ -338,7 +356,9 @@ fn a_server_restarted_empty<F: Facade<Writer: Syncing>>() {
             assert_eq!(fresh.status().unwrap(), Status::Cold);
         },
         |_| {},
-        ["absent", "absent", "absent", write, write, write, "done"],
+        [
+            "absent", "absent", "absent", "absent", write, write, write, "done",
+        ],
     );
 }
 
@@ -380,7 +400,7 @@ fn a_server_that_loads_its_data<F: Facade<Writer: Syncing>>() {
             });
             world.server.command("CONFIG SET key-load-delay 10000");
         },
-        [loading; 7],
+        [loading; 8],
     );
 }
 
@@ -390,7 +410,9 @@ fn a_server_out_of_memory<F: Facade<Writer: Syncing>>() {
         |world| world.server.command("CONFIG SET maxmemory 1"),
         |world| world.server.command("CONFIG SET maxmemory 0"),
         // What frees memory works.
-        ["found", "found", "found", "OOM", "done", "OOM", "OOM"],
+        [
+            "found", "found", "found", "found", "OOM", "done", "OOM", "OOM",
+        ],
     );
 }
 
@@ -405,7 +427,9 @@ fn a_read_only_replica<F: Facade<Writer: Syncing>>() {
         "read-only replica",
         replicate_nobody,
         |world| world.server.command("REPLICAOF NO ONE"),
-        ["found", "found", "found", write, write, write, write],
+        [
+            "found", "found", "found", "found", write, write, write, write,
+        ],
     );
 }
 
@@ -416,7 +440,7 @@ fn a_replica_that_lost_its_primary<F: Facade<Writer: Syncing>>() {
         "replica without primary",
         replicate_nobody,
         |world| world.server.command("REPLICAOF NO ONE"),
-        [read, read, read, write, write, write, write],
+        [read, read, read, read, write, write, write, write],
     );
 }
 
@@ -443,7 +467,7 @@ fn a_wrong_password<F: Facade<Writer: Syncing>>() {
             assert_eq!(writer.reader().get_many(&[PATH]).unwrap().len(), 1);
             writer.set(&module(PATH)).unwrap();
         },
-        ["WRONGPASS"; 7],
+        ["WRONGPASS"; 8],
     );
 }
 
@@ -455,6 +479,6 @@ fn a_wrong_database<F: Facade<Writer: Syncing>>() {
         |_| {},
         || F::Writer::new(config(&url(99))).unwrap(),
         |_| {},
-        ["ERR"; 7],
+        ["ERR"; 8],
     );
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
-use bifrost_module_cache::CachedModule;
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter};
-use support::{PATIENCE, RedisServer, patient, wait_until};
+use bifrost_module_cache::{CachedModule, Resolution};
+use support::{PATIENCE, Proxy, RedisServer, patient, wait_until};
 
 const MODULES: usize = 50;
 const GETS: usize = 3_000;
@@ -20,10 +20,11 @@ fn main() {
         a_child_may_be_the_first_to_connect,
         a_child_that_drops_its_reader_leaves_its_parent_s_connections_open,
         a_child_of_a_child_has_its_own_connections,
+        a_child_does_not_wait_for_a_thread_that_it_lacks,
     ] {
         test();
     }
-    println!("fork: 4 tests passed");
+    println!("fork: 5 tests passed");
 }
 
 fn module(i: usize) -> CachedModule {
@@ -197,4 +198,26 @@ fn a_child_of_a_child_has_its_own_connections() {
     child.go();
     read_all(reader);
     child.join();
+}
+
+fn a_child_does_not_wait_for_a_thread_that_it_lacks() {
+    let (server, _writer) = serving();
+    let proxy = Proxy::start(server.port());
+    let reader = ModuleReader::new(patient(&proxy.url())).unwrap();
+    let resolve = || assert_eq!(reader.resolve("foreign").unwrap(), Resolution::NotFound);
+    proxy.stall_replies();
+    std::thread::scope(|scope| {
+        let fetching = scope.spawn(resolve);
+        wait_until("a thread fetches the index", PATIENCE, || {
+            server.calls("smembers") == 1
+        });
+        let mut child = Child::fork(|parent| {
+            listen(parent);
+            resolve();
+        });
+        proxy.resume();
+        fetching.join().unwrap();
+        child.go();
+        child.join();
+    });
 }

@@ -20,6 +20,7 @@ use super::run;
 use super::wire::Wire;
 use crate::commands::{self, Request};
 use crate::identity::{Identity, Servers};
+use crate::resolution::Listings;
 use crate::stats::Monitor;
 use crate::ties::Ties;
 use crate::transport::{Answer, Budget, Transport};
@@ -40,6 +41,7 @@ pub(crate) struct Pool {
     monitor: Monitor,
     ties: Ties,
     servers: Servers,
+    listings: Listings,
     lender: ArcSwapOption<Lender>,
 }
 
@@ -109,6 +111,7 @@ impl Pool {
             monitor: Monitor::default(),
             ties: Ties::default(),
             servers: Servers::default(),
+            listings: Listings::default(),
             lender: ArcSwapOption::empty(),
         }
     }
@@ -169,6 +172,10 @@ impl Transport for Pool {
     #[cfg(feature = "near-cache")]
     fn identify_servers(&self) {
         self.servers.identify();
+    }
+
+    fn listings(&self) -> &Listings {
+        &self.listings
     }
 
     fn in_use(&self) -> usize {
@@ -314,6 +321,7 @@ impl fmt::Debug for Pool {
             monitor: _,
             ties: _,
             servers: _,
+            listings: _,
             lender: _,
         } = self;
         f.debug_struct("Pool")

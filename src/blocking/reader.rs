@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::pool::Pool;
 use super::run;
 use crate::transport::Transport as _;
-use crate::{CachedModule, Config, Error, Explanation, Stats, Status, consistency, operations};
+use crate::{
+    CachedModule, Config, Error, Explanation, NameExplanation, Resolution, Stats, Status,
+    consistency, operations, resolution,
+};
 
 /// Reads modules, and has no method that changes Redis: what a worker holds.
 ///
@@ -81,6 +84,48 @@ impl ModuleReader {
     /// As [`get`](Self::get).
     pub fn explain(&self, path: &str) -> Result<Explanation, Error> {
         run(consistency::explain(&*self.pool, path))
+    }
+
+    /// What a module's name, such as `shared.halopsa`, stands for. One round trip; none for what
+    /// can't be a path.
+    ///
+    /// The answer is Python's for the same files on a disk: a package hides a module, and a module
+    /// hides a namespace. Names are taken to the letter, so that `my-mod` is one too. What the cache
+    /// can hold and no disk, such as `a` beside `a/b.py`, counts each for itself. A key that holds
+    /// another type than a string counts as absent, because MGET says so.
+    ///
+    /// It answers for the name alone and trusts that the parents are packages, of which Python's
+    /// import system makes sure before it asks a finder: in Python, `a.py` without `a/__init__.py`
+    /// hides `a/b.py`.
+    ///
+    /// Modules and packages are those of this moment. For namespaces, the index may be as old as
+    /// [`Config::with_index_max_age`] says: once in that time, one of the calls that need it brings
+    /// it along for all clones.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), but for [`Error::InvalidPath`]: such a name is not found.
+    pub fn resolve(&self, name: &str) -> Result<Resolution, Error> {
+        run(resolution::resolve(&*self.pool, name))
+    }
+
+    /// What these names stand for, in their order. One round trip, as [`resolve`](Self::resolve).
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve); one corrupt entry fails the call and is named.
+    pub fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
+        run(resolution::resolve_many(&*self.pool, names))
+    }
+
+    /// Why a name is not found: for a person, who waits for up to two round trips. It looks at the
+    /// parents too.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub fn explain_name(&self, name: &str) -> Result<NameExplanation, Error> {
+        run(resolution::explain_name(&*self.pool, name))
     }
 
     /// What has been done so far, by all clones and the writer or reader that shares their

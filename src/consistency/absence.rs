@@ -68,14 +68,23 @@ pub(crate) async fn status<T: Transport>(transport: &T) -> Result<Status, Error>
 }
 
 pub(crate) async fn explain<T: Transport>(transport: &T, path: &str) -> Result<Explanation, Error> {
-    call::read(
-        transport,
-        &Explain {
-            path,
-            key: module_key(path)?,
-        },
-    )
-    .await
+    let explanations = explain_all(transport, &[path]).await?;
+    explanations
+        .into_iter()
+        .next()
+        .ok_or_else(reply::unexpected)
+}
+
+/// The same for a few paths, in their order.
+pub(crate) async fn explain_all<T: Transport>(
+    transport: &T,
+    paths: &[&str],
+) -> Result<Vec<Explanation>, Error> {
+    let keys = paths
+        .iter()
+        .map(|path| module_key(path))
+        .collect::<Result<_, _>>()?;
+    call::read(transport, &Explain { paths, keys }).await
 }
 
 struct AskStatus;
@@ -118,38 +127,41 @@ impl Command for AskStatus {
 }
 
 struct Explain<'a> {
-    path: &'a str,
-    key: String,
+    paths: &'a [&'a str],
+    keys: Vec<String>,
 }
 
 impl Command for Explain<'_> {
-    type Reply = Explanation;
+    type Reply = Vec<Explanation>;
 
     fn request(&self, _: &Config) -> Request {
         let mut pipeline = Pipeline::new();
-        // Not EXISTS: an empty value is there and means absent.
-        pipeline.cmd("GET").arg(&self.key);
-        pipeline
-            .cmd("SISMEMBER")
-            .arg(MODULE_INDEX_KEY)
-            .arg(self.path);
         pipeline.cmd("EXISTS").arg(COMPLETE_KEY);
+        for (path, key) in self.paths.iter().zip(&self.keys) {
+            // Not EXISTS: an empty value is there and means absent.
+            pipeline.cmd("GET").arg(key);
+            pipeline.cmd("SISMEMBER").arg(MODULE_INDEX_KEY).arg(path);
+        }
         Request {
             pipeline,
             class: Class::Lookup,
         }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Explanation, Error> {
-        let [value, listed, complete] = reply::exactly(replies)?;
-        let cached = reply::bytes(value)?.is_some_and(|value| !value.is_empty());
-        let listed = reply::integer(listed)? == 1;
-        let complete = reply::integer(complete)? == 1;
-        Ok(match (cached, listed, complete) {
-            (true, ..) => Explanation::Cached,
-            (false, true, _) => Explanation::ValueGone,
-            (false, false, true) => Explanation::NeverCached,
-            (false, false, false) => Explanation::CacheCold,
-        })
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Vec<Explanation>, Error> {
+        let mut replies = replies.into_iter();
+        let mut reply = || replies.next().ok_or_else(reply::unexpected);
+        let complete = reply::integer(reply()?)? == 1;
+        let explain = |_| {
+            let cached = reply::bytes(reply()?)?.is_some_and(|value| !value.is_empty());
+            let listed = reply::integer(reply()?)? == 1;
+            Ok(match (cached, listed, complete) {
+                (true, ..) => Explanation::Cached,
+                (false, true, _) => Explanation::ValueGone,
+                (false, false, true) => Explanation::NeverCached,
+                (false, false, false) => Explanation::CacheCold,
+            })
+        };
+        self.paths.iter().map(explain).collect()
     }
 }

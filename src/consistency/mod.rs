@@ -23,7 +23,7 @@ pub use options::{Progress, Stage, SyncOptions};
 pub use publish::Change;
 pub use report::{Drift, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport};
 
-pub(crate) use absence::{explain, status};
+pub(crate) use absence::{explain, explain_all, status};
 pub(crate) use exact::publish_exact;
 pub(crate) use mark::run_id;
 pub(crate) use publish::publish;

@@ -12,6 +12,7 @@ use super::connect::connect;
 use super::link::{AsyncLink, Connection};
 use crate::commands::{Class, Request};
 use crate::identity::Servers;
+use crate::resolution::Listings;
 use crate::stats::Monitor;
 use crate::ties::Ties;
 use crate::transport::{Answer, Budget, Transport};
@@ -22,6 +23,7 @@ pub(crate) struct Lanes {
     monitor: Monitor,
     ties: Ties,
     servers: Servers,
+    listings: Listings,
     in_flight: Semaphore,
     lookups: Lane,
     bulk: Lane,
@@ -43,6 +45,7 @@ impl Lanes {
             monitor: Monitor::default(),
             ties: Ties::default(),
             servers: Servers::default(),
+            listings: Listings::default(),
             in_flight,
             lookups: Lane::default(),
             bulk: Lane::default(),
@@ -124,6 +127,10 @@ impl Transport for Lanes {
         self.servers.identify();
     }
 
+    fn listings(&self) -> &Listings {
+        &self.listings
+    }
+
     fn in_use(&self) -> usize {
         self.config.max_in_flight - self.in_flight.available_permits()
     }
@@ -165,6 +172,7 @@ impl fmt::Debug for Lanes {
             monitor: _,
             ties: _,
             servers: _,
+            listings: _,
             in_flight: _,
             lookups: _,
             bulk: _,

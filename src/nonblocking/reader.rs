@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::lane::Lanes;
 use crate::transport::Transport as _;
-use crate::{CachedModule, Config, Error, Explanation, Stats, Status, consistency, operations};
+use crate::{
+    CachedModule, Config, Error, Explanation, NameExplanation, Resolution, Stats, Status,
+    consistency, operations, resolution,
+};
 
 /// Reads modules, and has no method that changes Redis: what a worker holds.
 ///
@@ -83,6 +86,48 @@ impl ModuleReader {
     /// As [`get`](Self::get).
     pub async fn explain(&self, path: &str) -> Result<Explanation, Error> {
         consistency::explain(&*self.lanes, path).await
+    }
+
+    /// What a module's name, such as `shared.halopsa`, stands for. One round trip; none for what
+    /// can't be a path.
+    ///
+    /// The answer is Python's for the same files on a disk: a package hides a module, and a module
+    /// hides a namespace. Names are taken to the letter, so that `my-mod` is one too. What the cache
+    /// can hold and no disk, such as `a` beside `a/b.py`, counts each for itself. A key that holds
+    /// another type than a string counts as absent, because MGET says so.
+    ///
+    /// It answers for the name alone and trusts that the parents are packages, of which Python's
+    /// import system makes sure before it asks a finder: in Python, `a.py` without `a/__init__.py`
+    /// hides `a/b.py`.
+    ///
+    /// Modules and packages are those of this moment. For namespaces, the index may be as old as
+    /// [`Config::with_index_max_age`] says: once in that time, one of the calls that need it brings
+    /// it along for all clones.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), but for [`Error::InvalidPath`]: such a name is not found.
+    pub async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
+        resolution::resolve(&*self.lanes, name).await
+    }
+
+    /// What these names stand for, in their order. One round trip, as [`resolve`](Self::resolve).
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve); one corrupt entry fails the call and is named.
+    pub async fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
+        resolution::resolve_many(&*self.lanes, names).await
+    }
+
+    /// Why a name is not found: for a person, who waits for up to two round trips. It looks at the
+    /// parents too.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub async fn explain_name(&self, name: &str) -> Result<NameExplanation, Error> {
+        resolution::explain_name(&*self.lanes, name).await
     }
 
     /// What has been done so far, by all clones and the writer or reader that shares their

@@ -7,8 +7,8 @@ use std::future::ready;
 use std::sync::LazyLock;
 
 use bifrost_module_cache::{
-    CachedModule, Change, Config, Error, Explanation, PublishReport, RefreshReport, Stats, Status,
-    blocking, nonblocking,
+    CachedModule, Change, Config, Error, Explanation, NameExplanation, PublishReport,
+    RefreshReport, Resolution, Stats, Status, blocking, nonblocking,
 };
 #[cfg(feature = "postgres")]
 use bifrost_module_cache::{WarmReport, postgres, tokio_postgres};
@@ -30,6 +30,9 @@ pub trait Reader: Clone + Debug + Send + Sync + Sized + 'static {
     fn paths(&self) -> Result<HashSet<String>, Error>;
     fn status(&self) -> Result<Status, Error>;
     fn explain(&self, path: &str) -> Result<Explanation, Error>;
+    fn resolve(&self, name: &str) -> Result<Resolution, Error>;
+    fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error>;
+    fn explain_name(&self, name: &str) -> Result<NameExplanation, Error>;
     fn stats(&self) -> Stats;
 }
 
@@ -110,6 +113,18 @@ macro_rules! facade {
 
             fn explain(&self, path: &str) -> Result<Explanation, Error> {
                 $wait(self.explain(path))
+            }
+
+            fn resolve(&self, name: &str) -> Result<Resolution, Error> {
+                $wait(self.resolve(name))
+            }
+
+            fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
+                $wait(self.resolve_many(names))
+            }
+
+            fn explain_name(&self, name: &str) -> Result<NameExplanation, Error> {
+                $wait(self.explain_name(name))
             }
 
             fn stats(&self) -> Stats {

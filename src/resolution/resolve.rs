@@ -1,0 +1,188 @@
+//! Asks for names: one round trip, and the index at most so often.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::listing::{Claim, Listing};
+use super::lookup::Lookup;
+use super::{Name, NameCause, NameExplanation, Resolution};
+use crate::commands::Class;
+use crate::operations::{listed, served};
+use crate::transport::{Budget, Transport};
+use crate::{CachedModule, Error, Outage, call, consistency, reply};
+
+/// How often a call looks whether another one has fetched the index: a fraction of what that takes.
+const GLANCE: Duration = Duration::from_millis(1);
+
+pub(crate) async fn resolve<T: Transport>(transport: &T, name: &str) -> Result<Resolution, Error> {
+    let mut answers = resolve_all(transport, &[name], Class::Lookup).await?;
+    Ok(answers.pop().unwrap_or(Resolution::NotFound))
+}
+
+pub(crate) async fn resolve_many<T: Transport, S: AsRef<str>>(
+    transport: &T,
+    names: &[S],
+) -> Result<Vec<Resolution>, Error> {
+    resolve_all(transport, names, Class::Bulk).await
+}
+
+async fn resolve_all<T: Transport, S: AsRef<str>>(
+    transport: &T,
+    names: &[S],
+    class: Class,
+) -> Result<Vec<Resolution>, Error> {
+    let mut answers = vec![Resolution::NotFound; names.len()];
+    let possible = |(i, name): (usize, &S)| Some((i, Name::parse(name.as_ref())?));
+    let (places, names): (Vec<usize>, Vec<Name>) =
+        names.iter().enumerate().filter_map(possible).unzip();
+    if names.is_empty() {
+        return Ok(answers);
+    }
+    let call = Call {
+        transport,
+        class,
+        budget: Budget::new(transport.config(), class),
+        start: Instant::now(),
+    };
+    let claim = call.may_need_index(&names).then(|| call.claim()).flatten();
+    let (modules, mut asked) = call.ask(&names, claim).await?;
+    let mut listing = None;
+    for ((place, name), module) in places.into_iter().zip(&names).zip(modules) {
+        answers[place] = if let Some(module) = module {
+            served(transport, Some(&module))?;
+            Resolution::sourced(name, Arc::new(module))
+        } else {
+            let listing = match &mut listing {
+                Some(listing) => listing,
+                none => none.insert(call.listing(asked.take()).await?),
+            };
+            Resolution::without_source(name, &listing.index)
+        };
+        if matches!(answers[place], Resolution::NotFound) {
+            served(transport, None)?;
+        }
+    }
+    Ok(answers)
+}
+
+/// The modules of the names, and the index, if it was asked for.
+type Answer = (
+    Vec<Option<CachedModule>>,
+    Option<Result<Arc<Listing>, Error>>,
+);
+
+/// One call, of at most two requests.
+struct Call<'a, T> {
+    transport: &'a T,
+    class: Class,
+    budget: Budget,
+    start: Instant,
+}
+
+impl<'a, T: Transport> Call<'a, T> {
+    fn fresh(&self) -> Option<Arc<Listing>> {
+        let max_age = self.transport.config().index_max_age;
+        self.transport.listings().fresh(self.start, max_age)
+    }
+
+    /// Whether it looks as if the index had to be fetched. That our own modules are ours, an old
+    /// one knows: they ask for it only if they are gone.
+    fn may_need_index(&self, names: &[Name]) -> bool {
+        let listings = self.transport.listings();
+        // One that does not come must not keep our modules from being found.
+        if listings.are_failing() {
+            return false;
+        }
+        let Some(last) = listings.last() else {
+            return true;
+        };
+        let is_listed = |name: &Name| name.candidates().any(|path| last.index.contains(path));
+        self.fresh().is_none() && !names.iter().all(is_listed)
+    }
+
+    fn claim(&self) -> Option<Claim<'a>> {
+        let max_age = self.transport.config().index_max_age;
+        self.transport.listings().claim(self.start, max_age)
+    }
+
+    /// The modules of the names; with a claim, the index in the same round trip.
+    async fn ask(&self, names: &[Name], claim: Option<Claim<'a>>) -> Result<Answer, Error> {
+        let lookup = Lookup {
+            names,
+            with_index: claim.is_some(),
+            class: self.class,
+        };
+        let taken = Instant::now();
+        let reply = call::read_within(self.transport, &lookup, self.budget).await;
+        let Some(claim) = claim else {
+            return Ok((reply?.0.modules, None));
+        };
+        let (reply, _) = reply.inspect_err(|_| claim.failed())?;
+        let listing = match reply.index.unwrap_or_else(|| Err(reply::unexpected())) {
+            Ok(members) => {
+                let index = listed(self.transport, members).into();
+                Ok(claim.keep(Listing { index, taken }))
+            }
+            Err(error) => {
+                claim.failed();
+                Err(error)
+            }
+        };
+        Ok((reply.modules, Some(listing)))
+    }
+
+    /// One that is fresh: the one asked for, one that another call fetches meanwhile, or a new one.
+    async fn listing(
+        &self,
+        mut asked: Option<Result<Arc<Listing>, Error>>,
+    ) -> Result<Arc<Listing>, Error> {
+        let failed = |error: &Error| self.transport.monitor().failed(error);
+        loop {
+            if let Some(listing) = asked {
+                return listing.inspect_err(failed);
+            }
+            if let Some(listing) = self.fresh() {
+                return Ok(listing);
+            }
+            let left = self.budget.left();
+            if left.is_zero() {
+                return Err(reply::outage(Outage::TimedOut, None)).inspect_err(failed);
+            }
+            let Some(claim) = self.claim() else {
+                self.transport.pause(GLANCE.min(left)).await;
+                continue;
+            };
+            (_, asked) = self.ask(&[], Some(claim)).await?;
+        }
+    }
+}
+
+pub(crate) async fn explain_name<T: Transport>(
+    transport: &T,
+    name: &str,
+) -> Result<NameExplanation, Error> {
+    if Name::parse(name).is_none() {
+        return Ok(NameExplanation::new(name, NameCause::NotAPath));
+    }
+    // As Python asks: `a`, `a.b`, `a.b.c`.
+    let ends = name.match_indices('.').map(|(end, _)| end);
+    let chain: Vec<&str> = ends.chain([name.len()]).map(|end| &name[..end]).collect();
+    let answers = resolve_many(transport, &chain).await?;
+    for (part, answer) in chain.into_iter().zip(answers) {
+        match answer {
+            Resolution::Module(module) if part != name => {
+                let by = module.path.clone();
+                return Ok(NameExplanation::new(name, NameCause::Hidden { by }));
+            }
+            Resolution::NotFound => {
+                let parsed = Name::parse(part);
+                let paths: Vec<&str> = parsed.iter().flat_map(Name::candidates).collect();
+                let explanations = consistency::explain_all(transport, &paths).await?;
+                let cause = NameCause::of(&paths, &explanations);
+                return Ok(NameExplanation::new(part, cause));
+            }
+            _ => {}
+        }
+    }
+    Ok(NameExplanation::new(name, NameCause::Found))
+}
