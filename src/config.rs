@@ -206,8 +206,8 @@ impl Config {
         self
     }
 
-    /// The same for calls whose request or answer may be large: `get_many`, `paths`, a write of
-    /// more than 256 KiB, and one batch of the warm-up. Default 5 s.
+    /// The same for calls whose request or answer may be large: `get_many`, `resolve_many`, `paths`,
+    /// a write of more than 256 KiB, and one batch of the warm-up. Default 5 s.
     #[must_use]
     pub fn with_bulk_deadline(mut self, deadline: Duration) -> Self {
         self.bulk_deadline = deadline;
