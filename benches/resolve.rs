@@ -100,6 +100,44 @@ fn blocking(criterion: &mut Criterion) {
     group.finish();
 }
 
+#[cfg(feature = "near-cache")]
+fn near(criterion: &mut Criterion) {
+    use bifrost_module_cache::NearCacheOptions;
+    let bench = Bench::new();
+    let reader = blocking::ModuleReader::new(bench.config()).unwrap();
+    let near = blocking::NearCache::new(reader, NearCacheOptions::default()).unwrap();
+    support::wait_until("it follows Redis", support::PATIENCE, || near.is_live());
+    let hits: Vec<String> = (0..NAMES)
+        .map(|n| format!("shared/part_{}/module_{n}.py", n % 100))
+        .collect();
+    near.prefetch().unwrap();
+    let mut group = criterion.benchmark_group("near cache, 1,000 foreign names");
+    group.throughput(Throughput::Elements(NAMES as u64));
+    group.bench_function("floor: NearCache::get of a module each", |bencher| {
+        bencher.iter(|| {
+            for path in &hits {
+                black_box(near.get(black_box(path)).unwrap());
+            }
+        });
+    });
+    let resolve_all = |names: &[String]| {
+        for name in names {
+            black_box(near.resolve(black_box(name)).unwrap());
+        }
+    };
+    resolve_all(&bench.names);
+    bench.server.reset_stats();
+    group.bench_function("NearCache::resolve each", |bencher| {
+        bencher.iter(|| resolve_all(&bench.names));
+    });
+    let calls = ["mget", "get", "smembers", "smismember"];
+    assert_eq!(calls.map(|command| bench.server.calls(command)), [0; 4]);
+    group.finish();
+}
+
+#[cfg(not(feature = "near-cache"))]
+fn near(_: &mut Criterion) {}
+
 fn nonblocking(criterion: &mut Criterion) {
     let bench = Bench::new();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -150,5 +188,5 @@ fn timed(runtime: &Runtime, work: impl Future) -> Duration {
     start.elapsed()
 }
 
-criterion_group!(benches, blocking, nonblocking);
+criterion_group!(benches, blocking, nonblocking, near);
 criterion_main!(benches);

@@ -92,15 +92,16 @@ impl Command for Get<'_> {
 pub(crate) struct GetMany<'a, S> {
     paths: &'a [S],
     keys: Vec<String>,
+    class: Class,
 }
 
 impl<'a, S: AsRef<str>> GetMany<'a, S> {
-    pub(crate) fn new(paths: &'a [S]) -> Result<Self, Error> {
+    pub(crate) fn new(paths: &'a [S], class: Class) -> Result<Self, Error> {
         let keys = paths
             .iter()
             .map(|path| module_key(path.as_ref()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { paths, keys })
+        Ok(Self { paths, keys, class })
     }
 }
 
@@ -111,7 +112,7 @@ impl<S: AsRef<str>> Command for GetMany<'_, S> {
     fn request(&self, _: &Config) -> Request {
         let mut command = redis::cmd("MGET");
         command.arg(&self.keys);
-        Request::one(command, Class::Bulk)
+        Request::one(command, self.class)
     }
 
     fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {

@@ -32,7 +32,7 @@ pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
     transport: &T,
     paths: &[S],
 ) -> Result<Vec<Option<CachedModule>>, Error> {
-    get_each_from(transport, paths)
+    get_each_from(transport, paths, Class::Bulk)
         .await?
         .0
         .into_iter()
@@ -43,12 +43,13 @@ pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
 pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
     transport: &T,
     paths: &[S],
+    class: Class,
 ) -> Result<(Vec<Result<Option<CachedModule>, Error>>, Option<ServerId>), Error> {
     // MGET without keys is an error.
     if paths.is_empty() {
         return Ok((Vec::new(), None));
     }
-    let (mut entries, server) = call::read_from(transport, &GetMany::new(paths)?).await?;
+    let (mut entries, server) = call::read_from(transport, &GetMany::new(paths, class)?).await?;
     for entry in &mut entries {
         match entry {
             Ok(module) => {
@@ -89,15 +90,8 @@ pub(crate) fn served<T: Transport>(
 }
 
 pub(crate) async fn paths<T: Transport>(transport: &T) -> Result<HashSet<String>, Error> {
-    paths_from(transport).await.map(|(paths, _)| paths)
-}
-
-/// The same, and who answered.
-pub(crate) async fn paths_from<T: Transport>(
-    transport: &T,
-) -> Result<(HashSet<String>, Option<ServerId>), Error> {
-    let (index, server) = call::read_from(transport, &Members).await?;
-    Ok((listed(transport, index), server))
+    let index = call::read(transport, &Members).await?;
+    Ok(listed(transport, index))
 }
 
 /// The paths of the index; counts what can't be one.

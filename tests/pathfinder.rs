@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use bifrost_module_cache::{CachedModule, Resolution};
+use bifrost_module_cache::{CachedModule, NearCacheOptions, Resolution};
 use redis::Commands as _;
-use support::{Facade, Reader, RedisServer, Writer, on_both_facades, patient, python};
+use support::{
+    Near, Nearby, PATIENCE, Reader, RedisServer, Writer, on_both_facades, patient, python,
+};
 use tempfile::TempDir;
 
 on_both_facades! {
@@ -68,24 +70,27 @@ impl Drop for PathFinder {
 }
 
 /// The same files on a disk and in Redis.
-struct World<F: Facade> {
+struct World<F: Nearby> {
     server: RedisServer,
     writer: F::Writer,
     reader: F::Reader,
+    near: F::Near,
     directory: TempDir,
     files: BTreeSet<String>,
     finder: PathFinder,
 }
 
-impl<F: Facade> World<F> {
+impl<F: Nearby> World<F> {
     /// Whose index is at most so old.
     fn new(index_age: Duration) -> Self {
         let server = RedisServer::start();
         let directory = TempDir::new().unwrap();
         let config = patient(&server.url()).with_index_max_age(index_age);
+        let options = NearCacheOptions::default().with_staleness_bound(PATIENCE);
         Self {
             writer: F::Writer::new(config.clone()).unwrap(),
-            reader: F::Reader::new(config).unwrap(),
+            reader: F::Reader::new(config.clone()).unwrap(),
+            near: F::Near::live(config, options),
             finder: PathFinder::start(directory.path()),
             files: BTreeSet::new(),
             server,
@@ -93,7 +98,8 @@ impl<F: Facade> World<F> {
         }
     }
 
-    /// Adds a file, unless no disk could hold it beside the others.
+    /// Adds a file, unless no disk could hold it beside the others. Every other one comes from a
+    /// foreign writer.
     fn add(&mut self, path: &str) -> bool {
         let file = self.directory.path().join(path);
         let created = fs::create_dir_all(file.parent().unwrap()).and_then(|()| {
@@ -105,7 +111,14 @@ impl<F: Facade> World<F> {
             return false;
         }
         let module = CachedModule::new(path, path).unwrap();
-        self.writer.set(&module).unwrap();
+        if self.files.len().is_multiple_of(2) {
+            self.writer.set(&module).unwrap();
+        } else {
+            let mut redis = self.server.connection();
+            let (key, json) = (format!("bifrost:module:{path}"), module.to_json());
+            let () = redis.set(key, json).unwrap();
+            let () = redis.sadd("bifrost:module:index", path).unwrap();
+        }
         true
     }
 
@@ -140,6 +153,7 @@ impl<F: Facade> World<F> {
             .map(|part| self.reader.resolve(part).unwrap())
             .collect();
         assert_eq!(self.reader.resolve_many(&parts).unwrap(), each);
+        self.compare_near(&parts, &each);
         let resolved: HashMap<&str, Resolution> = parts.into_iter().zip(each).collect();
         let theirs = self.finder.find(&names);
         for (name, theirs) in names.iter().zip(theirs) {
@@ -147,6 +161,22 @@ impl<F: Facade> World<F> {
             assert_eq!(ours, theirs, "{name:?} among {:?}", self.files);
         }
         names.len()
+    }
+}
+
+impl<F: Nearby> World<F> {
+    /// The near cache and its snapshots answer as the reader does, twice.
+    fn compare_near(&self, names: &[&str], expected: &[Resolution]) {
+        self.near.until_announced();
+        let snapshot = self.near.snapshot().unwrap();
+        assert_eq!(snapshot.resolve_many(names).unwrap(), expected);
+        for _ in 0..2 {
+            for (name, expected) in names.iter().zip(expected) {
+                let answer = self.near.resolve(name).unwrap();
+                assert_eq!(answer, *expected, "{name:?} among {:?}", self.files);
+            }
+            assert_eq!(self.near.resolve_many(names).unwrap(), expected);
+        }
     }
 }
 
@@ -226,7 +256,7 @@ fn sources(directory: &Path, below: &str, found: &mut Vec<String>) {
     }
 }
 
-fn names_of_the_standard_library<F: Facade>() {
+fn names_of_the_standard_library<F: Nearby>() {
     let output = script().output().unwrap();
     let library = String::from_utf8(output.stdout).unwrap();
     let mut files = Vec::new();
@@ -294,7 +324,7 @@ impl Random {
     }
 }
 
-fn names_of_odd_trees<F: Facade>() {
+fn names_of_odd_trees<F: Nearby>() {
     let mut asked = 0;
     for seed in 0..4 {
         let mut random = Random(seed);
@@ -311,7 +341,7 @@ fn names_of_odd_trees<F: Facade>() {
     assert!(asked >= 5_000, "only {asked} names");
 }
 
-fn names_while_files_come_and_go<F: Facade>() {
+fn names_while_files_come_and_go<F: Nearby>() {
     let mut random = Random(1);
     let mut world = World::<F>::new(Duration::ZERO);
     for _ in 0..200 {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::pool::Pool;
 use super::{ModuleReader, ModuleWriter, run};
 use crate::near::Near;
-use crate::{CachedModule, Error, Invalidation, NearCacheOptions, NearCacheStats, Snapshot};
+use crate::{
+    CachedModule, Error, Invalidation, NearCacheOptions, NearCacheStats, Resolution, Snapshot,
+};
 
 /// An in-process copy in front of a [`ModuleReader`], kept coherent by Redis, which announces every
 /// change on a connection of its own, followed by a thread.
@@ -68,6 +70,30 @@ impl NearCache {
         paths: &[impl AsRef<str>],
     ) -> Result<Vec<Option<Arc<CachedModule>>>, Error> {
         run(self.near.get_many(paths))
+    }
+
+    /// What a module's name stands for, as [`ModuleReader::resolve`], and never older than what is
+    /// kept here: a module or a directory is found, or gone, when its change has been announced. No
+    /// IO if all that it takes is kept; otherwise one round trip, and one for the index.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModuleReader::resolve`].
+    pub fn resolve(&self, name: &str) -> Result<Resolution, Error> {
+        match self.near.resolved(name) {
+            Some(answer) => Ok(answer),
+            None => run(self.near.resolve(name)),
+        }
+    }
+
+    /// What these names stand for, in their order. One round trip for all modules that are not kept,
+    /// and one for the index.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModuleReader::resolve_many`].
+    pub fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
+        run(self.near.resolve_many(names))
     }
 
     /// All cached paths, as [`ModuleReader::paths`].

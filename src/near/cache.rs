@@ -1,9 +1,7 @@
 //! What a near cache offers, over the connections of either facade.
 
-use std::collections::HashSet;
 use std::mem;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use super::clock::Tick;
 use super::counters::NearCacheStats;
@@ -13,10 +11,11 @@ use super::life::{Life, Listening};
 use super::options::NearCacheOptions;
 use super::protocol::{Landing, Lookup, Marks};
 use super::rule::{Rule, Rules};
+use crate::commands::Class;
 use crate::identity::ServerId;
 use crate::keys::validate_path;
 use crate::ties::Tied;
-use crate::transport::Transport;
+use crate::transport::{Budget, Transport};
 use crate::{Error, Outage, operations, reply};
 
 /// How many modules one request of a prefetch or a snapshot asks for.
@@ -62,7 +61,7 @@ impl<T: Listen> Near<T> {
     }
 
     /// The newest life that is known of, without asking whose it is: that costs more than a hit.
-    fn life(&self) -> &Arc<Life> {
+    pub(super) fn life(&self) -> &Arc<Life> {
         let mut life = &self.first;
         while let Some(child) = life.child() {
             life = child;
@@ -104,8 +103,7 @@ impl<T: Listen> Near<T> {
         validate_path(path)?;
         let life = self.own_life();
         let counters = &life.protocol.counters;
-        let limit = self.transport.config().lookup_deadline;
-        let (how, kept) = self.look_up(life, path, limit).await;
+        let (how, kept) = self.look_up(life, path, Class::Lookup).await;
         match how {
             How::Hit => match &kept {
                 Ok(Kept::Absent) => counters.absent_hits.add_one(),
@@ -125,21 +123,22 @@ impl<T: Listen> Near<T> {
     }
 
     /// What is kept, or else what one of all who want to know it is told.
-    async fn look_up(
+    pub(super) async fn look_up(
         &self,
         life: &Life,
         path: &str,
-        limit: Duration,
+        class: Class,
     ) -> (How, Result<Kept, Error>) {
-        let deadline = Tick::now().plus(limit);
+        let budget = Budget::new(self.transport.config(), class);
         loop {
             match life.protocol.lookup(path, Tick::now()) {
                 Lookup::Hit(kept) => return (How::Hit, Ok(kept)),
                 Lookup::Bypass => {
-                    return (How::Bypass, self.read_one(path).await.map(|(kept, _)| kept));
+                    let answer = self.read_one(life, path, budget).await;
+                    return (How::Bypass, answer.map(|(kept, _)| kept));
                 }
                 Lookup::Miss(ticket) => {
-                    let answer = self.read_one(path).await;
+                    let answer = self.read_one(life, path, budget).await;
                     let kept = match &answer {
                         Ok((kept, _)) => Ok(kept.clone()),
                         Err(error) => Err(error.copied()),
@@ -148,9 +147,8 @@ impl<T: Listen> Near<T> {
                     return (How::Miss, kept);
                 }
                 Lookup::Joined(flight) => {
-                    let left = deadline.since(Tick::now());
-                    let landing = self.transport.within(left, flight.landing.wait()).await;
-                    match landing {
+                    let landing = flight.landing.wait();
+                    match self.transport.within(budget.left(), landing).await {
                         None => return (How::Joined, Err(reply::outage(Outage::TimedOut, None))),
                         Some(Landing::Abandoned) => {}
                         Some(Landing::Answered(answer)) => {
@@ -182,7 +180,10 @@ impl<T: Listen> Near<T> {
                 Some(_) => life.protocol.counters.misses.add(missing.len()),
                 None => life.protocol.counters.bypasses.add(missing.len()),
             }
-            let mut found = match self.read(life, marks.as_ref(), &missing, Room::Make).await {
+            let mut found = match self
+                .read(life, marks.as_ref(), &missing, Class::Bulk, Room::Make)
+                .await
+            {
                 Ok(found) => found,
                 Err(error) => missing
                     .iter()
@@ -198,10 +199,15 @@ impl<T: Listen> Near<T> {
         Ok(modules.into_iter().flatten().collect())
     }
 
-    async fn read_one(&self, path: &str) -> Result<(Kept, Option<ServerId>), Error> {
+    async fn read_one(
+        &self,
+        life: &Life,
+        path: &str,
+        budget: Budget,
+    ) -> Result<(Kept, Option<ServerId>), Error> {
         if path == INDEX_PATH {
-            let (paths, server) = operations::paths_from(&*self.transport).await?;
-            return Ok((Kept::Index(Arc::new(paths)), server));
+            let (index, server) = self.ask_index(life, budget).await?;
+            return Ok((Kept::Index(index), server));
         }
         let (module, server) = operations::get_from(&*self.transport, path).await?;
         Ok((Kept::module(module), server))
@@ -213,9 +219,10 @@ impl<T: Listen> Near<T> {
         life: &Life,
         marks: Option<&Marks>,
         paths: &[&str],
+        class: Class,
         room: Room,
     ) -> Result<Vec<Result<Kept, Error>>, Error> {
-        let (entries, server) = operations::get_each_from(&*self.transport, paths).await?;
+        let (entries, server) = operations::get_each_from(&*self.transport, paths, class).await?;
         let now = Tick::now();
         let entries = paths.iter().zip(entries);
         Ok(entries
@@ -230,19 +237,6 @@ impl<T: Listen> Near<T> {
                 Ok(kept)
             })
             .collect())
-    }
-
-    pub(crate) async fn paths(&self) -> Result<Arc<HashSet<String>>, Error> {
-        if let Some(Kept::Index(paths)) = self.life().protocol.kept(INDEX_PATH, Tick::now()) {
-            return Ok(paths);
-        }
-        let life = self.own_life();
-        let limit = self.transport.config().bulk_deadline;
-        match self.look_up(life, INDEX_PATH, limit).await.1? {
-            Kept::Index(paths) => Ok(paths),
-            // Nothing else is kept there.
-            Kept::Module(_) | Kept::Absent => Err(reply::unexpected()),
-        }
     }
 
     /// Loads modules while there is room; how many are kept now.
@@ -262,7 +256,9 @@ impl<T: Listen> Near<T> {
         missing.retain(|path| protocol.kept(path, Tick::now()).is_none());
         for chunk in missing.chunks(BULK_PATHS) {
             let marks = protocol.marks(Tick::now());
-            let read = self.read(life, marks.as_ref(), chunk, Room::Find).await?;
+            let read = self
+                .read(life, marks.as_ref(), chunk, Class::Bulk, Room::Find)
+                .await?;
             // What is hot already is worth more than what may become so.
             let mut kept = chunk.iter().zip(&read);
             if kept.any(|(path, kept)| {
@@ -315,7 +311,7 @@ impl<T: Listen> Near<T> {
 }
 
 /// How a lookup was answered.
-enum How {
+pub(super) enum How {
     Hit,
     Miss,
     Joined,
@@ -330,7 +326,7 @@ pub(super) enum Room {
 }
 
 /// What was known before an outage, where that is wanted.
-fn last_known(life: &Life, path: &str, error: Error) -> Result<Found, Error> {
+pub(super) fn last_known(life: &Life, path: &str, error: Error) -> Result<Found, Error> {
     if !error.is_unavailable() {
         return Err(error);
     }
@@ -341,9 +337,10 @@ fn last_known(life: &Life, path: &str, error: Error) -> Result<Found, Error> {
 impl<T: Listen> Tied for Near<T> {
     fn wrote(&self, paths: &[String]) {
         if self.rules.keep(Rule::LocalWrite) {
-            let life = self.adopted_life();
+            let protocol = &self.adopted_life().protocol;
+            protocol.announcements.add(paths, Tick::now());
             for path in paths.iter().map(String::as_str).chain([INDEX_PATH]) {
-                life.protocol.invalidate(path);
+                protocol.invalidate(path);
             }
         }
     }

@@ -7,8 +7,8 @@ use crate::stats::Counter;
 
 /// What a near cache has done since it was made, and what it holds; all clones together.
 ///
-/// Each read of a module, of one path in `get_many` too, is a hit, a miss or a bypass. What a
-/// prefetch or a snapshot reads is not counted among them.
+/// Each read of a module, of one path in `get_many` too, is a hit, a miss or a bypass; a name is a
+/// read of each path that is looked at. What a prefetch or a snapshot reads is not counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NearCacheStats {
@@ -36,7 +36,7 @@ pub struct NearCacheStats {
     pub evictions: u64,
     /// Modules held now.
     pub modules: usize,
-    /// Paths remembered to be absent now.
+    /// Paths and names remembered to be absent now.
     pub absent_paths: usize,
     /// What all that is held takes, in bytes.
     pub bytes: usize,
@@ -86,13 +86,17 @@ struct Line(AtomicU64);
 
 impl Striped {
     pub(crate) fn add_one(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn add(&self, count: u64) {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static STRIPE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
         }
         // While a thread ends it may have none any more.
         let stripe = STRIPE.try_with(|stripe| *stripe).unwrap_or(0);
-        self.0[stripe].0.fetch_add(1, Ordering::Relaxed);
+        self.0[stripe].0.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

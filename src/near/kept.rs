@@ -1,10 +1,11 @@
 //! What can be kept under a path.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::foreign::Evidence;
 use super::store::set_bytes;
 use crate::CachedModule;
+use crate::resolution::PathIndex;
 
 /// A module, or Redis's word that there is none.
 pub(crate) type Found = Option<Arc<CachedModule>>;
@@ -15,7 +16,9 @@ pub(crate) enum Kept {
     /// Redis said that there is nothing.
     Absent,
     /// All cached paths: kept under [`INDEX_PATH`], which can't be a module's.
-    Index(Arc<HashSet<String>>),
+    Index(Arc<PathIndex>),
+    /// A name is not found: kept under the name, which may be that of another path.
+    Foreign(Box<Evidence>),
 }
 
 impl From<Found> for Kept {
@@ -36,7 +39,7 @@ impl Kept {
     pub(crate) fn into_module(self) -> Found {
         match self {
             Self::Module(module) => Some(module),
-            Self::Absent | Self::Index(_) => None,
+            Self::Absent | Self::Index(_) | Self::Foreign(_) => None,
         }
     }
 
@@ -53,7 +56,8 @@ impl Kept {
                 content.capacity() + path.capacity() + hash.capacity() + 136
             }
             Self::Absent => 0,
-            Self::Index(paths) => set_bytes(paths.iter()),
+            Self::Foreign(_) => size_of::<Evidence>() + 16,
+            Self::Index(index) => set_bytes(index.paths().iter()) + set_bytes(index.directories()),
         }
     }
 }

@@ -3,11 +3,14 @@
 //! [`protocol`] keeps the copy right and [`tracker`] says what to tell Redis and what its messages
 //! mean; both are pure. [`follow`] and [`cache`] drive them over the connections of a facade.
 
+mod announced;
 mod cache;
 mod clock;
 mod counters;
 mod follow;
+mod foreign;
 mod hooks;
+mod index;
 mod kept;
 mod life;
 mod message;
@@ -16,6 +19,7 @@ mod model;
 mod options;
 mod promise;
 mod protocol;
+mod resolve;
 mod rule;
 mod session;
 mod snapshot;

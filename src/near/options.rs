@@ -48,11 +48,11 @@ impl NearCacheOptions {
         self
     }
 
-    /// How many paths are remembered to be absent. Default 10,000; they also take at most an
-    /// eighth of the bytes.
+    /// How many paths are remembered to be absent, names that are not found included. Default
+    /// 10,000; they also take at most an eighth of the bytes.
     ///
-    /// An import tries several paths for each name that is not ours; each of them is asked for
-    /// once instead of always.
+    /// A name that is not ours takes three: its two paths and itself. Each path is asked for once
+    /// instead of always.
     #[must_use]
     pub fn with_max_absent_paths(mut self, paths: usize) -> Self {
         self.max_absent_paths = paths;

@@ -7,10 +7,12 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 
+use super::announced::Announcements;
 use super::clock::Tick;
 use super::counters::{Counters, NearCacheStats};
 use super::kept::{Found, Kept};
@@ -28,20 +30,17 @@ pub(crate) struct Protocol {
     pub(crate) rules: Rules,
     pub(crate) session: Session,
     pub(crate) counters: Counters,
+    pub(crate) announcements: Announcements,
     options: NearCacheOptions,
-    store: Store,
+    pub(super) store: Store,
     hasher: RandomState,
     stripes: Box<[Mutex<Stripe>]>,
+    /// For each stripe, how often one of its paths changed. Only moved under its lock.
+    pub(super) generations: Box<[AtomicU64]>,
 }
 
-/// A share of the paths.
-#[derive(Default)]
-struct Stripe {
-    /// Counts the changes of its paths.
-    generation: u64,
-    /// The reads under way that others can join.
-    flights: HashMap<Arc<str>, Arc<Flight>, RandomState>,
-}
+/// A share of the paths: the reads under way that others can join.
+type Stripe = HashMap<Arc<str>, Arc<Flight>, RandomState>;
 
 /// One read for all who want to know the same.
 pub(crate) struct Flight {
@@ -89,10 +88,12 @@ impl Protocol {
             rules,
             session: Session::new(options.staleness_bound, rules),
             counters: Counters::default(),
+            announcements: Announcements::default(),
             store: Store::new(&options),
             options,
             hasher: RandomState::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            generations: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -112,7 +113,7 @@ impl Protocol {
                     self.counters.absent_hits.add_one();
                     Some(None)
                 }
-                Kept::Index(_) => None,
+                Kept::Index(_) | Kept::Foreign(_) => None,
             }
         })
     }
@@ -120,14 +121,15 @@ impl Protocol {
     /// What is kept and may be served, without counting it.
     pub(crate) fn kept(&self, path: &str, now: Tick) -> Option<Kept> {
         self.store.read(path, |entry| {
-            self.is_valid(entry, now).then(|| {
-                entry.visit();
-                entry.kept.clone()
-            })
+            if !self.is_valid(entry, now) || matches!(entry.kept, Kept::Foreign(_)) {
+                return None;
+            }
+            entry.visit();
+            Some(entry.kept.clone())
         })
     }
 
-    fn is_valid(&self, entry: &Entry, now: Tick) -> bool {
+    pub(super) fn is_valid(&self, entry: &Entry, now: Tick) -> bool {
         now < entry.expires && self.session.covers(entry.epoch, now)
     }
 
@@ -140,7 +142,7 @@ impl Protocol {
         if let Some(kept) = self.kept(path, now) {
             return Lookup::Hit(kept);
         }
-        if let Some(flight) = stripe.flights.get(path)
+        if let Some(flight) = stripe.get(path)
             && (flight.epoch == epoch || !self.rules.keep(Rule::JoinInSession))
         {
             return Lookup::Joined(Arc::clone(flight));
@@ -150,9 +152,7 @@ impl Protocol {
             epoch,
             landing: Promise::new(),
         });
-        stripe
-            .flights
-            .insert(Arc::clone(&path), Arc::clone(&flight));
+        stripe.insert(Arc::clone(&path), Arc::clone(&flight));
         Lookup::Miss(Ticket {
             protocol: self,
             path,
@@ -163,7 +163,7 @@ impl Protocol {
     /// To be taken before paths are read; `None` if the answers can't be kept.
     pub(crate) fn marks(&self, now: Tick) -> Option<Marks> {
         let epoch = self.session.begin_read(now)?;
-        let generations = self.stripes.iter().map(|stripe| lock(stripe).generation);
+        let generations = self.generations.iter().map(|now| now.load(SeqCst));
         Some(Marks {
             epoch,
             generations: generations.collect(),
@@ -176,10 +176,10 @@ impl Protocol {
         &'a self,
         marks: &mut Marks,
     ) -> Option<impl Fn(&str) -> bool + use<'a>> {
-        let stripes = self.stripes.iter().zip(&mut marks.generations);
-        let moved: Vec<bool> = stripes
-            .map(|(stripe, mark)| {
-                let generation = lock(stripe).generation;
+        let generations = self.generations.iter().zip(&mut marks.generations);
+        let moved: Vec<bool> = generations
+            .map(|(now, mark)| {
+                let generation = now.load(SeqCst);
                 std::mem::replace(mark, generation) != generation
             })
             .collect();
@@ -201,8 +201,8 @@ impl Protocol {
         now: Tick,
     ) {
         let index = self.index(path);
-        let stripe = lock(&self.stripes[index]);
-        let unmoved = stripe.generation == marks.generations[index];
+        let _stripe = lock(&self.stripes[index]);
+        let unmoved = self.generations[index].load(SeqCst) == marks.generations[index];
         if (unmoved || !self.rules.keep(Rule::Generation)) && self.accepts(marks, server) {
             self.keep(&path.into(), kept, marks.epoch, now);
         } else {
@@ -242,13 +242,14 @@ impl Protocol {
 
     /// Redis announced that these changed, or a tied writer changed them.
     pub(crate) fn invalidate(&self, path: &str) {
-        let mut stripe = self.stripe(path);
-        stripe.generation += 1;
+        let index = self.index(path);
+        let mut stripe = lock(&self.stripes[index]);
+        self.generations[index].fetch_add(1, SeqCst);
         if self.rules.keep(Rule::Remove) {
             self.store.remove(path);
         }
         if self.rules.keep(Rule::Detach) {
-            stripe.flights.remove(path);
+            stripe.remove(path);
         }
     }
 
@@ -298,7 +299,7 @@ impl Protocol {
         }
     }
 
-    fn index(&self, path: &str) -> usize {
+    pub(super) fn index(&self, path: &str) -> usize {
         #[allow(clippy::cast_possible_truncation, reason = "the lowest bits count")]
         let hash = self.hasher.hash_one(path) as usize;
         hash % STRIPES
@@ -309,7 +310,7 @@ impl Protocol {
     }
 
     fn is_attached(&self, stripe: &Stripe, ticket: &Ticket<'_>) -> bool {
-        let attached = stripe.flights.get(&ticket.path);
+        let attached = stripe.get(&ticket.path);
         attached.is_some_and(|flight| {
             Arc::ptr_eq(flight, &ticket.flight) || !self.rules.keep(Rule::UniqueFlight)
         })
@@ -331,7 +332,7 @@ impl Ticket<'_> {
         let answer = answer.map(|(kept, server)| {
             let mut stripe = self.protocol.stripe(&self.path);
             if self.protocol.is_attached(&stripe, &self) {
-                stripe.flights.remove(&self.path);
+                stripe.remove(&self.path);
                 if self.protocol.session.accepts(self.flight.epoch, server) {
                     let epoch = self.flight.epoch;
                     self.protocol.keep(&self.path, kept.clone(), epoch, now);
@@ -352,7 +353,7 @@ impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut stripe = self.protocol.stripe(&self.path);
         if self.protocol.is_attached(&stripe, self) {
-            stripe.flights.remove(&self.path);
+            stripe.remove(&self.path);
         }
         drop(stripe);
         self.flight.landing.keep(Landing::Abandoned);

@@ -10,8 +10,11 @@ use super::kept::{INDEX_PATH, Kept};
 use super::life::Life;
 use super::protocol::Marks;
 use super::rule::Rule;
+use crate::commands::Class;
 use crate::keys::validate_path;
-use crate::{CachedModule, Error, Outage, operations, reply};
+use crate::resolution::{Name, PathIndex};
+use crate::transport::Budget;
+use crate::{CachedModule, Error, Outage, Resolution, operations, reply};
 
 /// The modules of a workspace as they were at one moment: no write falls between two of them.
 ///
@@ -23,9 +26,11 @@ pub struct Snapshot(Arc<Parts>);
 
 struct Parts {
     modules: HashMap<String, Part>,
-    /// Whether what is not among them was absent, or not looked at.
-    is_whole: bool,
+    /// All paths at that moment; `None` if only some were looked at.
+    index: Option<Arc<PathIndex>>,
 }
+
+const OTHER_PATHS: &str = "the snapshot is of other paths";
 
 /// A corrupt entry fails whoever asks for it, and nobody else.
 type Part = Result<Option<Arc<CachedModule>>, Error>;
@@ -43,13 +48,45 @@ impl Snapshot {
             Some(Err(error)) => Err(error.copied()),
             None => {
                 validate_path(path)?;
-                if self.0.is_whole {
+                if self.0.index.is_some() {
                     Ok(None)
                 } else {
-                    Err(Error::invalid_path(path, "the snapshot is of other paths"))
+                    Err(Error::invalid_path(path, OTHER_PATHS))
                 }
             }
         }
+    }
+
+    /// What a module's name stood for at that moment, as in `ModuleReader::resolve`.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get). A snapshot of some paths knows of no directories, nor of a name whose
+    /// paths it has not looked at.
+    pub fn resolve(&self, name: &str) -> Result<Resolution, Error> {
+        let Some(name) = Name::parse(name) else {
+            return Ok(Resolution::NotFound);
+        };
+        for path in name.candidates() {
+            if let Some(module) = self.get(path)? {
+                return Ok(Resolution::sourced(&name, module));
+            }
+        }
+        let index = self.0.index.as_ref();
+        let index = index.ok_or_else(|| Error::invalid_path(name.directory(), OTHER_PATHS))?;
+        Ok(Resolution::without_source(&name, index))
+    }
+
+    /// The same for several names, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
+        names
+            .iter()
+            .map(|name| self.resolve(name.as_ref()))
+            .collect()
     }
 
     /// The paths of all modules in it, those with a corrupt entry included; in no order.
@@ -63,10 +100,10 @@ impl Snapshot {
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { modules, is_whole } = &*self.0;
+        let Parts { modules, index } = &*self.0;
         f.debug_struct("Snapshot")
             .field("paths", &modules.len())
-            .field("is_whole", is_whole)
+            .field("is_whole", &index.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -74,7 +111,7 @@ impl fmt::Debug for Snapshot {
 /// What has been read for a snapshot.
 struct Draft {
     marks: Marks,
-    index: Option<Arc<HashSet<String>>>,
+    index: Option<Arc<PathIndex>>,
     modules: HashMap<String, Part>,
     /// What Redis read last, if it did so at once. That is of one moment, whatever came after it;
     /// all else must not have moved until then.
@@ -116,7 +153,7 @@ impl<T: Listen> Near<T> {
             if !index_moved && current.modules.keys().all(stands) {
                 return Ok(Snapshot(Arc::new(Parts {
                     modules: current.modules,
-                    is_whole: paths.is_none(),
+                    index: current.index,
                 })));
             }
             current.modules.retain(|path, _| !moved(path));
@@ -144,7 +181,7 @@ impl<T: Listen> Near<T> {
             }
             index = draft.index.clone().unwrap_or_default();
             draft.modules.retain(|path, _| index.contains(path));
-            index.iter().map(String::as_str).collect()
+            index.paths().iter().map(String::as_str).collect()
         };
         let now = Tick::now();
         let mut missing = Vec::new();
@@ -167,7 +204,8 @@ impl<T: Listen> Near<T> {
                 .extend(missing.iter().map(|path| (*path).to_owned()));
         }
         for chunk in missing.chunks(BULK_PATHS) {
-            let (entries, server) = operations::get_each_from(&*self.transport, chunk).await?;
+            let (entries, server) =
+                operations::get_each_from(&*self.transport, chunk, Class::Bulk).await?;
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
@@ -192,18 +230,19 @@ impl<T: Listen> Near<T> {
         let kept = if let Some(kept) = kept {
             kept
         } else {
-            let (paths, server) = operations::paths_from(&*self.transport).await?;
+            let budget = Budget::new(self.transport.config(), Class::Bulk);
+            let (index, server) = self.ask_index(life, budget).await?;
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
-            let kept = Kept::Index(Arc::new(paths));
+            let kept = Kept::Index(index);
             let now = Tick::now();
             life.protocol
                 .insert_marked(INDEX_PATH, kept.clone(), &draft.marks, server, now);
             kept
         };
-        if let Kept::Index(paths) = kept {
-            draft.index = Some(paths);
+        if let Kept::Index(index) = kept {
+            draft.index = Some(index);
         }
         Ok(draft.index.is_some())
     }
@@ -231,9 +270,10 @@ mod tests {
     use crate::near::life::Listening;
     use crate::near::options::NearCacheOptions;
     use crate::near::rule::Rules;
+    use crate::resolution::Listings;
     use crate::stats::Monitor;
     use crate::ties::Ties;
-    use crate::transport::{Answer, Budget, Link, Transport};
+    use crate::transport::{Answer, Link, Transport};
     use crate::{Config, keys};
     use redis::Value;
     use std::pin::pin;
@@ -246,6 +286,7 @@ mod tests {
         config: Config,
         monitor: Monitor,
         ties: Ties,
+        listings: Listings,
         version: Mutex<&'static str>,
     }
 
@@ -286,6 +327,10 @@ mod tests {
 
         fn ties(&self) -> &Ties {
             &self.ties
+        }
+
+        fn listings(&self) -> &Listings {
+            &self.listings
         }
 
         fn identify_servers(&self) {}
@@ -346,6 +391,7 @@ mod tests {
             config: Config::new("redis://localhost").unwrap(),
             monitor: Monitor::default(),
             ties: Ties::default(),
+            listings: Listings::default(),
             version: Mutex::new("old"),
         };
         let fake = Arc::new(fake);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use papaya::{Guard, HashMap};
+use papaya::{Guard, HashMap, HashMapRef, LocalGuard};
 
 use super::clock::Tick;
 use super::kept::Kept;
@@ -56,6 +56,14 @@ impl Entry {
     }
 }
 
+pub(crate) struct View<'s>(HashMapRef<'s, Arc<str>, Entry, RandomState, LocalGuard<'s>>);
+
+impl View<'_> {
+    pub(crate) fn get(&self, path: &str) -> Option<&Entry> {
+        self.0.get(path)
+    }
+}
+
 pub(crate) struct Store {
     map: HashMap<Arc<str>, Entry, RandomState>,
     max_bytes: usize,
@@ -100,6 +108,11 @@ impl Store {
         }
     }
 
+    /// What is kept, to look at several things.
+    pub(crate) fn view(&self) -> View<'_> {
+        View(self.map.pin())
+    }
+
     /// Looks at what is kept.
     pub(crate) fn read<R>(&self, path: &str, look: impl FnOnce(&Entry) -> Option<R>) -> Option<R> {
         look(self.map.pin().get(path)?)
@@ -116,7 +129,7 @@ impl Store {
             return 0;
         }
         let id = entry.id;
-        let is_absent = matches!(entry.kept, Kept::Absent);
+        let is_absent = matches!(entry.kept, Kept::Absent | Kept::Foreign(_));
         let is_module = matches!(entry.kept, Kept::Module(_));
         self.hold(&entry);
         if let Some(old) = self.map.insert(Arc::clone(path), entry, &guard) {
@@ -180,7 +193,7 @@ impl Store {
         self.bytes.fetch_add(entry.cost, Relaxed);
         match entry.kept {
             Kept::Module(_) => _ = self.modules.fetch_add(1, Relaxed),
-            Kept::Absent => {
+            Kept::Absent | Kept::Foreign(_) => {
                 self.absent.fetch_add(1, Relaxed);
                 self.absent_bytes.fetch_add(entry.cost, Relaxed);
             }
@@ -192,7 +205,7 @@ impl Store {
         self.bytes.fetch_sub(entry.cost, Relaxed);
         match entry.kept {
             Kept::Module(_) => _ = self.modules.fetch_sub(1, Relaxed),
-            Kept::Absent => {
+            Kept::Absent | Kept::Foreign(_) => {
                 self.absent.fetch_sub(1, Relaxed);
                 self.absent_bytes.fetch_sub(entry.cost, Relaxed);
             }

@@ -115,7 +115,7 @@ impl<'p> Tracker<'p> {
     pub(crate) fn received(&mut self, value: Value, now: Tick) -> Result<(), Error> {
         match message::read(value) {
             Message::Changed(paths) => {
-                self.changed(paths);
+                self.changed(paths, now);
                 Ok(())
             }
             Message::Flushed => {
@@ -128,8 +128,9 @@ impl<'p> Tracker<'p> {
         }
     }
 
-    fn changed(&self, mut paths: Vec<String>) {
+    fn changed(&self, mut paths: Vec<String>, now: Tick) {
         self.protocol.counters.invalidations.add(paths.len());
+        self.protocol.announcements.add(&paths, now);
         for path in &paths {
             self.protocol.invalidate(path);
         }
@@ -150,6 +151,7 @@ impl<'p> Tracker<'p> {
                 if answers.len() == GREETING_REPLIES {
                     let (sent, answers) = (*sent, std::mem::take(answers));
                     let server = message::confirmed(answers)?;
+                    self.protocol.announcements.begin(now);
                     self.protocol.begin(server, from(sent));
                     // Before now nobody told them what changed.
                     self.hooks.everything();

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::lane::Lanes;
 use super::{ModuleReader, ModuleWriter};
 use crate::near::Near;
-use crate::{CachedModule, Error, Invalidation, NearCacheOptions, NearCacheStats, Snapshot};
+use crate::{
+    CachedModule, Error, Invalidation, NearCacheOptions, NearCacheStats, Resolution, Snapshot,
+};
 
 /// An in-process copy in front of a [`ModuleReader`], kept coherent by Redis, which announces every
 /// change on a connection of its own, followed by a task.
@@ -67,6 +69,30 @@ impl NearCache {
         paths: &[impl AsRef<str>],
     ) -> Result<Vec<Option<Arc<CachedModule>>>, Error> {
         self.near.get_many(paths).await
+    }
+
+    /// What a module's name stands for, as [`ModuleReader::resolve`], and never older than what is
+    /// kept here: a module or a directory is found, or gone, when its change has been announced. No
+    /// IO if all that it takes is kept; otherwise one round trip, and one for the index.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModuleReader::resolve`].
+    pub async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
+        match self.near.resolved(name) {
+            Some(answer) => Ok(answer),
+            None => self.near.resolve(name).await,
+        }
+    }
+
+    /// What these names stand for, in their order. One round trip for all modules that are not kept,
+    /// and one for the index.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModuleReader::resolve_many`].
+    pub async fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
+        self.near.resolve_many(names).await
     }
 
     /// All cached paths, as [`ModuleReader::paths`].

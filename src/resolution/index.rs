@@ -1,6 +1,7 @@
 //! All cached paths, and which directories they make.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Name;
 
@@ -8,24 +9,35 @@ use super::Name;
 /// a search through the paths.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PathIndex {
-    paths: HashSet<String>,
+    /// Shared with those who asked for all.
+    paths: Arc<HashSet<String>>,
     /// How many entries each directory has: paths and further directories directly in it.
     directories: HashMap<String, usize>,
 }
 
 impl PathIndex {
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn paths(&self) -> &Arc<HashSet<String>> {
+        &self.paths
+    }
+
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn directories(&self) -> impl ExactSizeIterator<Item = &String> {
+        self.directories.keys()
+    }
+
     pub(crate) fn contains(&self, path: &str) -> bool {
         self.paths.contains(path)
     }
 
     /// True if it was not there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "readers take whole indexes"))]
+    #[cfg(any(test, feature = "near-cache"))]
     pub(crate) fn insert(&mut self, path: String) -> bool {
         if self.paths.contains(&path) {
             return false;
         }
         self.enter(&path);
-        self.paths.insert(path)
+        Arc::make_mut(&mut self.paths).insert(path)
     }
 
     /// Counts a new path where it lies.
@@ -43,9 +55,9 @@ impl PathIndex {
     }
 
     /// True if it was there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "readers take whole indexes"))]
+    #[cfg(any(test, feature = "near-cache"))]
     pub(crate) fn remove(&mut self, path: &str) -> bool {
-        if !self.paths.remove(path) {
+        if !self.paths.contains(path) || !Arc::make_mut(&mut self.paths).remove(path) {
             return false;
         }
         let mut directory = parent(path);
@@ -79,7 +91,10 @@ impl From<HashSet<String>> for PathIndex {
         for path in &paths {
             index.enter(path);
         }
-        Self { paths, ..index }
+        Self {
+            paths: Arc::new(paths),
+            ..index
+        }
     }
 }
 
@@ -149,9 +164,9 @@ mod tests {
                         .any(|path| path.starts_with(&below) && Some(path.as_str()) != name.package());
                     prop_assert_eq!(index.is_namespace(&name), expected, "{:?} in {:?}", name, model);
                 }
-                prop_assert_eq!(&index.paths, &model.iter().cloned().collect());
+                prop_assert_eq!(&*index.paths, &model.iter().cloned().collect());
             }
-            let at_once = PathIndex::from(index.paths.clone());
+            let at_once = PathIndex::from((*index.paths).clone());
             prop_assert_eq!(&at_once.directories, &index.directories);
             for path in &model {
                 index.remove(path);

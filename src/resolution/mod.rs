@@ -16,6 +16,11 @@ pub use explanation::{NameCause, NameExplanation};
 
 pub(crate) use index::PathIndex;
 pub(crate) use name::Name;
+#[cfg(all(
+    feature = "near-cache",
+    any(feature = "blocking", feature = "nonblocking")
+))]
+pub(crate) use resolve::resolve_all;
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) use {
     listing::Listings,

@@ -21,22 +21,28 @@ impl Name {
     /// `None` for what can be neither a path nor a directory of one. An empty segment is among
     /// that: Python would take it for a file called `.py`, which no `import` can name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        // A name's segments are separated by dots alone.
-        if name.contains('/') {
-            return None;
+        let directory = name.len();
+        let mut text = String::with_capacity(2 * directory + PACKAGE.len() + MODULE.len());
+        let mut is_plain = directory <= MAX_PATH_CHARS - 2;
+        for segment in name.split('.') {
+            // Segments are separated by dots alone.
+            if segment.is_empty() || segment.contains('/') {
+                return None;
+            }
+            is_plain &= segment
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            text.push_str(segment);
+            text.push('/');
         }
-        let directory = name.replace('.', "/");
-        let mut text = String::with_capacity(2 * name.len() + PACKAGE.len() + MODULE.len());
-        text.push_str(&directory);
-        text.push_str(PACKAGE);
         // The shortest path that the name can stand for is one of a single character below it.
-        validate_path(&text[..name.len() + 2]).ok()?;
-        text.push_str(&directory);
+        text.push_str(&PACKAGE[1..]);
+        if !is_plain {
+            validate_path(&text[..directory + 2]).ok()?;
+        }
+        text.extend_from_within(..directory);
         text.push_str(MODULE);
-        Some(Self {
-            text,
-            directory: name.len(),
-        })
+        Some(Self { text, directory })
     }
 
     /// Where all that lies below the name lies: `shared/halopsa`.

@@ -26,7 +26,7 @@ pub(crate) async fn resolve_many<T: Transport, S: AsRef<str>>(
     resolve_all(transport, names, Class::Bulk).await
 }
 
-async fn resolve_all<T: Transport, S: AsRef<str>>(
+pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
     transport: &T,
     names: &[S],
     class: Class,

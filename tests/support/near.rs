@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bifrost_module_cache::{
-    CachedModule, Config, Error, Invalidation, NearCacheOptions, NearCacheStats, Snapshot,
-    blocking, nonblocking,
+    CachedModule, Config, Error, Invalidation, NearCacheOptions, NearCacheStats, Resolution,
+    Snapshot, blocking, nonblocking,
 };
 
 use super::facade::{Blocking, Facade, Nonblocking, Reader, block_on};
@@ -29,6 +29,8 @@ pub trait Near: Clone + Debug + Send + Sync + Sized + 'static {
     fn new(reader: Self::Reader, options: NearCacheOptions) -> Result<Self, Error>;
     fn get(&self, path: &str) -> Result<Found, Error>;
     fn get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Found>, Error>;
+    fn resolve(&self, name: &str) -> Result<Resolution, Error>;
+    fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error>;
     fn paths(&self) -> Result<Arc<HashSet<String>>, Error>;
     fn prefetch(&self) -> Result<usize, Error>;
     fn prefetch_paths(&self, paths: &[impl AsRef<str>]) -> Result<usize, Error>;
@@ -60,6 +62,11 @@ pub trait Near: Clone + Debug + Send + Sync + Sized + 'static {
     /// Waits until all is heard that Redis did before now.
     fn hear_all(&self) {
         self.snapshot_of(&["no such path"]).unwrap();
+    }
+
+    /// Waits until all that Redis has done has been announced.
+    fn until_announced(&self) {
+        self.snapshot_of(&[""; 0]).unwrap();
     }
 
     /// Waits until what was changed elsewhere is here.
@@ -95,6 +102,14 @@ macro_rules! near {
 
             fn get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Found>, Error> {
                 $wait(self.get_many(paths))
+            }
+
+            fn resolve(&self, name: &str) -> Result<Resolution, Error> {
+                $wait(self.resolve(name))
+            }
+
+            fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
+                $wait(self.resolve_many(names))
             }
 
             fn paths(&self) -> Result<Arc<HashSet<String>>, Error> {

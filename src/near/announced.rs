@@ -1,0 +1,205 @@
+//! The index, kept up to date by what Redis announces: after a change, only those paths are asked
+//! for that were announced, not all.
+//!
+//! Redis says that the index changed, not how. But whoever puts a path into it or takes it out has
+//! just written or removed the module at that path, and that is announced by its name. A foreign
+//! writer does the two with two commands; so paths are asked for again until that is long over.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::Value;
+
+use super::clock::Tick;
+use super::kept::INDEX_PATH;
+use crate::commands::{Class, Command, Request};
+use crate::keys::MODULE_INDEX_KEY;
+use crate::resolution::PathIndex;
+use crate::{Config, Error, reply};
+
+/// Longer than a writer takes between its two commands.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long after the whole index was asked for it is asked for again, if it still changes. What
+/// changed in the index alone while others wrote is unknown for so long.
+const RELIST: Duration = Duration::from_secs(30);
+
+/// So many announced paths are worth a new index.
+const MOST: usize = 1_000;
+
+/// What was announced, and the index that it applies to.
+#[derive(Debug, Default)]
+pub(crate) struct Announcements(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    base: Option<Base>,
+    /// When the base was asked for, or brought up to date.
+    asked: Tick,
+    /// What may have changed since the base, and when that was announced.
+    recent: HashMap<String, Tick>,
+    /// Until then, something may change of which the first half is not known. An index from before
+    /// is no base.
+    blind_until: Tick,
+}
+
+/// An index that was right when it was asked for.
+#[derive(Debug)]
+struct Base {
+    index: Arc<PathIndex>,
+    epoch: u64,
+    /// When the whole of it was asked for.
+    listed: Tick,
+}
+
+/// When a question was asked, and what was known then.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) epoch: u64,
+    at: Tick,
+}
+
+/// What to ask for.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// The whole index.
+    Whole(Asked),
+    /// Whether these paths are in it.
+    Update(Asked, Update),
+}
+
+#[derive(Debug)]
+pub(crate) struct Update {
+    base: Base,
+    pub(crate) paths: Vec<String>,
+}
+
+impl Announcements {
+    /// From now on all changes are announced.
+    pub(crate) fn begin(&self, now: Tick) {
+        self.lock().lose(now);
+    }
+
+    /// To be told before anybody learns that these changed, [`INDEX_PATH`] among them or not.
+    pub(crate) fn add(&self, paths: &[String], now: Tick) {
+        let mut state = self.lock();
+        for path in paths.iter().filter(|path| *path != INDEX_PATH) {
+            if state.recent.len() == MOST && !state.recent.contains_key(path) {
+                state.lose(now);
+            }
+            state.recent.insert(path.clone(), now);
+        }
+        let explains = |at: &Tick| at.plus(GRACE) > now;
+        if paths.iter().any(|path| path == INDEX_PATH) && !state.recent.values().any(explains) {
+            state.lose(now);
+        }
+    }
+
+    /// What to ask for now, in that session.
+    pub(crate) fn question(&self, epoch: u64, now: Tick) -> Question {
+        let mut state = self.lock();
+        let asked = Asked { epoch, at: now };
+        // Taken out, so that it can be changed without being copied.
+        match state.base.take() {
+            Some(base)
+                if base.epoch == epoch
+                    && base.listed >= state.blind_until
+                    && now.since(base.listed) < RELIST
+                    && !state.recent.is_empty() =>
+            {
+                let paths = state.recent.keys().cloned().collect();
+                Question::Update(asked, Update { base, paths })
+            }
+            _ => Question::Whole(asked),
+        }
+    }
+
+    /// The whole index was the answer.
+    pub(crate) fn listed(&self, asked: &Asked, index: &Arc<PathIndex>) {
+        self.keep(asked, asked.at, index);
+    }
+
+    /// For each of the paths, whether it is in the index, was the answer.
+    pub(crate) fn updated(
+        &self,
+        asked: &Asked,
+        update: Update,
+        members: &[bool],
+    ) -> Arc<PathIndex> {
+        let Update { mut base, paths } = update;
+        let is_new = |(path, is_member): &(String, &bool)| base.index.contains(path) != **is_member;
+        let changes: Vec<_> = paths.into_iter().zip(members).filter(is_new).collect();
+        if !changes.is_empty() {
+            let index = Arc::make_mut(&mut base.index);
+            for (path, is_member) in changes {
+                if *is_member {
+                    index.insert(path);
+                } else {
+                    index.remove(&path);
+                }
+            }
+        }
+        self.keep(asked, base.listed, &base.index);
+        base.index
+    }
+
+    /// From now on, what is announced applies to this index.
+    fn keep(&self, asked: &Asked, listed: Tick, index: &Arc<PathIndex>) {
+        let mut state = self.lock();
+        if asked.at < state.asked {
+            return;
+        }
+        state.asked = asked.at;
+        // What had begun so long before was over when it was asked for.
+        state.recent.retain(|_, at| at.plus(GRACE) > asked.at);
+        state.base = Some(Base {
+            index: Arc::clone(index),
+            epoch: asked.epoch,
+            listed,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What began before now is not known any more.
+    fn lose(&mut self, now: Tick) {
+        *self = Self {
+            blind_until: now.plus(GRACE),
+            ..Self::default()
+        };
+    }
+}
+
+/// Which of these paths the index names, in their order.
+pub(crate) struct Membership<'a> {
+    pub(crate) paths: &'a [String],
+}
+
+impl Command for Membership<'_> {
+    type Reply = Vec<bool>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("SMISMEMBER");
+        command.arg(MODULE_INDEX_KEY).arg(self.paths);
+        Request::one(command, Class::Lookup)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Vec<bool>, Error> {
+        let members = reply::sequence(reply::single(replies)?)?;
+        if members.len() != self.paths.len() {
+            return Err(reply::unexpected());
+        }
+        members
+            .into_iter()
+            .map(|member| reply::integer(member).map(|member| member == 1))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! All cached paths and their directories, over the connections of either facade.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::announced::{Membership, Question};
+use super::cache::{Listen, Near};
+use super::clock::Tick;
+use super::kept::{INDEX_PATH, Kept};
+use super::life::Life;
+use crate::commands::{Class, Members};
+use crate::identity::ServerId;
+use crate::resolution::PathIndex;
+use crate::transport::Budget;
+use crate::{Error, call, operations, reply};
+
+impl<T: Listen> Near<T> {
+    pub(crate) async fn paths(&self) -> Result<Arc<HashSet<String>>, Error> {
+        let index = self.index(Class::Bulk).await?;
+        Ok(Arc::clone(index.paths()))
+    }
+
+    pub(super) async fn index(&self, class: Class) -> Result<Arc<PathIndex>, Error> {
+        if let Some(Kept::Index(index)) = self.life().protocol.kept(INDEX_PATH, Tick::now()) {
+            return Ok(index);
+        }
+        let life = self.own_life();
+        match self.look_up(life, INDEX_PATH, class).await.1? {
+            Kept::Index(index) => Ok(index),
+            // Nothing else is kept there.
+            Kept::Module(_) | Kept::Absent | Kept::Foreign(_) => Err(reply::unexpected()),
+        }
+    }
+
+    /// Asks only for what was announced, if that is enough.
+    pub(super) async fn ask_index(
+        &self,
+        life: &Life,
+        budget: Budget,
+    ) -> Result<(Arc<PathIndex>, Option<ServerId>), Error> {
+        let (transport, protocol) = (&*self.transport, &life.protocol);
+        let now = Tick::now();
+        let epoch = protocol.session.begin_read(now);
+        let mut asked = None;
+        match epoch.map(|epoch| protocol.announcements.question(epoch, now)) {
+            Some(Question::Update(asked, update)) => {
+                let paths = &update.paths;
+                let answer = call::read_within(transport, &Membership { paths }, budget).await;
+                let (members, server) = answer?;
+                // Another server's answer says nothing about this index.
+                if protocol.session.accepts(asked.epoch, server) {
+                    let index = protocol.announcements.updated(&asked, update, &members);
+                    return Ok((index, server));
+                }
+            }
+            Some(Question::Whole(whole)) => asked = Some(whole),
+            None => {}
+        }
+        let (members, server) = call::read_within(transport, &Members, budget).await?;
+        let index = Arc::new(operations::listed(transport, members).into());
+        if let Some(asked) = asked.filter(|asked| protocol.session.accepts(asked.epoch, server)) {
+            protocol.announcements.listed(&asked, &index);
+        }
+        Ok((index, server))
+    }
+}

@@ -1,0 +1,347 @@
+//! Names, answered by a near cache and by its snapshots.
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bifrost_module_cache::{CachedModule, Error, NearCacheOptions, Resolution};
+use redis::Commands as _;
+use support::{
+    Near, Nearby, PATIENCE, READER_ACL, Reader, RedisServer, Setup, Writer, on_both_facades,
+    patient, wait_until,
+};
+
+on_both_facades! {
+    a_warm_name_costs_nothing
+    a_cold_name_costs_one_round_trip_and_one_for_the_index
+    many_names_cost_what_one_costs
+    what_a_foreign_writer_does_is_found_or_gone_when_it_is_announced
+    a_change_asks_for_the_changed_paths_alone
+    a_flush_leaves_nothing
+    a_tied_writer_s_modules_are_found_at_once
+    where_redis_is_not_followed_it_is_asked
+    the_last_known_module_is_served_where_that_is_wanted
+    an_outage_is_never_an_absence
+    a_corrupt_entry_is_named_unless_a_package_hides_it
+    a_snapshot_answers_as_of_its_moment
+    it_works_for_the_reader_s_acl_user
+}
+
+const COMMANDS: [&str; 4] = ["get", "mget", "smembers", "smismember"];
+
+/// How long after the beginning changes may be half known, so that all of the index is asked for.
+const HALF_KNOWN: Duration = Duration::from_millis(2_100);
+
+fn module(path: &str) -> CachedModule {
+    CachedModule::new(path, path).unwrap()
+}
+
+fn options() -> NearCacheOptions {
+    // No machine is so slow that it can't give a sign of life in that time.
+    NearCacheOptions::default().with_staleness_bound(PATIENCE)
+}
+
+fn serving<F: Nearby>(paths: &[&str]) -> (RedisServer, F::Writer, F::Near) {
+    let server = RedisServer::start();
+    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    for path in paths {
+        writer.set(&module(path)).unwrap();
+    }
+    let near = F::Near::live(patient(&server.url()), options());
+    (server, writer, near)
+}
+
+/// How often Redis was asked for anything.
+fn asked(server: &RedisServer) -> [u64; 4] {
+    COMMANDS.map(|command| server.calls(command))
+}
+
+fn told(resolution: &Resolution) -> String {
+    match resolution {
+        Resolution::Package(module) => format!("P {}", module.path),
+        Resolution::Module(module) => format!("M {}", module.path),
+        Resolution::Namespace { path } => format!("N {path}"),
+        Resolution::NotFound => "-".to_owned(),
+    }
+}
+
+fn tell<N: Near>(near: &N, name: &str) -> String {
+    told(&near.resolve(name).unwrap())
+}
+
+const PATHS: [&str; 4] = ["p/__init__.py", "p.py", "p/m.py", "n/m.py"];
+
+const NAMES: [(&str, &str); 8] = [
+    ("p", "P p/__init__.py"),
+    ("p.m", "M p/m.py"),
+    ("n", "N n"),
+    ("n.m", "M n/m.py"),
+    ("n.x", "-"),
+    ("numpy", "-"),
+    ("index", "-"),
+    ("a..b", "-"),
+];
+
+fn a_warm_name_costs_nothing<F: Nearby>() {
+    let (server, _, near) = serving::<F>(&PATHS);
+    let answer = || {
+        for (name, expected) in NAMES {
+            assert_eq!(tell(&near, name), expected, "{name}");
+        }
+    };
+    answer();
+    server.reset_stats();
+    for _ in 0..100 {
+        answer();
+    }
+    assert_eq!(asked(&server), [0; 4]);
+    let stats = near.stats();
+    assert_eq!(stats.reads(), stats.hits + stats.misses);
+    let Resolution::Module(first) = near.resolve("n.m").unwrap() else {
+        panic!("it is a module");
+    };
+    // No copy is made.
+    assert!(std::sync::Arc::ptr_eq(
+        &first,
+        &near.get("n/m.py").unwrap().unwrap()
+    ));
+}
+
+fn a_cold_name_costs_one_round_trip_and_one_for_the_index<F: Nearby>() {
+    let (server, _, near) = serving::<F>(&PATHS);
+    server.reset_stats();
+    for (name, expected, cost) in [
+        ("p", "P p/__init__.py", [0, 1, 0, 0]),
+        ("n", "N n", [0, 2, 1, 0]),
+        ("numpy", "-", [0, 3, 1, 0]),
+        ("n.m", "M n/m.py", [0, 4, 1, 0]),
+    ] {
+        assert_eq!(tell(&near, name), expected);
+        assert_eq!(asked(&server), cost);
+    }
+}
+
+fn many_names_cost_what_one_costs<F: Nearby>() {
+    let (server, _, near) = serving::<F>(&PATHS);
+    server.reset_stats();
+    let names = NAMES.map(|(name, _)| name);
+    for _ in 0..2 {
+        let answers = near.resolve_many(&names).unwrap();
+        let answers: Vec<_> = answers.iter().map(told).collect();
+        assert_eq!(answers, NAMES.map(|(_, expected)| expected));
+        assert_eq!(asked(&server), [0, 1, 1, 0]);
+    }
+    // What is kept is not asked for again.
+    assert_eq!(told(&near.resolve_many(&["p", "new"]).unwrap()[1]), "-");
+    assert_eq!(asked(&server), [0, 2, 1, 0]);
+    assert_eq!(near.resolve_many(&[""; 0]).unwrap(), []);
+}
+
+fn what_a_foreign_writer_does_is_found_or_gone_when_it_is_announced<F: Nearby>() {
+    let (server, _, near) = serving::<F>(&[]);
+    let mut redis = server.connection();
+    let index = "bifrost:module:index";
+    for round in 0..3 {
+        for (name, path) in [("d", "d/m.py"), ("d", "d/__init__.py"), ("d.m", "d/m.py")] {
+            assert_eq!(tell(&near, name), "-", "{round}");
+            let key = format!("bifrost:module:{path}");
+            let () = redis.set(&key, module(path).to_json()).unwrap();
+            let () = redis.sadd(index, path).unwrap();
+            near.until_announced();
+            let expected = match (name, path) {
+                ("d", "d/m.py") => "N d".to_owned(),
+                ("d", _) => format!("P {path}"),
+                _ => format!("M {path}"),
+            };
+            assert_eq!(tell(&near, name), expected, "{round}");
+            let () = redis.del(&key).unwrap();
+            let () = redis.srem(index, path).unwrap();
+            near.until_announced();
+            assert_eq!(tell(&near, name), "-", "{round}");
+        }
+    }
+}
+
+fn a_change_asks_for_the_changed_paths_alone<F: Nearby>() {
+    let (server, writer, near) = serving::<F>(&PATHS);
+    thread::sleep(HALF_KNOWN);
+    assert_eq!(tell(&near, "numpy"), "-");
+    server.reset_stats();
+    for number in 0..3 {
+        writer.set(&module(&format!("d{number}/m.py"))).unwrap();
+        near.until_announced();
+        assert_eq!(tell(&near, "numpy"), "-");
+        assert_eq!(
+            tell(&near, &format!("d{number}.m")),
+            format!("M d{number}/m.py")
+        );
+        assert_eq!(tell(&near, &format!("d{number}")), format!("N d{number}"));
+    }
+    assert_eq!(asked(&server)[2..], [0, 3]);
+    assert_eq!(near.paths().unwrap().len(), PATHS.len() + 3);
+}
+
+fn a_flush_leaves_nothing<F: Nearby>() {
+    let (server, _, near) = serving::<F>(&PATHS);
+    assert_eq!(tell(&near, "n"), "N n");
+    server.command("FLUSHALL");
+    near.until_announced();
+    for name in ["n", "p", "n.m"] {
+        assert_eq!(tell(&near, name), "-");
+    }
+}
+
+fn a_tied_writer_s_modules_are_found_at_once<F: Nearby>() {
+    let (_server, writer, near) = serving::<F>(&["a.py"]);
+    near.tie(&writer);
+    thread::sleep(HALF_KNOWN);
+    for number in 0..50 {
+        let name = format!("d{number}");
+        let path = format!("{name}/m.py");
+        assert_eq!(tell(&near, &name), "-");
+        writer.set(&module(&path)).unwrap();
+        assert_eq!(tell(&near, &name), format!("N {name}"));
+        writer.invalidate(&path).unwrap();
+        assert_eq!(tell(&near, &name), "-");
+    }
+}
+
+fn where_redis_is_not_followed_it_is_asked<F: Nearby>() {
+    let server = RedisServer::start();
+    let tracking = "+client|tracking ";
+    let acl = READER_ACL.replace("PASSWORD", "reads");
+    server.command(&acl.replace(tracking, ""));
+    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    for path in PATHS {
+        writer.set(&module(path)).unwrap();
+    }
+    let url = server.url_as("bifrost_reader", "reads");
+    let config = patient(&url).with_index_max_age(PATIENCE);
+    let reader = F::Reader::new(config).unwrap();
+    let near = F::Near::new(reader, options()).unwrap();
+    server.reset_stats();
+    for _ in 0..3 {
+        for (name, expected) in NAMES {
+            assert_eq!(tell(&near, name), expected, "{name}");
+        }
+    }
+    // As the reader does: each name once, and the index at most so often.
+    assert_eq!(asked(&server), [0, 3 * 7, 1, 0]);
+    assert!(!near.is_live());
+    let stats = near.stats();
+    assert_eq!((stats.bypasses, stats.hits), (2 * 3 * 7, 0));
+}
+
+fn the_last_known_module_is_served_where_that_is_wanted<F: Nearby>() {
+    let server = RedisServer::start();
+    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    for path in PATHS {
+        writer.set(&module(path)).unwrap();
+    }
+    let near = F::Near::live(
+        patient(&server.url()),
+        options().with_stale_if_error(PATIENCE),
+    );
+    for (name, expected) in NAMES {
+        assert_eq!(tell(&near, name), expected);
+    }
+    server.kill();
+    wait_until("the loss is noticed", PATIENCE, || !near.is_live());
+    for (name, expected) in NAMES {
+        match near.resolve(name) {
+            // What can't be a path never is one.
+            Ok(answer) => assert!(name == "a..b" || told(&answer) == expected),
+            // That something is absent, or a directory, says nothing about now.
+            Err(error) => assert!(error.is_unavailable() && !expected.starts_with(['P', 'M'])),
+        }
+    }
+    let answers = near.resolve_many(&["p", "n.m"]).unwrap();
+    assert_eq!(
+        answers.iter().map(told).collect::<Vec<_>>(),
+        ["P p/__init__.py", "M n/m.py"]
+    );
+}
+
+fn an_outage_is_never_an_absence<F: Nearby>() {
+    let (server, _, near) = serving::<F>(&PATHS);
+    for (name, expected) in NAMES {
+        assert_eq!(tell(&near, name), expected);
+    }
+    server.kill();
+    wait_until("the loss is noticed", PATIENCE, || !near.is_live());
+    for name in ["numpy", "n", "n.m", "p"] {
+        let unavailable = |error: Error| assert!(error.is_unavailable(), "{error:?}");
+        unavailable(near.resolve(name).unwrap_err());
+        unavailable(near.resolve_many(&[name]).unwrap_err());
+    }
+    server.restart();
+    near.until_live();
+    let start = Instant::now();
+    // It is another server, and empty; a connection to the old one may be noticed late.
+    while near.resolve("n").is_err() {
+        assert!(start.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(tell(&near, "n"), "-");
+}
+
+fn a_corrupt_entry_is_named_unless_a_package_hides_it<F: Nearby>() {
+    let (server, _, near) = serving::<F>(&["a/__init__.py", "c.py"]);
+    let mut redis = server.connection();
+    for path in ["a.py", "b/__init__.py"] {
+        let () = redis.set(format!("bifrost:module:{path}"), "{").unwrap();
+    }
+    near.until_announced();
+    for _ in 0..2 {
+        assert_eq!(tell(&near, "a"), "P a/__init__.py");
+        for error in [
+            near.resolve("b").unwrap_err(),
+            near.resolve_many(&["c", "b"]).map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.path(), Some("b/__init__.py"), "{error:?}");
+        }
+    }
+}
+
+fn a_snapshot_answers_as_of_its_moment<F: Nearby>() {
+    let (_server, writer, near) = serving::<F>(&PATHS);
+    let snapshot = near.snapshot().unwrap();
+    writer.clear().unwrap();
+    writer.set(&module("numpy.py")).unwrap();
+    for (name, expected) in NAMES {
+        assert_eq!(told(&snapshot.resolve(name).unwrap()), expected);
+    }
+    let names = NAMES.map(|(name, _)| name);
+    let answers = snapshot.resolve_many(&names).unwrap();
+    assert_eq!(
+        answers.iter().map(told).collect::<Vec<_>>(),
+        NAMES.map(|(_, answer)| answer)
+    );
+
+    let part = near
+        .snapshot_of(&["numpy/__init__.py", "numpy.py", "x.py"])
+        .unwrap();
+    assert_eq!(told(&part.resolve("numpy").unwrap()), "M numpy.py");
+    assert_eq!(told(&part.resolve("a/b").unwrap()), "-");
+    for unknown in ["x", "y"] {
+        assert!(part.resolve(unknown).unwrap_err().is_invalid_path());
+    }
+}
+
+fn it_works_for_the_reader_s_acl_user<F: Nearby>() {
+    let setup = Setup::acl();
+    let writer = setup.writer::<F>();
+    let near = F::Near::live(setup.reader_config(), options());
+    thread::sleep(HALF_KNOWN);
+    assert_eq!(tell(&near, "n"), "-");
+    for path in PATHS {
+        writer.set(&module(path)).unwrap();
+        near.until_announced();
+        near.resolve("n").unwrap();
+    }
+    for (name, expected) in NAMES {
+        assert_eq!(tell(&near, name), expected, "{name}");
+    }
+    assert!(setup.server.calls("smismember") > 0 && near.is_live());
+}
