@@ -148,6 +148,17 @@ impl Config {
         }
     }
 
+    /// Where Redis is: `host:port`, or the path of a socket, for a message. Never who may log in.
+    #[must_use]
+    pub fn redis_address(&self) -> String {
+        match self.redis.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                address(host, *port)
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// Whom to trust where the URL is `rediss://`, and how to show who we are. Default: the
     /// certificate authorities of the system, and not.
     #[cfg(feature = "tls")]
@@ -324,6 +335,15 @@ impl Config {
     }
 }
 
+/// `host:port`, also where the host is an IPv6 address.
+pub(crate) fn address(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 /// `schema.table` as SQL wants it, each part quoted.
 pub(crate) fn quoted_table(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
@@ -396,6 +416,19 @@ mod tests {
             text.contains("localhost:6379") && text.contains("database: 3"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_address_is_only_that() {
+        for (url, address) in [
+            (
+                "redis://user:hunter2@cache:6380/3?protocol=resp3",
+                "cache:6380",
+            ),
+            ("redis://[::1]", "[::1]:6379"),
+        ] {
+            assert_eq!(Config::new(url).unwrap().redis_address(), address);
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod call;
 mod commands;
 mod config;
 mod consistency;
+#[cfg(feature = "postgres")]
+mod database_url;
 mod error;
 mod identity;
 pub mod keys;
@@ -45,6 +47,8 @@ pub use consistency::{
     Change, Drift, Explanation, Progress, PublishReport, RefreshReport, RepairReport, Stage,
     Status, SyncOptions, Unverified, WarmReport,
 };
+#[cfg(feature = "postgres")]
+pub use database_url::postgres_address;
 pub use error::{Error, Outage};
 pub use module::CachedModule;
 #[cfg(all(

@@ -3,9 +3,6 @@
 //! Statements are unnamed and each is a transaction of its own, so all works behind `PgBouncer` in
 //! transaction mode. Rows are streamed.
 
-#[cfg(feature = "tls")]
-use std::time::Duration;
-
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
@@ -208,20 +205,6 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
 fn transaction_id(text: &str) -> Result<u64, Error> {
     text.parse()
         .map_err(|_| unusable("the database answered without a transaction id"))
-}
-
-/// The settings of a database URL, with encryption required (the client's default, `prefer`, falls
-/// back to plain text), and how long connecting may take altogether.
-#[cfg(feature = "tls")]
-pub(crate) fn encrypted(url: &str) -> Result<(tokio_postgres::Config, Duration), Error> {
-    // The parser's own message may quote the URL, and with it the password.
-    let mut config: tokio_postgres::Config = url
-        .parse()
-        .map_err(|_| Error::invalid_config("the database URL can't be parsed"))?;
-    config.ssl_mode(tokio_postgres::config::SslMode::Require);
-    // The client's own limit ends with the TCP connection.
-    let limit = config.get_connect_timeout().copied();
-    Ok((config, limit.unwrap_or(Duration::from_secs(10))))
 }
 
 #[cfg(feature = "tls")]

@@ -44,6 +44,8 @@ on_both_facades! {
     a_database_that_is_not_trusted_is_refused
     a_database_without_tls_is_refused
     a_bad_database_url_is_not_shown
+    a_database_is_reached_as_sslmode_says
+    a_database_that_does_not_answer_is_given_up_in_time
 }
 
 /// A lookup is promised to end within 600 ms; the rest is for a noisy machine.
@@ -457,11 +459,24 @@ fn tls_to_a_plain_port_fails_in_time<F: Facade>() {
 /// How each facade makes a client of the database.
 trait Encrypted: Facade {
     fn connect(url: &str, tls: &Tls) -> Result<<Self::Writer as Writer>::Client, Error>;
+    fn connect_by_sslmode(
+        url: &str,
+        tls: &Tls,
+        limit: Duration,
+    ) -> Result<<Self::Writer as Writer>::Client, Error>;
 }
 
 impl Encrypted for Blocking {
     fn connect(url: &str, tls: &Tls) -> Result<bifrost_module_cache::postgres::Client, Error> {
         blocking::connect_postgres(url, tls)
+    }
+
+    fn connect_by_sslmode(
+        url: &str,
+        tls: &Tls,
+        limit: Duration,
+    ) -> Result<bifrost_module_cache::postgres::Client, Error> {
+        blocking::connect_postgres_by_sslmode(url, tls, limit)
     }
 }
 
@@ -471,6 +486,14 @@ impl Encrypted for Nonblocking {
         tls: &Tls,
     ) -> Result<bifrost_module_cache::tokio_postgres::Client, Error> {
         block_on(nonblocking::connect_postgres(url, tls))
+    }
+
+    fn connect_by_sslmode(
+        url: &str,
+        tls: &Tls,
+        limit: Duration,
+    ) -> Result<bifrost_module_cache::tokio_postgres::Client, Error> {
+        block_on(nonblocking::connect_postgres_by_sslmode(url, tls, limit))
     }
 }
 
@@ -568,6 +591,53 @@ fn a_bad_database_url_is_not_shown<F: Encrypted>() {
     };
     let text = all_it_says(&error);
     assert!(error.is_database() && !text.contains("hunter2"), "{text}");
+}
+
+fn a_database_is_reached_as_sslmode_says<F: Encrypted>() {
+    let authority = Authority::new();
+    let (postgres, _files) = tls_postgres(&authority.issue(ADDRESS));
+    let plain = Postgres::start();
+    let encrypted = || -> i64 {
+        let statement = "SELECT count(*) FROM pg_stat_ssl WHERE ssl";
+        postgres.client().query_one(statement, &[]).unwrap().get(0)
+    };
+    for (parameter, tls) in [
+        ("", false),
+        ("?sslmode=disable", false),
+        ("?sslmode=prefer", false),
+        ("?sslmode=require", true),
+        ("?sslmode=verify-full", true),
+    ] {
+        let before = encrypted();
+        let url = (postgres.url() + parameter).replace("postgres://", "postgresql+asyncpg://");
+        let client = F::connect_by_sslmode(&url, &authority.tls(), PATIENCE).unwrap();
+        assert_eq!(encrypted() > before, tls, "{parameter}");
+        drop(client);
+        support::wait_until("it has gone", PATIENCE, || encrypted() == 0);
+        let (url, stranger) = (plain.url() + parameter, Authority::new().tls());
+        let to_plain = F::connect_by_sslmode(&url, &stranger, PATIENCE);
+        assert_eq!(to_plain.is_err(), tls, "{parameter}");
+        let url = postgres.url() + parameter;
+        let untrusted = F::connect_by_sslmode(&url, &stranger, PATIENCE);
+        assert_eq!(untrusted.is_err(), tls, "{parameter}");
+        drop(untrusted);
+        support::wait_until("it has gone", PATIENCE, || encrypted() == 0);
+    }
+}
+
+fn a_database_that_does_not_answer_is_given_up_in_time<F: Encrypted>() {
+    let postgres = Postgres::start();
+    postgres.freeze();
+    for parameter in ["", "?sslmode=require"] {
+        let (start, limit) = (Instant::now(), Duration::from_millis(300));
+        let url = postgres.url() + parameter;
+        let Err(error) = F::connect_by_sslmode(&url, &Authority::new().tls(), limit) else {
+            panic!("a frozen server answered");
+        };
+        assert!(error.is_database() && error.is_transient(), "{error:?}");
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+    postgres.thaw();
 }
 
 #[test]

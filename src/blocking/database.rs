@@ -50,13 +50,56 @@ impl Rows for BlockingRows<'_> {
 /// The client panics inside an async task.
 #[cfg(feature = "tls")]
 pub fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Error> {
+    let (config, limit) = crate::database_url::encrypted(url)?;
+    connect(config, limit, tls.postgres_connector()?)
+}
+
+/// Connects to the Postgres at `url` as its `sslmode` says: over TLS where that is `require`,
+/// `verify-ca` or `verify-full` (a certificate is always checked), and otherwise in plain text.
+///
+/// Takes at most `limit` altogether, or the URL's `connect_timeout` if that is shorter. The URL may
+/// name a driver, as those of Python do: `postgresql+asyncpg://`. A peer that is gone is noticed
+/// within a minute or so, unless the URL says otherwise.
+///
+/// # Errors
+///
+/// As [`connect_postgres`].
+///
+/// # Panics
+///
+/// The client panics inside an async task.
+#[cfg(feature = "tls")]
+pub fn connect_postgres_by_sslmode(
+    url: &str,
+    tls: &crate::Tls,
+    limit: std::time::Duration,
+) -> Result<Client, Error> {
+    let (config, limit) = crate::database_url::by_sslmode(url, limit)?;
+    if crate::database_url::wants_tls(&config) {
+        connect(config, limit, tls.postgres_connector()?)
+    } else {
+        connect(config, limit, postgres::NoTls)
+    }
+}
+
+#[cfg(feature = "tls")]
+fn connect<T>(
+    config: tokio_postgres::Config,
+    limit: std::time::Duration,
+    connector: T,
+) -> Result<Client, Error>
+where
+    T: postgres::tls::MakeTlsConnect<postgres::Socket> + Send + 'static,
+    T::TlsConnect: Send,
+    T::Stream: Send,
+    <T::TlsConnect as postgres::tls::TlsConnect<postgres::Socket>>::Future: Send,
+{
     use std::time::Instant;
 
     use super::socket::within;
-    use crate::workspace::{connect_failed, connect_timed_out, encrypted};
+    use crate::workspace::{connect_failed, connect_timed_out};
 
-    let (config, limit) = encrypted(url)?;
-    let (config, connector) = (postgres::Config::from(config), tls.postgres_connector()?);
+    let config = postgres::Config::from(config);
     within(
         Instant::now() + limit,
         move || Ok(config.connect(connector)),

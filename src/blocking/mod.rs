@@ -24,7 +24,7 @@ mod wire;
 mod writer;
 
 #[cfg(all(feature = "postgres", feature = "tls"))]
-pub use self::database::connect_postgres;
+pub use self::database::{connect_postgres, connect_postgres_by_sslmode};
 #[cfg(feature = "near-cache")]
 pub use self::near::NearCache;
 pub use self::reader::ModuleReader;

@@ -90,14 +90,50 @@ impl Rows for AsyncRows {
 /// settings that can't be used; [`Error::Database`] if no trusted connection could be made.
 #[cfg(feature = "tls")]
 pub async fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Error> {
-    use crate::workspace::{connect_failed, connect_timed_out, encrypted};
+    let (config, limit) = crate::database_url::encrypted(url)?;
+    connect(&config, limit, tls.postgres_connector()?).await
+}
 
-    let (config, limit) = encrypted(url)?;
-    let (client, connection) =
-        tokio::time::timeout(limit, config.connect(tls.postgres_connector()?))
-            .await
-            .map_err(|_| connect_timed_out())?
-            .map_err(connect_failed)?;
+/// Connects to the Postgres at `url` as its `sslmode` says: over TLS where that is `require`,
+/// `verify-ca` or `verify-full` (a certificate is always checked), and otherwise in plain text.
+///
+/// Takes at most `limit` altogether, or the URL's `connect_timeout` if that is shorter. The URL may
+/// name a driver, as those of Python do: `postgresql+asyncpg://`. A peer that is gone is noticed
+/// within a minute or so, unless the URL says otherwise.
+///
+/// # Errors
+///
+/// As [`connect_postgres`].
+#[cfg(feature = "tls")]
+pub async fn connect_postgres_by_sslmode(
+    url: &str,
+    tls: &crate::Tls,
+    limit: std::time::Duration,
+) -> Result<Client, Error> {
+    let (config, limit) = crate::database_url::by_sslmode(url, limit)?;
+    if crate::database_url::wants_tls(&config) {
+        connect(&config, limit, tls.postgres_connector()?).await
+    } else {
+        connect(&config, limit, tokio_postgres::NoTls).await
+    }
+}
+
+#[cfg(feature = "tls")]
+async fn connect<T>(
+    config: &tokio_postgres::Config,
+    limit: std::time::Duration,
+    connector: T,
+) -> Result<Client, Error>
+where
+    T: tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>,
+    T::Stream: Send + 'static,
+{
+    use crate::workspace::{connect_failed, connect_timed_out};
+
+    let (client, connection) = tokio::time::timeout(limit, config.connect(connector))
+        .await
+        .map_err(|_| connect_timed_out())?
+        .map_err(connect_failed)?;
     tokio::spawn(async move {
         // Whoever uses the client is told as well.
         if let Err(error) = connection.await {

@@ -1,0 +1,167 @@
+//! What a database URL says.
+
+#[cfg(feature = "tls")]
+use std::time::Duration;
+
+#[cfg(feature = "tls")]
+use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Config, Host};
+
+use crate::Error;
+use crate::config::address;
+
+/// How long connecting may take altogether, unless the URL says so.
+#[cfg(feature = "tls")]
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// When a silent peer is asked whether it is still there, and how long it may take to say so.
+#[cfg(feature = "tls")]
+const PEER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where the Postgres at `url` is: `host:port`, for a message. Never who may log in.
+///
+/// # Errors
+///
+/// [`Error::InvalidConfig`] for a URL that can't be parsed; the error does not contain it.
+pub fn postgres_address(url: &str) -> Result<String, Error> {
+    let config = parse(url)?;
+    let ports = config.get_ports();
+    let hosts = config.get_hosts().iter().enumerate().map(|(at, host)| {
+        let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => address(name, port),
+            #[cfg(unix)]
+            Host::Unix(path) => path.display().to_string(),
+        }
+    });
+    Ok(hosts.collect::<Vec<_>>().join(","))
+}
+
+/// The settings in `url`, with encryption required (the client's default, `prefer`, falls back to
+/// plain text), and how long connecting may take altogether.
+#[cfg(feature = "tls")]
+pub(crate) fn encrypted(url: &str) -> Result<(Config, Duration), Error> {
+    let mut config = parse(url)?;
+    config.ssl_mode(SslMode::Require);
+    let limit = config.get_connect_timeout().copied();
+    // The client's own limit ends with the TCP connection.
+    Ok((config, limit.unwrap_or(CONNECT_LIMIT)))
+}
+
+/// The settings in `url`, such that a peer which is gone is noticed, and how long connecting may
+/// take altogether.
+#[cfg(feature = "tls")]
+pub(crate) fn by_sslmode(url: &str, limit: Duration) -> Result<(Config, Duration), Error> {
+    let mut config = parse(url)?;
+    // The client's default is two hours.
+    config.keepalives_idle(config.get_keepalives_idle().min(PEER_LIMIT));
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(PEER_LIMIT);
+    }
+    let limit = config
+        .get_connect_timeout()
+        .map_or(limit, |own| limit.min(*own));
+    Ok((config, limit))
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn wants_tls(config: &Config) -> bool {
+    config.get_ssl_mode() == SslMode::Require
+}
+
+fn parse(url: &str) -> Result<Config, Error> {
+    // The parser's own message may quote the URL, and with it the password.
+    let config: Config = plain(url)
+        .parse()
+        .map_err(|_| Error::invalid_config(UNPARSABLE))?;
+    if config.get_hosts().is_empty() {
+        return Err(Error::invalid_config("the database URL names no host"));
+    }
+    Ok(config)
+}
+
+const UNPARSABLE: &str = "the database URL can't be parsed: use postgres://[user:password@]host[:port]/database[?sslmode=require]";
+
+/// The URL as the client understands it: without the driver of `SQLAlchemy`, and with libpq's stricter
+/// modes under the name of the client's only one, which is as strict.
+fn plain(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => match scheme.split_once('+') {
+            Some((scheme @ ("postgres" | "postgresql"), _)) => (scheme, rest),
+            _ => (scheme, rest),
+        },
+        None => return url.to_owned(),
+    };
+    let Some((before, parameters)) = rest.split_once('?') else {
+        return format!("{scheme}://{rest}");
+    };
+    let parameters: Vec<&str> = parameters
+        .split('&')
+        .map(|parameter| match parameter {
+            "sslmode=verify-ca" | "sslmode=verify-full" => "sslmode=require",
+            "sslmode=allow" => "sslmode=disable",
+            other => other,
+        })
+        .collect();
+    format!("{scheme}://{before}?{}", parameters.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_shows_no_secret() {
+        for (url, address) in [
+            ("postgres://user:hunter2@db/app", "db:5432"),
+            ("postgresql+asyncpg://user:hunter2@db:5433/app", "db:5433"),
+            ("postgres://user:hunter2@[::1]:6000/app", "[::1]:6000"),
+            ("postgres://user:hunter2@a:1,b:2/app", "a:1,b:2"),
+            ("host=db password=hunter2", "db:5432"),
+        ] {
+            assert_eq!(postgres_address(url).unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_without_being_quoted() {
+        for url in [
+            "hunter2",
+            "",
+            "postgres:///hunter2",
+            "postgres://user:hunter2@db:port/app",
+            "postgres://user:hunter2@db/app?hunter2=1",
+        ] {
+            let error = postgres_address(url).expect_err(url);
+            assert!(error.is_invalid_config());
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn only_what_asks_for_it_gets_tls() {
+        for (mode, tls) in [
+            ("", false),
+            ("?sslmode=disable", false),
+            ("?sslmode=allow", false),
+            ("?sslmode=prefer", false),
+            ("?sslmode=require", true),
+            ("?sslmode=verify-ca", true),
+            ("?connect_timeout=2&sslmode=verify-full", true),
+        ] {
+            let url = format!("postgresql+psycopg://db/app{mode}");
+            let (config, limit) = by_sslmode(&url, Duration::from_secs(5)).unwrap();
+            assert_eq!(wants_tls(&config), tls, "{mode}");
+            let own = if mode.contains("connect_timeout") {
+                2
+            } else {
+                5
+            };
+            assert_eq!(limit, Duration::from_secs(own), "{mode}");
+            let (config, _) = encrypted(&format!("postgres://db/app{mode}")).unwrap();
+            assert!(wants_tls(&config), "{mode}");
+        }
+    }
+}
