@@ -43,6 +43,8 @@ mod workspace;
 
 pub use breaker::BreakerState;
 pub use config::{Config, DEFAULT_REDIS_URL, Integrity};
+#[cfg(feature = "postgres")]
+pub use consistency::{Cause, Diagnosis, RowState};
 pub use consistency::{
     Change, Drift, Explanation, Progress, PublishReport, RefreshReport, RepairReport, Stage,
     Status, SyncOptions, Unverified, WarmReport,

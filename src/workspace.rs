@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use crate::config::quoted_table;
-use crate::consistency::{BATCH_BYTES, BATCH_MODULES, Source, batches};
+use crate::consistency::{BATCH_BYTES, BATCH_MODULES, Row as Found, RowState, Source, batches};
 use crate::error::shown;
 use crate::keys::validate_path;
 use crate::{CachedModule, Config, Error};
@@ -38,6 +38,7 @@ pub(crate) struct Workspace<D> {
     list: String,
     range: String,
     fetch: String,
+    row: String,
 }
 
 /// Which modules to read.
@@ -89,6 +90,16 @@ impl<D: Database> Workspace<D> {
                 config.max_content_bytes
             ),
             fetch: format!("SELECT path, content, content_hash {modules} AND path = ANY($1)"),
+            // A table without the column, which nothing else needs, has a NULL for the age.
+            row: format!(
+                "SELECT is_deleted, \
+                 entity_type IS NOT DISTINCT FROM 'module' AND content IS NOT NULL, \
+                 CASE WHEN octet_length(content) <= {} THEN content END, content_hash, \
+                 (extract(epoch FROM clock_timestamp()) - extract(epoch FROM \
+                 (to_jsonb(workspace) ->> 'updated_at')::timestamptz))::float8 \
+                 FROM {table} AS workspace WHERE path = ANY($1)",
+                config.max_content_bytes
+            ),
         };
         if workspace.single("SELECT pg_is_in_recovery()").await? {
             return Err(unusable(
@@ -143,6 +154,34 @@ impl<D: Database> Workspace<D> {
                 self.database.query(&self.fetch, Some(paths)).await
             }
         }
+    }
+
+    /// What the table has at `path`, be it a module or not.
+    pub(crate) async fn row(&mut self, path: &str) -> Result<Found, Error> {
+        let paths = [path.to_owned()];
+        let mut rows = self.database.query(&self.row, Some(&paths)).await?;
+        let Some(row) = rows.next().await? else {
+            return Ok(Found {
+                state: RowState::Absent,
+                age: None,
+            });
+        };
+        let (deleted, module): (bool, bool) = (column(&row, 0)?, column(&row, 1)?);
+        let content: Option<String> = column(&row, 2)?;
+        let hash: Option<String> = column(&row, 3)?;
+        let state = match content {
+            _ if deleted => RowState::Deleted,
+            _ if !module => RowState::NotAModule,
+            None => RowState::TooLarge,
+            Some(content) => RowState::Module(CachedModule {
+                content,
+                path: path.to_owned(),
+                hash: hash.unwrap_or_default(),
+            }),
+        };
+        let age = column(&row, 4)?;
+        while rows.next().await?.is_some() {}
+        Ok(Found { state, age })
     }
 
     /// A transaction id that every transaction which has one by now is below of.

@@ -86,6 +86,28 @@ impl ModuleReader {
         run(consistency::explain(&*self.pool, path))
     }
 
+    /// Why the module at `path` is absent or old: what the cache holds beside what the database
+    /// says. What looks wrong is looked at a second time after the transactions of that moment
+    /// have ended, or 5 s.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), except that a corrupt entry is a [`Cause`](crate::Cause); and
+    /// [`Error::Database`].
+    ///
+    /// # Panics
+    ///
+    /// The client panics inside an async task: use [`nonblocking`](crate::nonblocking) there.
+    #[cfg(feature = "postgres")]
+    pub fn diagnose(
+        &self,
+        client: &mut postgres::Client,
+        path: &str,
+    ) -> Result<crate::Diagnosis, Error> {
+        let database = super::database::BlockingDatabase(client);
+        run(consistency::diagnose(&*self.pool, database, path))
+    }
+
     /// What a module's name, such as `shared.halopsa`, stands for. One round trip; none for what
     /// can't be a path.
     ///

@@ -104,25 +104,30 @@ impl Command for AskStatus {
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Status, Error> {
         let [mark, info] = reply::exactly(replies)?;
-        let Some(json) = reply::bytes(mark)? else {
-            return Ok(Status::Cold);
-        };
-        let mark: Mark = serde_json::from_slice(&json)
-            .map_err(|_| Error::corrupt(COMPLETE_KEY, "it is not the mark of a complete cache"))?;
-        let since = UNIX_EPOCH
-            .checked_add(Duration::from_secs(mark.completed_at))
-            .ok_or_else(|| Error::corrupt(COMPLETE_KEY, "its time is out of range"))?;
-        let modules = mark.modules;
-        match run_id(info)? {
-            Some(id) if !mark.run_id.is_empty() && id != mark.run_id => {
-                Ok(Status::Restored { since, modules })
-            }
-            _ => Ok(Status::Warm {
-                since,
-                modules,
-                verified: mark.verified,
-            }),
+        status_of(mark, info)
+    }
+}
+
+/// What the mark of a complete cache says, beside `INFO server`.
+pub(super) fn status_of(mark: Value, info: Value) -> Result<Status, Error> {
+    let Some(json) = reply::bytes(mark)? else {
+        return Ok(Status::Cold);
+    };
+    let mark: Mark = serde_json::from_slice(&json)
+        .map_err(|_| Error::corrupt(COMPLETE_KEY, "it is not the mark of a complete cache"))?;
+    let since = UNIX_EPOCH
+        .checked_add(Duration::from_secs(mark.completed_at))
+        .ok_or_else(|| Error::corrupt(COMPLETE_KEY, "its time is out of range"))?;
+    let modules = mark.modules;
+    match run_id(info)? {
+        Some(id) if !mark.run_id.is_empty() && id != mark.run_id => {
+            Ok(Status::Restored { since, modules })
         }
+        _ => Ok(Status::Warm {
+            since,
+            modules,
+            verified: mark.verified,
+        }),
     }
 }
 

@@ -5,6 +5,8 @@
 //! between wins. Warm-up, verification and repair are made of them.
 
 mod absence;
+#[cfg(feature = "postgres")]
+mod diagnose;
 mod exact;
 mod inspect;
 mod mark;
@@ -19,11 +21,15 @@ mod verify;
 mod warm;
 
 pub use absence::{Explanation, Status};
+#[cfg(feature = "postgres")]
+pub use diagnose::{Cause, Diagnosis, RowState};
 pub use options::{Progress, Stage, SyncOptions};
 pub use publish::Change;
 pub use report::{Drift, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport};
 
 pub(crate) use absence::{explain, explain_all, status};
+#[cfg(feature = "postgres")]
+pub(crate) use diagnose::{Row, diagnose};
 pub(crate) use exact::publish_exact;
 pub(crate) use mark::run_id;
 pub(crate) use publish::publish;

@@ -364,7 +364,7 @@ async fn compare<L: Link, D: Database>(
 }
 
 /// Waits until every transaction that has an id by now has ended; `false` if one did not in time.
-async fn barrier<T: Transport, D: Database>(
+pub(crate) async fn barrier<T: Transport, D: Database>(
     transport: &T,
     workspace: &mut Workspace<D>,
     timeout: Duration,

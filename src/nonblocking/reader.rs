@@ -88,6 +88,26 @@ impl ModuleReader {
         consistency::explain(&*self.lanes, path).await
     }
 
+    /// Why the module at `path` is absent or old: what the cache holds beside what the database
+    /// says. What looks wrong is looked at a second time after the transactions of that moment
+    /// have ended, or 5 s.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), except that a corrupt entry is a [`Cause`](crate::Cause); and
+    /// [`Error::Database`].
+    #[cfg(feature = "postgres")]
+    pub async fn diagnose(
+        &self,
+        client: &tokio_postgres::Client,
+        path: &str,
+    ) -> Result<crate::Diagnosis, Error> {
+        super::database::with(client, |database| {
+            consistency::diagnose(&*self.lanes, database, path)
+        })
+        .await
+    }
+
     /// What a module's name, such as `shared.halopsa`, stands for. One round trip; none for what
     /// can't be a path.
     ///

@@ -4,8 +4,8 @@ use std::error::Error as StdError;
 use std::future::ready;
 
 use bifrost_module_cache::{
-    CachedModule, Drift, Error, Progress, PublishReport, RefreshReport, RepairReport, Stage,
-    SyncOptions, WarmReport, blocking, nonblocking,
+    CachedModule, Diagnosis, Drift, Error, Progress, PublishReport, RefreshReport, RepairReport,
+    Stage, SyncOptions, WarmReport, blocking, nonblocking,
 };
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -44,6 +44,8 @@ pub trait Syncing: Writer<Client: Send> {
         modules: &[CachedModule],
         options: SyncOptions<'_>,
     ) -> Result<PublishReport, Error>;
+    /// Of the reader.
+    fn diagnose(&self, client: &mut Self::Client, path: &str) -> Result<Diagnosis, Error>;
 }
 
 impl Syncing for blocking::ModuleWriter {
@@ -94,6 +96,10 @@ impl Syncing for blocking::ModuleWriter {
     ) -> Result<PublishReport, Error> {
         self.publish_exact_with(modules, options)
     }
+
+    fn diagnose(&self, client: &mut Self::Client, path: &str) -> Result<Diagnosis, Error> {
+        self.reader().diagnose(client, path)
+    }
 }
 
 impl Syncing for nonblocking::ModuleWriter {
@@ -143,6 +149,10 @@ impl Syncing for nonblocking::ModuleWriter {
         options: SyncOptions<'_>,
     ) -> Result<PublishReport, Error> {
         block_on(self.publish_exact_with(modules, options))
+    }
+
+    fn diagnose(&self, client: &mut Self::Client, path: &str) -> Result<Diagnosis, Error> {
+        block_on(self.reader().diagnose(client, path))
     }
 }
 
