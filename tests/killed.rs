@@ -4,18 +4,19 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::{env, thread};
 
-use bifrost_module_cache::{Status, SyncOptions, keys};
-use support::consistency::{Gate, Syncing, World, at_each, numbered, writer};
-use support::{Blocking, Facade, Nonblocking, Writer, on_both_facades};
+use bifrost_module_cache::{CachedModule, Status, SyncOptions, keys};
+use support::consistency::{Gate, Syncing, World, at_each, module, numbered, writer};
+use support::{Blocking, Facade, Nonblocking, RedisServer, Writer, connect, on_both_facades};
 
 on_both_facades! {
     killed_from_cold_the_cache_stays_cold_until_a_warm_up_succeeds
     killed_while_it_writes_the_cache_stays_cold
     killed_before_the_mark_the_cache_stays_cold
     killed_when_all_was_warm_the_mark_stays_and_all_is_right_afterwards
+    a_publication_in_parts_claims_nothing_until_its_end
 }
 
 /// Three batches to load and three to compare.
@@ -201,4 +202,36 @@ fn killed_when_all_was_warm_the_mark_stays_and_all_is_right_afterwards<
         foreign.assert_is("ghost.py", None);
         foreign.assert_is(path, Some("changed"));
     }
+}
+
+fn a_publication_in_parts_claims_nothing_until_its_end<F: Facade<Writer: Syncing>>() {
+    let redis = RedisServer::start();
+    let marked = Arc::new(Mutex::new(Vec::new()));
+    let (url, seen) = (redis.url(), Arc::clone(&marked));
+    let gate = Gate::start(redis.port(), "EXEC", move || {
+        let exists = redis::cmd("EXISTS").arg(keys::COMPLETE_KEY).to_owned();
+        seen.lock()
+            .unwrap()
+            .push(exists.query::<bool>(&mut connect(&url)).unwrap());
+    });
+    let writer = writer::<F>(&gate.url());
+    let publish = |content: &str| {
+        let modules: Vec<CachedModule> = numbered(3)
+            .iter()
+            .map(|path| module(path, content))
+            .collect();
+        marked.lock().unwrap().clear();
+        let report = writer.publish_exact(&modules).unwrap();
+        assert!(report.complete, "{report}");
+        (report.batches, marked.lock().unwrap().clone())
+    };
+    let half = 3 << 20;
+    let (batches, marked) = publish(&"1".repeat(half));
+    assert!(batches == 3 && !marked.contains(&true), "{marked:?}");
+    // Though it was complete before: what is half there is neither.
+    let (batches, marked) = publish(&"2".repeat(half));
+    assert!(batches == 3 && !marked.contains(&true), "{marked:?}");
+    // All at once, it need not take back what is true until then.
+    let (batches, marked) = publish("3");
+    assert!(batches == 1 && marked[0], "{marked:?}");
 }

@@ -9,10 +9,10 @@ use super::publish::{Edit, apply};
 use super::report::PublishReport;
 use super::settle::send;
 use super::survey::cached_paths;
-use super::{BATCH_MODULES, Stage, SyncOptions};
-use crate::commands::{Class, Unlist, checked_module};
+use super::{BATCH_BYTES, BATCH_MODULES, Stage, SyncOptions};
+use crate::commands::{Class, Unlist, Unmark, checked_module};
 use crate::transport::{Budget, Transport};
-use crate::{CachedModule, Error};
+use crate::{CachedModule, Error, call};
 
 pub(crate) async fn publish_exact<T: Transport>(
     transport: &T,
@@ -73,6 +73,10 @@ pub(crate) async fn publish_exact<T: Transport>(
         .collect();
     edits.extend(surplus.into_iter().map(Edit::Remove));
 
+    // Readers see a large publication in parts: until its end nothing may claim that all is there.
+    if edits.iter().map(Edit::bytes).sum::<usize>() > BATCH_BYTES {
+        call::write(transport, &Unmark).await?;
+    }
     let mut report = apply(transport, edits).await?;
     for members in cached.bad.chunks(BATCH_MODULES) {
         send(&mut link, &Unlist { members }, config).await?;

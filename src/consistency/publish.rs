@@ -66,7 +66,7 @@ pub(crate) enum Edit<'a> {
 }
 
 impl Edit<'_> {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Put(module) => module.path.len() + module.content.len(),
             Self::Remove(path) => path.len(),
