@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use bifrost_module_cache::{CachedModule, Config, Error, Outage, Tls, blocking, nonblocking};
 #[cfg(feature = "near-cache")]
 use bifrost_module_cache::{Change, NearCacheOptions};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::CertificateParams;
+use support::certificates::{ADDRESS, Authority, Issued, TlsRedis, tls_postgres};
 use support::{
     Blocking, Facade, Nonblocking, Postgres, Reader, RedisServer, Writer, all_it_says, block_on,
-    free_port, on_both_facades, private_dir, private_file,
+    free_port, on_both_facades,
 };
 #[cfg(feature = "near-cache")]
 use support::{Near, Nearby, wait_until};
-use tempfile::TempDir;
 
 #[cfg(feature = "near-cache")]
 mod near_cache {
@@ -54,58 +54,7 @@ const LOOKUP_LIMIT: Duration = Duration::from_millis(1_500);
 /// For calls that are to be answered, however slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const ADDRESS: &str = "127.0.0.1";
 const NAME: &str = "localhost";
-
-/// A certificate authority of the test's own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-struct Issued {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        Self::named("a test")
-    }
-
-    fn named(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    fn tls(&self) -> Tls {
-        Tls::with_ca_pem(self.pem().as_bytes()).unwrap()
-    }
-
-    fn issue(&self, host: &str) -> Issued {
-        self.issue_with(host, |_| {})
-    }
-
-    fn issue_with(&self, host: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
-        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Issued {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        }
-    }
-
-    /// As a client shows it.
-    fn client(&self) -> Issued {
-        self.issue("a.client")
-    }
-}
 
 fn expired(params: &mut CertificateParams) {
     params.not_after = rcgen::date_time_ymd(2_001, 1, 1);
@@ -115,55 +64,6 @@ fn expired(params: &mut CertificateParams) {
 fn not_yet_valid(params: &mut CertificateParams) {
     params.not_before = rcgen::date_time_ymd(3_000, 1, 1);
     params.not_after = rcgen::date_time_ymd(3_001, 1, 1);
-}
-
-/// A Redis with a plain port for assertions, and one for TLS.
-struct TlsRedis {
-    server: RedisServer,
-    port: u16,
-    _files: TempDir,
-}
-
-impl TlsRedis {
-    /// A server for everybody.
-    fn start(authority: &Authority, issued: &Issued) -> Self {
-        Self::start_with(authority, issued, &["--tls-auth-clients", "no"])
-    }
-
-    /// A server for those who show a certificate of this authority.
-    fn start_exclusive(authority: &Authority, issued: &Issued) -> Self {
-        Self::start_with(authority, issued, &["--tls-auth-clients", "yes"])
-    }
-
-    fn start_with(authority: &Authority, issued: &Issued, more: &[&str]) -> Self {
-        let files = private_dir("bifrost-tls-");
-        let file = |name: &str, contents: &str| {
-            let path = private_file(&files, name, contents);
-            path.to_str().expect("a path in ASCII").to_owned()
-        };
-        let port = free_port();
-        let settings = [
-            ("--tls-port", port.to_string()),
-            ("--tls-ca-cert-file", file("ca.pem", &authority.pem())),
-            ("--tls-cert-file", file("server.pem", &issued.certificate)),
-            ("--tls-key-file", file("server.key", &issued.key)),
-        ];
-        let settings = settings.iter().flat_map(|(name, value)| [*name, value]);
-        let arguments: Vec<&str> = settings.chain(more.iter().copied()).collect();
-        Self {
-            server: RedisServer::start_with(&arguments),
-            port,
-            _files: files,
-        }
-    }
-
-    fn url(&self, host: &str) -> String {
-        format!("rediss://{host}:{}/0", self.port)
-    }
-
-    fn writer<F: Facade>(&self, tls: Tls) -> F::Writer {
-        writer::<F>(&self.url(ADDRESS), tls)
-    }
 }
 
 /// Bulk calls have 5 s by default: shortened, so that the tests take less.
@@ -321,7 +221,7 @@ fn a_near_cache_that_is_not_trusted_reads_nothing<F: Nearby>() {
     let authority = Authority::new();
     let redis = TlsRedis::start_exclusive(&authority, &authority.issue(ADDRESS));
     for tls in [authority.tls(), Authority::new().tls()] {
-        let near = near::<F>(&redis.writer::<F>(tls));
+        let near = near::<F>(&writer::<F>(&redis.url(ADDRESS), tls));
         wait_until("it is known that it can't be followed", PATIENCE, || {
             near.stats().last_failure.is_some()
         });
@@ -346,14 +246,18 @@ fn a_name_and_an_address_are_both_checked<F: Facade>() {
 fn an_unknown_authority_is_refused<F: Facade>() {
     let authority = Authority::new();
     let redis = TlsRedis::start(&authority, &authority.issue(ADDRESS));
-    all_are_untrusted::<F>(&redis.writer::<F>(Authority::new().tls()));
+    all_are_untrusted::<F>(&writer::<F>(&redis.url(ADDRESS), Authority::new().tls()));
     assert_eq!(redis.server.calls("get") + redis.server.calls("exec"), 0);
 }
 
 fn the_authorities_of_the_system_do_not_vouch_for_ours<F: Facade>() {
     let authority = Authority::new();
     let redis = TlsRedis::start(&authority, &authority.issue(ADDRESS));
-    let error = within_limit(|| redis.writer::<F>(Tls::default()).reader().get("a.py"));
+    let error = within_limit(|| {
+        writer::<F>(&redis.url(ADDRESS), Tls::default())
+            .reader()
+            .get("a.py")
+    });
     // A minimal system has none at all.
     assert!(
         error.is_invalid_config() || error.is_unavailable() && !error.is_transient(),
@@ -364,14 +268,14 @@ fn the_authorities_of_the_system_do_not_vouch_for_ours<F: Facade>() {
 fn a_certificate_for_another_host_is_refused<F: Facade>() {
     let authority = Authority::new();
     let redis = TlsRedis::start(&authority, &authority.issue("redis.example.com"));
-    all_are_untrusted::<F>(&redis.writer::<F>(authority.tls()));
+    all_are_untrusted::<F>(&writer::<F>(&redis.url(ADDRESS), authority.tls()));
 }
 
 fn a_certificate_out_of_its_time_is_refused<F: Facade>() {
     let authority = Authority::new();
     for change in [expired, not_yet_valid] {
         let redis = TlsRedis::start(&authority, &authority.issue_with(ADDRESS, change));
-        all_are_untrusted::<F>(&redis.writer::<F>(authority.tls()));
+        all_are_untrusted::<F>(&writer::<F>(&redis.url(ADDRESS), authority.tls()));
     }
 }
 
@@ -404,7 +308,7 @@ fn without_a_known_client_certificate_one_is_refused<F: Facade>() {
         with_identity(authority.tls(), &authority.issue_with("a.client", expired)),
     ];
     for tls in strangers {
-        all_are_untrusted::<F>(&redis.writer::<F>(tls));
+        all_are_untrusted::<F>(&writer::<F>(&redis.url(ADDRESS), tls));
     }
 }
 
@@ -412,8 +316,8 @@ fn a_frozen_server_is_unavailable_in_time<F: Facade>() {
     let authority = Authority::new();
     let redis = TlsRedis::start(&authority, &authority.issue(ADDRESS));
     let (used, fresh) = (
-        redis.writer::<F>(authority.tls()),
-        redis.writer::<F>(authority.tls()),
+        writer::<F>(&redis.url(ADDRESS), authority.tls()),
+        writer::<F>(&redis.url(ADDRESS), authority.tls()),
     );
     used.reader().get("a.py").unwrap();
     redis.server.freeze();
@@ -495,19 +399,6 @@ impl Encrypted for Nonblocking {
     ) -> Result<bifrost_module_cache::tokio_postgres::Client, Error> {
         block_on(nonblocking::connect_postgres_by_sslmode(url, tls, limit))
     }
-}
-
-/// A Postgres that speaks TLS to those who ask for it.
-fn tls_postgres(issued: &Issued) -> (Postgres, TempDir) {
-    let files = private_dir("bifrost-tls-");
-    let certificate = private_file(&files, "server.pem", &issued.certificate);
-    let key = private_file(&files, "server.key", &issued.key);
-    let postgres = Postgres::start_with(&[
-        "ssl=on",
-        &format!("ssl_cert_file={}", certificate.display()),
-        &format!("ssl_key_file={}", key.display()),
-    ]);
-    (postgres, files)
 }
 
 fn the_database_is_reached_over_tls<F: Encrypted>() {

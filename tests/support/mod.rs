@@ -10,6 +10,8 @@
     reason = "every test binary compiles this module and uses a part of it"
 )]
 
+#[cfg(all(feature = "postgres", feature = "tls"))]
+pub mod certificates;
 #[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
 pub mod consistency;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
