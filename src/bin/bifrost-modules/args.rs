@@ -1,0 +1,200 @@
+//! What can be said on the command line.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "these are the texts of --help, where backticks would show"
+)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  fine: done, found, warm, no drift
+  1  the answer is no: not found, not warm, or cache and database differ
+  2  usage: an argument is wrong or missing
+  3  unavailable: Redis or Postgres can't be reached, or has to be tried again
+  4  refused or misconfigured: a password, a permission, a URL, a file, an empty workspace
+  5  corrupt: what is stored can't be read
+  130 and 143  stopped by SIGINT or SIGTERM; all can be run again";
+
+/// Warm, watch over and mend the cache of Python modules in Redis.
+#[derive(Parser)]
+#[command(name = "bifrost-modules", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub servers: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Variables are not read by clap: it could show what they hold.
+#[derive(Args)]
+#[command(next_help_heading = "Servers")]
+pub struct ServerArgs {
+    /// Redis; rediss:// for TLS [env: REDIS_URL] [default: redis://localhost:6379/0]
+    ///
+    /// Others on this machine can read the arguments of a process: give a password in the variable
+    /// or in a file.
+    #[arg(long, global = true, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// A file that holds the URL of Redis, such as a mounted secret [env: REDIS_URL_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub redis_url_file: Option<PathBuf>,
+    /// Postgres; ?sslmode=require for TLS [env: DATABASE_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// A file that holds the URL of Postgres [env: DATABASE_URL_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+    /// The authorities to trust over TLS, in PEM, instead of the system's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// The certificate to show over TLS, in PEM
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, in PEM
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The table that holds the workspace
+    #[arg(
+        long,
+        global = true,
+        value_name = "TABLE",
+        default_value = "workspace_files"
+    )]
+    pub table: String,
+    /// How long entries live, where the services set a time to live, such as 24h
+    #[arg(long, global = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub ttl: Option<Duration>,
+    /// How large a module may be, where the services set another limit
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = 16 << 20)]
+    pub max_content_bytes: usize,
+    /// How long a server may take to answer
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Print JSON: one object, or one a line where it is a list
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print only what was asked for: no reports, progress, hints or warnings
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Load all modules of the database into the cache, and mark it as complete
+    ///
+    /// What an init container runs. It may be killed at any time and run again.
+    Warm {
+        /// Wait for so long for Redis and Postgres to be ready, such as 60s
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
+        #[command(flatten)]
+        empty: AllowEmpty,
+    },
+    /// Tell whether the cache is complete, and since when
+    Status,
+    /// Compare all of the cache with the database
+    Verify,
+    /// Mend what differs from the database
+    Repair {
+        #[command(flatten)]
+        empty: AllowEmpty,
+    },
+    /// List the cached modules: bytes, hash and path
+    Ls {
+        /// Only paths that begin with this
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: String,
+    },
+    /// Print the source of a module, byte for byte
+    Get {
+        /// Such as shared/halopsa.py
+        path: String,
+    },
+    /// Tell why a module is missing or old
+    ///
+    /// With a database it tells apart: just created and not cached, cache cleared, and a bug in
+    /// invalidation.
+    Explain {
+        /// Such as shared/halopsa.py
+        path: String,
+    },
+    /// Show how the cached source differs from the database's
+    Diff {
+        /// Such as shared/halopsa.py
+        path: String,
+    },
+    /// Bring a directory of .py files into the cache, for those without a database
+    ///
+    /// Hidden files and directories are left out, and so is what a symbolic link brings from
+    /// outside. Nothing is sent unless every file can be a module.
+    Publish {
+        /// The root of the workspace
+        dir: PathBuf,
+        /// Remove all other modules, and mark the cache as complete
+        #[arg(long)]
+        exact: bool,
+        #[command(flatten)]
+        empty: AllowEmpty,
+    },
+    /// Remove modules from the cache
+    ///
+    /// With a database, delete the row instead, or the next warm-up brings the module back.
+    Rm {
+        /// Such as shared/halopsa.py
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<String>,
+    },
+    /// Move a module in the cache, for those without a database
+    Mv {
+        /// Where it is
+        old: String,
+        /// Where it is to be
+        new: String,
+    },
+    /// Remove all modules from the cache; it is cold then
+    Clear {
+        /// Say that this is meant
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Args)]
+pub struct AllowEmpty {
+    /// Say that a workspace without any module is meant: all others are removed
+    #[arg(long)]
+    pub allow_empty: bool,
+}
+
+impl Command {
+    /// Whether stopping it in the middle may leave work half done.
+    pub fn writes(&self) -> bool {
+        matches!(
+            self,
+            Self::Warm { .. }
+                | Self::Repair { .. }
+                | Self::Publish { .. }
+                | Self::Rm { .. }
+                | Self::Mv { .. }
+                | Self::Clear { .. }
+        )
+    }
+}

@@ -1,0 +1,45 @@
+//! What the tool can do, a module per concern.
+
+mod change;
+mod complete;
+mod diff;
+mod explain;
+mod get;
+mod ls;
+mod publish;
+mod status;
+mod sync;
+mod text;
+
+use crate::args::{Cli, Command};
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use crate::screen::Screen;
+use crate::servers::Servers;
+
+pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Failure> {
+    if let Command::Completions { shell } = cli.command {
+        return complete::completions(shell, output);
+    }
+    let servers = Servers::new(&cli.servers)?;
+    match &cli.command {
+        Command::Warm { wait, empty } => {
+            sync::warm(&servers, screen, output, *wait, empty.allow_empty)
+        }
+        Command::Status => status::status(&servers, output),
+        Command::Verify => sync::verify(&servers, screen, output),
+        Command::Repair { empty } => sync::repair(&servers, screen, output, empty.allow_empty),
+        Command::Ls { prefix } => ls::ls(&servers, output, prefix),
+        Command::Get { path } => get::get(&servers, output, path),
+        Command::Explain { path } => explain::explain(&servers, output, path),
+        Command::Diff { path } => diff::diff(&servers, output, path),
+        Command::Publish { dir, exact, empty } => {
+            let (exact, empty) = (*exact, empty.allow_empty);
+            publish::publish(&servers, screen, output, dir, exact, empty)
+        }
+        Command::Rm { paths } => change::rm(&servers, output, paths),
+        Command::Mv { old, new } => change::mv(&servers, output, old, new),
+        Command::Clear { .. } => change::clear(&servers, output),
+        Command::Completions { .. } => Ok(Exit::Fine),
+    }
+}

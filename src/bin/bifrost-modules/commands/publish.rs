@@ -1,0 +1,216 @@
+//! `publish`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bifrost_module_cache::{CachedModule, Change, PublishReport, SyncOptions};
+use serde_json::json;
+use walkdir::{DirEntry, WalkDir};
+
+use super::text;
+use crate::failure::{Exit, Failure};
+use crate::output::{BAD, GOOD, Output};
+use crate::screen::Screen;
+use crate::servers::Servers;
+
+pub fn publish(
+    servers: &Servers<'_>,
+    screen: &Screen,
+    output: &mut Output,
+    dir: &Path,
+    exact: bool,
+    allow_empty: bool,
+) -> Result<Exit, Failure> {
+    let modules = read(dir)?;
+    if modules.is_empty() && !(exact && allow_empty) {
+        let advice = if exact {
+            ": pass --allow-empty if no module is meant"
+        } else {
+            ""
+        };
+        return Err(Failure::refused(format!(
+            "{} has no .py file{advice}",
+            dir.display()
+        )));
+    }
+    let writer = servers.writer()?;
+    let report = if exact {
+        let options = SyncOptions::default()
+            .with_allow_empty(allow_empty)
+            .with_progress(|progress| screen.progress(progress));
+        writer.publish_exact_with(&modules, options)
+    } else {
+        let changes: Vec<Change> = modules.into_iter().map(Change::Set).collect();
+        writer.publish(&changes)
+    };
+    let report = report.map_err(|error| servers.failure(error))?;
+    screen.clear();
+    print(output, &report, exact)?;
+    if exact && !report.complete {
+        return Err(Failure::no(
+            "the cache was cleared meanwhile, so it is not complete: run it again",
+        ));
+    }
+    Ok(Exit::Fine)
+}
+
+fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&json!({
+            "written": report.written,
+            "removed": report.removed,
+            "unchanged": report.unchanged,
+            "bytes": report.bytes,
+            "batches": report.batches,
+            "complete": report.complete,
+        }));
+    }
+    if !output.reports() {
+        return Ok(());
+    }
+    let written = format!("{} ({})", report.written, text::bytes(report.bytes));
+    let mut rows = Vec::new();
+    if exact {
+        let (style, state) = if report.complete {
+            (GOOD, "warm: it holds exactly this directory")
+        } else {
+            (BAD, "not complete")
+        };
+        rows.push(("cache", output.paint(style, state)));
+    }
+    rows.push(("written", written));
+    if exact {
+        rows.push(("unchanged", report.unchanged.to_string()));
+        rows.push(("removed", report.removed.to_string()));
+    }
+    output.table(&rows)
+}
+
+/// All modules below a directory; one file that can't be a module fails all.
+fn read(root: &Path) -> Result<Vec<CachedModule>, Failure> {
+    let failed = |path: &Path, error: &dyn std::fmt::Display| {
+        Failure::refused(format!("can't read {}: {error}", path.display()))
+    };
+    let real_root = root.canonicalize().map_err(|error| failed(root, &error))?;
+    if !real_root.is_dir() {
+        return Err(failed(root, &"it is not a directory"));
+    }
+    let mut modules = Vec::new();
+    let walk = WalkDir::new(root).sort_by_file_name().into_iter();
+    for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry)) {
+        let entry = entry.map_err(|error| {
+            let path = error.path().unwrap_or(root).to_owned();
+            match error.io_error() {
+                Some(error) => failed(&path, error),
+                None => failed(&path, &error),
+            }
+        })?;
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "py") {
+            continue;
+        }
+        if let Some(file) = file(&entry, &real_root).map_err(|error| failed(path, &error))? {
+            modules.push(module(root, path, &file).map_err(|error| failed(path, &error))?);
+        }
+    }
+    Ok(modules)
+}
+
+fn is_hidden(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+/// The file behind an entry. Mounted volumes are made of symbolic links; one that leads out of the
+/// directory could bring a secret of this machine into every worker.
+fn file(entry: &DirEntry, root: &Path) -> Result<Option<PathBuf>, String> {
+    let path = entry.path();
+    if !entry.path_is_symlink() {
+        return Ok(entry.file_type().is_file().then(|| path.to_owned()));
+    }
+    let target = path.canonicalize().map_err(|error| error.to_string())?;
+    if !target.starts_with(root) {
+        return Err("it is a symbolic link that leads out of the directory".to_owned());
+    }
+    Ok(target.is_file().then_some(target))
+}
+
+fn module(root: &Path, path: &Path, file: &Path) -> Result<CachedModule, String> {
+    let relative = path.strip_prefix(root).map_err(|error| error.to_string())?;
+    let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
+    let name = parts.ok_or("its name is not UTF-8")?.join("/");
+    let content = fs::read(file).map_err(|error| error.to_string())?;
+    let content = String::from_utf8(content).map_err(|_| "its content is not UTF-8")?;
+    CachedModule::new(name, content).map_err(|error| error.to_string())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn paths(modules: &[CachedModule]) -> Vec<&str> {
+        modules.iter().map(|module| module.path.as_str()).collect()
+    }
+
+    #[test]
+    fn python_files_are_modules_and_all_else_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for sub in ["shared/deep", ".git", "..data"] {
+            fs::create_dir_all(root.join(sub)).unwrap();
+        }
+        for name in [
+            "a.py",
+            "shared/__init__.py",
+            "shared/deep/é.py",
+            "notes.md",
+            ".git/x.py",
+            ".b.py",
+            "..data/m.py",
+        ] {
+            fs::write(root.join(name), "\u{feff}x = 1\r\n").unwrap();
+        }
+        fs::create_dir(root.join("odd.py")).unwrap();
+        symlink("..data/m.py", root.join("m.py")).unwrap();
+        let modules = read(root).unwrap();
+        assert_eq!(
+            paths(&modules),
+            ["a.py", "m.py", "shared/__init__.py", "shared/deep/é.py"]
+        );
+        assert!(
+            modules
+                .iter()
+                .all(|module| module.content == "\u{feff}x = 1\r\n")
+        );
+        // However the directory is named.
+        assert_eq!(read(&root.join("shared/..")).unwrap(), modules);
+    }
+
+    type Make<'a> = &'a dyn Fn(&Path) -> std::io::Result<()>;
+
+    #[test]
+    fn one_bad_file_fails_all_and_is_named() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "x").unwrap();
+        let make: [(&str, Make<'_>); 4] = [
+            ("leads out", &|file| {
+                symlink(outside.path().join("secret"), file)
+            }),
+            ("UTF-8", &|file| fs::write(file, b"\xff")),
+            ("No such file", &|file| symlink("nowhere", file)),
+            ("control", &|file| {
+                fs::write(file.with_file_name("b\n.py"), "")
+            }),
+        ];
+        for (word, make) in make {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("a.py"), "").unwrap();
+            make(&dir.path().join("b.py")).unwrap();
+            let failure = read(dir.path()).unwrap_err();
+            assert!(failure.message.contains(word), "{}", failure.message);
+            assert!(failure.message.contains('b'), "{}", failure.message);
+        }
+        assert!(read(Path::new("/nowhere")).is_err());
+        assert!(read(Path::new("/dev/null")).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! Numbers, times and names, for people and for scripts.
+
+use std::time::{Duration, SystemTime};
+
+use bifrost_module_cache::{Status, Unverified};
+
+/// RFC 3339, in UTC.
+pub fn time(at: SystemTime) -> String {
+    // Beyond the year 9999 it can't be written so, and was never meant.
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_seconds(at.min(last)).to_string()
+}
+
+/// The time, and how long ago that was.
+pub fn time_and_age(at: SystemTime) -> String {
+    match SystemTime::now().duration_since(at) {
+        Ok(age) => {
+            let age = Duration::from_secs(age.as_secs());
+            format!("{} ({} ago)", time(at), humantime::format_duration(age))
+        }
+        Err(_) => time(at),
+    }
+}
+
+/// A count and its noun.
+pub fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+pub fn bytes(count: u64) -> String {
+    indicatif::HumanBytes(count).to_string()
+}
+
+/// For scripts: `warm`, `cold` or `restored`.
+pub fn status_name(status: &Status) -> &'static str {
+    match status {
+        Status::Warm { .. } => "warm",
+        Status::Cold => "cold",
+        Status::Restored { .. } => "restored",
+        _ => "unknown",
+    }
+}
+
+/// When the cache was completed, if it was.
+pub fn since(status: &Status) -> Option<SystemTime> {
+    match status {
+        Status::Warm { since, .. } | Status::Restored { since, .. } => Some(*since),
+        _ => None,
+    }
+}
+
+/// For scripts.
+pub fn unverified_name(why: Unverified) -> &'static str {
+    match why {
+        Unverified::OpenTransaction => "open_transaction",
+        Unverified::Contended => "contended",
+        Unverified::EmptyWorkspace => "empty_workspace",
+        Unverified::Flushed => "flushed",
+        _ => "other",
+    }
+}

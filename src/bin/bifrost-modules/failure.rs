@@ -1,0 +1,129 @@
+//! How it ends: an exit code, and what went wrong.
+
+use std::error::Error as StdError;
+use std::process::ExitCode;
+
+use bifrost_module_cache::{Error, Outage};
+
+/// The exit codes; `--help` and the README list them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Fine = 0,
+    No = 1,
+    Usage = 2,
+    Unavailable = 3,
+    Refused = 4,
+    Corrupt = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl Exit {
+    pub fn fine_if(fine: bool) -> Self {
+        if fine { Self::Fine } else { Self::No }
+    }
+}
+
+/// An error, as one line for a person.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    pub fn no(message: impl Into<String>) -> Self {
+        Self::new(Exit::No, message)
+    }
+
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(Exit::Refused, message)
+    }
+
+    pub fn is_unavailable(&self) -> bool {
+        self.exit == Exit::Unavailable
+    }
+
+    /// What happened there.
+    pub fn at(self, place: &str) -> Self {
+        Self {
+            message: format!("{place}: {}", self.message),
+            ..self
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::InvalidPath { .. } => Exit::Usage,
+            Error::Corrupt { .. } => Exit::Corrupt,
+            Error::Unavailable { cause, .. } if *cause != Outage::Untrusted => Exit::Unavailable,
+            error if error.is_transient() => Exit::Unavailable,
+            _ => Exit::Refused,
+        };
+        Self::new(exit, in_our_words(&chain(&error)))
+    }
+}
+
+/// The error and what is behind it, each said once. The library keeps secrets out of all of them.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = source.source();
+    }
+    // One line, whatever a server said.
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// What a program sets by a function is an argument here.
+fn in_our_words(text: &str) -> String {
+    [
+        ("Tls::with_ca_pem", "--tls-ca"),
+        ("Config::with_max_content_bytes", "--max-content-bytes"),
+        ("SyncOptions::with_allow_empty", "--allow-empty"),
+    ]
+    .into_iter()
+    .fold(text.to_owned(), |text, (name, argument)| {
+        text.replace(name, argument)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bifrost_module_cache::Config;
+
+    #[test]
+    fn an_argument_is_named_as_one() {
+        let text = in_our_words(&Error::Empty.to_string());
+        assert!(text.contains("--allow-empty") && !text.contains("::"));
+    }
+
+    #[test]
+    fn what_is_misconfigured_is_not_tried_again() {
+        let failure = Failure::from(Config::new("hunter2").unwrap_err());
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(!failure.message.contains("hunter2"));
+    }
+}

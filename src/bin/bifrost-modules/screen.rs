@@ -1,0 +1,120 @@
+//! Standard error: progress, hints, warnings and the error, each where it is wanted.
+
+use std::io;
+use std::time::Duration;
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Color, Style};
+use bifrost_module_cache::{Progress, Stage};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::output::harmless;
+
+/// Cheap to clone; clones share one line of progress.
+#[derive(Clone)]
+pub struct Screen {
+    /// Hidden where it is not wanted, or standard error is no terminal.
+    bar: ProgressBar,
+    colors: bool,
+}
+
+impl Screen {
+    pub fn new(quiet: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let target = if quiet || dumb {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        Self {
+            bar: ProgressBar::with_draw_target(None, target),
+            colors: AutoStream::choice(&io::stderr()) != ColorChoice::Never,
+        }
+    }
+
+    /// Says what is waited for.
+    pub fn wait(&self, message: String) {
+        self.bar
+            .set_style(style("{spinner} {elapsed} waiting: {wide_msg}"));
+        self.bar.set_message(message);
+        self.bar.enable_steady_tick(Duration::from_millis(100));
+    }
+
+    /// Says how far long work has come.
+    pub fn progress(&self, progress: Progress) {
+        self.bar.disable_steady_tick();
+        self.bar
+            .set_style(style("{msg:10} {bar:30} {human_pos}/{human_len} {elapsed}"));
+        self.bar.set_message(match progress.stage {
+            Stage::Load => "loading",
+            Stage::Compare => "comparing",
+            Stage::Mend => "mending",
+            _ => "working",
+        });
+        self.bar.set_length(count(progress.total));
+        self.bar.set_position(count(progress.done));
+    }
+
+    /// Takes the progress off the screen.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    pub fn error(&self, message: &str) {
+        self.say(AnsiColor::Red, "error", message);
+    }
+
+    pub fn warning(&self, message: &str) {
+        self.say(AnsiColor::Yellow, "warning", message);
+    }
+
+    pub fn hint(&self, message: &str) {
+        self.say(AnsiColor::Cyan, "hint", message);
+    }
+
+    /// Shows what the library warns of.
+    pub fn take_warnings(&self, quiet: bool) {
+        if !quiet && log::set_boxed_logger(Box::new(Warnings(self.clone()))).is_ok() {
+            log::set_max_level(LevelFilter::Warn);
+        }
+    }
+
+    fn say(&self, color: AnsiColor, kind: &str, message: &str) {
+        let style = if self.colors {
+            Style::new().fg_color(Some(Color::Ansi(color))).bold()
+        } else {
+            Style::new()
+        };
+        // One line, whatever a server or a file name says.
+        let line = format!("{style}{kind}:{style:#} {}\n", harmless(message));
+        // Where there is nobody to tell, the exit code does.
+        self.bar.suspend(|| {
+            let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+        });
+    }
+}
+
+struct Warnings(Screen);
+
+impl Log for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("bifrost_module_cache")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.warning(&record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn count(modules: usize) -> u64 {
+    u64::try_from(modules).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,168 @@
+//! Redis and Postgres, as the arguments name them.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, connect_postgres_by_sslmode};
+use bifrost_module_cache::postgres::Client;
+use bifrost_module_cache::{Config, DEFAULT_REDIS_URL, Error, Tls, postgres_address};
+
+use crate::args::ServerArgs;
+use crate::failure::Failure;
+use crate::secrets;
+
+/// How long a whole batch may take, or longer where `--timeout` says so.
+const BULK: Duration = Duration::from_secs(30);
+
+pub struct Servers<'a> {
+    args: &'a ServerArgs,
+    config: Config,
+    tls: Tls,
+}
+
+impl<'a> Servers<'a> {
+    pub fn new(args: &'a ServerArgs) -> Result<Self, Failure> {
+        let url = secrets::url(
+            args.redis_url.as_deref(),
+            args.redis_url_file.as_deref(),
+            "REDIS_URL",
+            "--redis-url",
+        )?;
+        let tls = tls(args)?;
+        let config = Config::new(url.as_deref().unwrap_or(DEFAULT_REDIS_URL))?
+            .with_tls(tls.clone())
+            .with_pool_size(2)
+            .with_ttl(args.ttl)
+            .with_max_content_bytes(args.max_content_bytes)
+            .with_workspace_table(&args.table);
+        let config = within(config, args.timeout).with_bulk_deadline(BULK.max(args.timeout));
+        Ok(Self { args, config, tls })
+    }
+
+    pub fn reader(&self) -> Result<ModuleReader, Failure> {
+        Ok(ModuleReader::new(self.config.clone())?)
+    }
+
+    pub fn writer(&self) -> Result<ModuleWriter, Failure> {
+        Ok(ModuleWriter::new(self.config.clone())?)
+    }
+
+    /// The database, if one was named.
+    pub fn database(&self) -> Result<Option<Database<'_>>, Failure> {
+        let url = secrets::url(
+            self.args.database_url.as_deref(),
+            self.args.database_url_file.as_deref(),
+            "DATABASE_URL",
+            "--database-url",
+        )?;
+        url.map(|url| {
+            Ok(Database {
+                address: postgres_address(&url)?,
+                url,
+                servers: self,
+            })
+        })
+        .transpose()
+    }
+
+    /// The database, without which the command can do nothing.
+    pub fn needed_database(&self) -> Result<Database<'_>, Failure> {
+        self.database()?.ok_or_else(|| {
+            Failure::usage("a database is needed: give --database-url-file, or set DATABASE_URL")
+        })
+    }
+
+    /// An error of a call that used Redis alone.
+    pub fn failure(&self, error: Error) -> Failure {
+        let redis = error.is_unavailable() || error.is_busy() || error.is_refused();
+        let failure = Failure::from(error);
+        if redis {
+            failure.at(&self.config.redis_address())
+        } else {
+            failure
+        }
+    }
+
+    /// Whether Redis answers within this time.
+    fn ask_redis(&self, limit: Duration) -> Result<(), Failure> {
+        let reader = ModuleReader::new(within(self.config.clone(), limit))?;
+        match reader.status() {
+            // A mark that can't be read says that it answers, and a warm-up replaces it.
+            Err(error) if !error.is_corrupt() => Err(self.failure(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Postgres, not yet connected to.
+pub struct Database<'a> {
+    servers: &'a Servers<'a>,
+    url: String,
+    address: String,
+}
+
+impl Database<'_> {
+    pub fn connect(&self) -> Result<Client, Failure> {
+        self.connect_within(self.servers.args.timeout)
+    }
+
+    fn connect_within(&self, limit: Duration) -> Result<Client, Failure> {
+        connect_postgres_by_sslmode(&self.url, &self.servers.tls, limit)
+            .map_err(|error| self.failure(error))
+    }
+
+    /// Connects, and asks Redis at the same time: an error tells of both. Takes at most `limit`.
+    pub fn connect_both(&self, limit: Duration) -> Result<Client, Failure> {
+        let limit = limit.min(self.servers.args.timeout);
+        let (redis, database) = thread::scope(|scope| {
+            let redis = scope.spawn(|| self.servers.ask_redis(limit));
+            let database = self.connect_within(limit);
+            (redis.join().expect("no panic"), database)
+        });
+        match (redis, database) {
+            (Ok(()), database) => database,
+            (Err(redis), Err(database)) if redis.exit == database.exit => Err(Failure::new(
+                redis.exit,
+                format!("{}; {}", redis.message, database.message),
+            )),
+            // What waiting does not mend comes first.
+            (Err(redis), Err(database)) if redis.is_unavailable() => Err(database),
+            (Err(redis), _) => Err(redis),
+        }
+    }
+
+    /// An error of a call that used both servers.
+    pub fn failure(&self, error: Error) -> Failure {
+        if error.is_database() {
+            Failure::from(error).at(&self.address)
+        } else {
+            self.servers.failure(error)
+        }
+    }
+}
+
+/// Every answer within this time.
+fn within(config: Config, limit: Duration) -> Config {
+    config
+        .with_connect_timeout(limit)
+        .with_response_timeout(limit)
+        .with_pool_timeout(limit)
+        .with_lookup_deadline(limit)
+}
+
+fn tls(args: &ServerArgs) -> Result<Tls, Failure> {
+    let read = |file: &Path| {
+        fs::read(file)
+            .map_err(|error| Failure::refused(format!("can't read {}: {error}", file.display())))
+    };
+    let mut tls = Tls::default();
+    if let Some(file) = &args.tls_ca {
+        tls = Tls::with_ca_pem(&read(file)?)?;
+    }
+    if let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        tls = tls.with_client_certificate_pem(&read(certificate)?, &read(key)?)?;
+    }
+    Ok(tls)
+}

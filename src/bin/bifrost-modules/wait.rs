@@ -1,0 +1,42 @@
+//! Waiting for servers that are not up yet.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+use crate::screen::Screen;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What even a last attempt may take.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
+
+/// Tries until it works, `limit` has passed, or waiting won't help. An attempt is told how much
+/// time there is.
+pub fn until_ready<T>(
+    limit: Option<Duration>,
+    screen: &Screen,
+    mut attempt: impl FnMut(Duration) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let Some(limit) = limit else {
+        return attempt(Duration::MAX);
+    };
+    let start = Instant::now();
+    let left = || limit.saturating_sub(start.elapsed());
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let last = left().is_zero();
+        let failure = match attempt(left().max(SHORTEST_ATTEMPT)) {
+            Err(failure) if failure.is_unavailable() => failure,
+            result => return result,
+        };
+        if last {
+            let limit = humantime::format_duration(limit);
+            return Err(failure.at(&format!("gave up after {limit}")));
+        }
+        screen.wait(failure.message);
+        thread::sleep(pause.min(left()));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
