@@ -1,0 +1,15 @@
+//! `bifrost-modules` as a program, against real servers.
+
+mod failing;
+mod killed;
+mod publishing;
+mod reading;
+mod schema;
+mod secrets;
+#[path = "../support/mod.rs"]
+mod support;
+mod syncing;
+mod terminal;
+mod tls;
+mod tool;
+mod waiting;

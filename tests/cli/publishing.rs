@@ -1,0 +1,203 @@
+//! `publish`, `rm`, `mv` and `clear`.
+
+use std::fs;
+use std::path::Path;
+
+use bifrost_module_cache::{CachedModule, Status};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::schema;
+use crate::tool::{World, run, without_database};
+
+/// A directory with these files, each with its name for a content.
+fn workspace(files: &[&str]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in files {
+        write(dir.path(), file, file.as_bytes());
+    }
+    dir
+}
+
+fn write(dir: &Path, file: &str, content: &[u8]) {
+    let path = dir.join(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+fn cached(world: &World) -> Vec<String> {
+    let mut paths: Vec<String> = world.writer.reader().paths().unwrap().into_iter().collect();
+    paths.sort_unstable();
+    paths
+}
+
+#[test]
+fn a_directory_is_published_with_its_hashes() {
+    let world = World::new();
+    let dir = workspace(&["a.py", "shared/__init__.py", "notes.md", ".git/hook.py"]);
+    write(dir.path(), "odd.py", "\u{feff}é\r\n".as_bytes());
+    let root = dir.path().to_str().unwrap();
+    let object = run(without_database(&world, &["publish", root, "--json"]), 0).object();
+    schema::check(&object, &schema::publish());
+    assert_eq!(
+        (&object["written"], &object["complete"]),
+        (&json!(3), &json!(false))
+    );
+    assert_eq!(cached(&world), ["a.py", "odd.py", "shared/__init__.py"]);
+    let odd = world.writer.reader().get("odd.py").unwrap();
+    assert_eq!(
+        odd,
+        Some(CachedModule::new("odd.py", "\u{feff}é\r\n").unwrap())
+    );
+    // It adds; what was there stays, and nothing says that this is all.
+    world.foreign().set("other.py", "1");
+    run(without_database(&world, &["publish", root]), 0).mentions(&["written"]);
+    assert_eq!(cached(&world).len(), 4);
+    assert_eq!(world.status(), Status::Cold);
+}
+
+#[test]
+fn an_exact_publication_is_the_whole_workspace() {
+    let world = World::new();
+    let dir = workspace(&["a.py", "b.py"]);
+    let root = dir.path().to_str().unwrap();
+    world.foreign().set("ghost.py", "1");
+    let publish = ["publish", "--exact", root, "--json"];
+    let object = run(without_database(&world, &publish), 0).object();
+    schema::check(&object, &schema::publish());
+    assert_eq!(
+        (&object["written"], &object["removed"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(object["complete"], true);
+    assert!(world.status().is_warm());
+    write(dir.path(), "a.py", b"2");
+    let object = run(without_database(&world, &publish), 0).object();
+    assert_eq!(
+        (&object["written"], &object["unchanged"]),
+        (&json!(1), &json!(1))
+    );
+    run(without_database(&world, &publish[..3]), 0).mentions(&["exactly this directory"]);
+    assert_eq!(cached(&world), ["a.py", "b.py"]);
+}
+
+#[test]
+fn one_bad_file_keeps_all_from_being_sent() {
+    let world = World::new();
+    let dir = workspace(&["a.py"]);
+    let root = dir.path().to_str().unwrap();
+    write(dir.path(), "latin.py", b"# \xe9");
+    for exact in [&[][..], &["--exact"]] {
+        let publish = [&["publish", root], exact].concat();
+        run(without_database(&world, &publish), 4).says(&["latin.py", "UTF-8"]);
+    }
+    fs::remove_file(dir.path().join("latin.py")).unwrap();
+    write(dir.path(), "large.py", b"12345");
+    let publish = ["publish", root, "--max-content-bytes", "4"];
+    run(without_database(&world, &publish), 4).says(&["large.py", "--max-content-bytes"]);
+    write(dir.path(), "c\u{1b}[2J.py", b"");
+    // The name can't command a terminal.
+    let ran = run(without_database(&world, &["publish", root]), 4).says(&["control character"]);
+    assert!(!ran.err.contains('\u{1b}'), "{ran:?}");
+    assert!(cached(&world).is_empty());
+}
+
+#[test]
+fn an_empty_directory_must_be_meant() {
+    let world = World::new();
+    let dir = workspace(&["notes.md"]);
+    let root = dir.path().to_str().unwrap();
+    world.foreign().set("a.py", "1");
+    run(without_database(&world, &["publish", root]), 4).says(&["no .py file"]);
+    run(without_database(&world, &["publish", root, "--exact"]), 4).says(&["--allow-empty"]);
+    assert_eq!(cached(&world), ["a.py"]);
+    let meant = ["publish", root, "--exact", "--allow-empty"];
+    run(without_database(&world, &meant), 0);
+    assert!(cached(&world).is_empty() && world.status().is_warm());
+    run(without_database(&world, &["publish", "/nowhere"]), 4).says(&["/nowhere"]);
+}
+
+#[test]
+fn rm_removes_and_says_what_was_not_there() {
+    let world = World::new();
+    for path in ["a.py", "b.py", "c.py"] {
+        world.foreign().set(path, "1");
+    }
+    run(without_database(&world, &["rm", "a.py"]), 0).mentions(&["a.py: removed"]);
+    let ran = run(
+        without_database(&world, &["rm", "b.py", "a.py", "--json"]),
+        1,
+    );
+    let expected = [
+        json!({"path": "b.py", "removed": true}),
+        json!({"path": "a.py", "removed": false}),
+    ];
+    assert_eq!(ran.objects(), expected);
+    assert_eq!(cached(&world), ["c.py"]);
+    run(without_database(&world, &["rm", "c.py", "index"]), 2).says(&["index"]);
+    assert_eq!(cached(&world), ["c.py"], "all or nothing");
+}
+
+#[test]
+fn mv_keeps_content_and_hash() {
+    let world = World::new();
+    let module = CachedModule::with_hash("a.py", "1", "h").unwrap();
+    world.writer.set(&module).unwrap();
+    run(without_database(&world, &["mv", "a.py", "b/c.py"]), 0).mentions(&["moved to b/c.py"]);
+    let moved = world.writer.reader().get("b/c.py").unwrap();
+    assert_eq!(
+        moved,
+        Some(CachedModule::with_hash("b/c.py", "1", "h").unwrap())
+    );
+    assert_eq!(cached(&world), ["b/c.py"]);
+
+    run(without_database(&world, &["mv", "a.py", "d.py"]), 1).says(&["a.py", "not in the cache"]);
+    world.foreign().set("d.py", "2");
+    run(without_database(&world, &["mv", "d.py", "b/c.py"]), 4).says(&["b/c.py is there already"]);
+    run(without_database(&world, &["mv", "d.py", "d.py"]), 2).says(&["the same"]);
+    run(without_database(&world, &["mv", "d.py", "/e.py"]), 2).says(&["absolute"]);
+    assert_eq!(cached(&world), ["b/c.py", "d.py"]);
+    let object = run(
+        without_database(&world, &["mv", "d.py", "e.py", "--json"]),
+        0,
+    )
+    .object();
+    assert_eq!(object, json!({"old": "d.py", "new": "e.py", "moved": true}));
+}
+
+#[test]
+fn mv_gives_way_to_whoever_writes_meanwhile() {
+    use crate::support::connect;
+    use crate::support::consistency::Gate;
+    let world = World::new();
+    world.foreign().set("a.py", "old");
+    let url = world.redis.url();
+    // Just before the move is carried out, a service saves.
+    let gate = Gate::start(world.redis.port(), "MULTI", move || {
+        let module = CachedModule::new("a.py", "new").unwrap();
+        let key = bifrost_module_cache::keys::module_key("a.py").unwrap();
+        let set = redis::cmd("SET").arg(key).arg(module.to_json()).to_owned();
+        set.exec(&mut connect(&url)).unwrap();
+    });
+    let mut command = without_database(&world, &["mv", "a.py", "b.py"]);
+    command.env("REDIS_URL", gate.url());
+    run(command, 3).says(&["run it again"]);
+    let module = world.writer.reader().get("a.py").unwrap().unwrap();
+    assert_eq!(module.content, "new");
+    assert_eq!(world.writer.reader().get("b.py").unwrap(), None);
+}
+
+#[test]
+fn clear_must_be_meant() {
+    let world = World::new();
+    let dir = workspace(&["a.py", "b.py"]);
+    let root = dir.path().to_str().unwrap();
+    run(without_database(&world, &["publish", "--exact", root]), 0);
+    run(without_database(&world, &["clear"]), 2).mentions(&["--yes"]);
+    assert_eq!(cached(&world).len(), 2);
+    run(without_database(&world, &["clear", "--yes"]), 0).mentions(&["2 modules", "cold"]);
+    assert!(cached(&world).is_empty());
+    assert_eq!(world.status(), Status::Cold);
+    let object = run(without_database(&world, &["clear", "--yes", "--json"]), 0).object();
+    assert_eq!(object, json!({"removed": 0}));
+}
