@@ -2,7 +2,7 @@
 
 # The features beside the two facades; each is linted alone and with each facade.
 FACADES = blocking nonblocking
-EXTRAS = postgres tls near-cache
+EXTRAS = postgres tls near-cache cli
 
 comma := ,
 FEATURE_SETS = $(FACADES) $(foreach extra,$(EXTRAS),$(extra) $(FACADES:%=%$(comma)$(extra)))
