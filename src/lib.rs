@@ -58,7 +58,7 @@ pub use module::CachedModule;
     any(feature = "blocking", feature = "nonblocking")
 ))]
 pub use near::{Invalidation, NearCacheOptions, NearCacheStats, Snapshot};
-pub use resolution::{NameCause, NameExplanation, Resolution};
+pub use resolution::{NameCause, NameExplanation, Resolution, candidate_paths};
 pub use stats::Stats;
 #[cfg(feature = "tls")]
 pub use tls::Tls;

@@ -13,6 +13,7 @@ mod name;
 mod resolve;
 
 pub use explanation::{NameCause, NameExplanation};
+pub use name::candidate_paths;
 
 pub(crate) use index::PathIndex;
 pub(crate) use name::Name;
