@@ -107,8 +107,8 @@ impl ModuleWriter {
     /// removes the rest, and marks the cache as complete. For workspaces without a database.
     ///
     /// The same path twice: the last wins. Seen at once in the bounds of
-    /// [`publish`](Self::publish). One publisher at a time: two that run at once may leave a
-    /// mixture of what they meant.
+    /// [`publish`](Self::publish); beyond them the cache is not marked as complete until the end. One
+    /// publisher at a time: two that run at once may leave a mixture of what they meant.
     ///
     /// # Errors
     ///
