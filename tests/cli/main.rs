@@ -2,6 +2,7 @@
 
 mod failing;
 mod killed;
+mod naming;
 mod publishing;
 mod reading;
 mod schema;
@@ -13,3 +14,4 @@ mod terminal;
 mod tls;
 mod tool;
 mod waiting;
+mod watching;

@@ -113,7 +113,7 @@ pub fn explain(with_database: bool) -> Value {
     let module = json!({"bytes": "count", "hash": "text"});
     let row = json!({"state": "module|absent|deleted|not_a_module|too_large",
         "bytes": "count?", "hash": "text?", "changed": "time?"});
-    json!({"path": "text", "cause": "text", "why": "text", "remedy": "text",
+    json!({"name": "text?", "path": "text?", "cause": "text", "why": "text", "remedy": "text",
         "cached": nullable(&module),
         "database": if with_database { row } else { json!("null?") },
         "status": "warm|cold|restored", "since": "time?"})
@@ -132,4 +132,13 @@ pub fn publish() -> Value {
 
 fn nullable(shape: &Value) -> Value {
     json!({"or null": shape})
+}
+
+pub fn resolve() -> Value {
+    json!({"name": "text", "kind": "package|module|namespace|not_found", "path": "text?"})
+}
+
+pub fn watch() -> Value {
+    json!({"time": "time", "event": "watching|saved|removed|corrupt|changed|everything|lost",
+        "path": "text?", "bytes": "count?", "hash": "text?", "modules": "count?"})
 }

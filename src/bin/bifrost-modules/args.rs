@@ -123,13 +123,20 @@ pub enum Command {
         /// Such as shared/halopsa.py
         path: String,
     },
+    /// Tell what modules' names stand for: a package, a module, a namespace, or nothing
+    Resolve {
+        /// Such as shared.halopsa
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Tell why a module is missing or old
     ///
     /// With a database it tells apart: just created and not cached, cache cleared, and a bug in
     /// invalidation.
     Explain {
-        /// Such as shared/halopsa.py
-        path: String,
+        /// A path, such as shared/halopsa.py, or a name, such as shared.halopsa
+        #[arg(value_name = "PATH|NAME")]
+        subject: String,
     },
     /// Show how the cached source differs from the database's
     Diff {
@@ -169,6 +176,12 @@ pub enum Command {
         /// Say that this is meant
         #[arg(long, required = true)]
         yes: bool,
+    },
+    /// Print what changes, as it changes, until it is stopped
+    Watch {
+        /// Only paths that begin with this
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: String,
     },
     /// Print the completions of a shell
     Completions {

@@ -1,32 +1,53 @@
-//! `explain`.
+//! `explain` of a path.
 
-use bifrost_module_cache::{CachedModule, Cause, Diagnosis, Explanation, RowState, Status};
+use bifrost_module_cache::{CachedModule, Cause, Diagnosis, RowState, Status};
 use serde_json::{Value, json};
 
+use super::explain_name::explain_name;
+use super::finding::{Finding, from_both, from_redis};
 use super::text;
 use crate::failure::{Exit, Failure};
 use crate::output::{BAD, GOOD, Output, harmless};
 use crate::servers::{Database, Servers};
 
-/// What is to be said of a path.
-struct Finding {
-    /// For scripts.
-    cause: &'static str,
-    title: &'static str,
-    why: &'static str,
-    remedy: &'static str,
-    exit: Exit,
+/// What is explained: a path, a name, or a name that led to a path.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub name: Option<&'a str>,
+    pub path: Option<&'a str>,
 }
 
-pub fn explain(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<Exit, Failure> {
+/// What is known of it, beside the finding.
+#[derive(Default)]
+pub struct Facts<'a> {
+    pub cached: Option<&'a CachedModule>,
+    pub diagnosis: Option<&'a Diagnosis>,
+}
+
+pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Result<Exit, Failure> {
+    // No name has a slash, and none of a module ends so.
+    let is_file = matches!(subject.rsplit_once('.'), Some((_, "py")));
+    if is_file || subject.contains('/') {
+        explain_path(servers, output, None, subject)
+    } else {
+        explain_name(servers, output, subject)
+    }
+}
+
+pub fn explain_path(
+    servers: &Servers<'_>,
+    output: &mut Output,
+    name: Option<&str>,
+    path: &str,
+) -> Result<Exit, Failure> {
     let Some(database) = servers.database()? else {
-        return with_redis(servers, output, path);
+        return with_redis(servers, output, name, path);
     };
     match diagnose(servers, &database, path) {
-        Ok(diagnosis) => with_both(output, path, &diagnosis),
+        Ok(diagnosis) => with_both(output, name, path, &diagnosis),
         // Redis alone still tells something.
         Err(failure) if failure.is_unavailable() => {
-            with_redis(servers, output, path).and(Err(failure))
+            with_redis(servers, output, name, path).and(Err(failure))
         }
         Err(failure) => Err(failure),
     }
@@ -44,7 +65,12 @@ pub fn diagnose(
         .map_err(|error| database.failure(error))
 }
 
-fn with_redis(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<Exit, Failure> {
+fn with_redis(
+    servers: &Servers<'_>,
+    output: &mut Output,
+    name: Option<&str>,
+    path: &str,
+) -> Result<Exit, Failure> {
     let reader = servers.reader()?;
     let failed = |error| servers.failure(error);
     let explanation = reader.explain(path).map_err(failed)?;
@@ -54,43 +80,48 @@ fn with_redis(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<
         Err(error) if error.is_corrupt() => (from_both(Cause::Corrupt), None),
         Err(error) => return Err(failed(error)),
     };
-    print(output, path, &finding, cached.as_ref(), None, &status)?;
-    if output.reports() && finding.cause == "never_cached" {
-        output.hint("with a database (--database-url-file or DATABASE_URL) it tells whether there should be one")?;
-    }
-    Ok(finding.exit)
-}
-
-fn with_both(output: &mut Output, path: &str, diagnosis: &Diagnosis) -> Result<Exit, Failure> {
-    let finding = from_both(diagnosis.cause);
-    let cached = diagnosis.cached.as_ref();
-    print(
-        output,
-        path,
-        &finding,
+    let (path, cached) = (Some(path), cached.as_ref());
+    let facts = Facts {
         cached,
-        Some(diagnosis),
-        &diagnosis.status,
-    )?;
+        diagnosis: None,
+    };
+    print(output, Subject { name, path }, &finding, &facts, &status)?;
     Ok(finding.exit)
 }
 
-fn print(
+pub fn with_both(
     output: &mut Output,
+    name: Option<&str>,
     path: &str,
+    diagnosis: &Diagnosis,
+) -> Result<Exit, Failure> {
+    let finding = from_both(diagnosis.cause);
+    let facts = Facts {
+        cached: diagnosis.cached.as_ref(),
+        diagnosis: Some(diagnosis),
+    };
+    let path = Some(path);
+    let status = &diagnosis.status;
+    print(output, Subject { name, path }, &finding, &facts, status)?;
+    Ok(finding.exit)
+}
+
+pub fn print(
+    output: &mut Output,
+    subject: Subject<'_>,
     finding: &Finding,
-    cached: Option<&CachedModule>,
-    diagnosis: Option<&Diagnosis>,
+    facts: &Facts<'_>,
     status: &Status,
 ) -> Result<(), Failure> {
     if output.json {
         return output.json(&json!({
-            "path": path,
+            "name": subject.name,
+            "path": subject.path,
             "cause": finding.cause,
             "why": finding.why,
             "remedy": finding.remedy,
-            "cached": cached.map(module_object),
-            "database": diagnosis.map(row_object),
+            "cached": facts.cached.map(module_object),
+            "database": facts.diagnosis.map(row_object),
             "status": text::status_name(status),
             "since": text::since(status).map(text::time),
         }));
@@ -104,12 +135,9 @@ fn print(
         BAD
     };
     let title = output.paint(style, finding.title);
-    output.line(format_args!("{path}: {title}"))?;
-    let entry = match cached {
-        Some(module) => described(module),
-        None if finding.cause == "corrupt" => "an entry that can't be read".to_owned(),
-        None => "no module".to_owned(),
-    };
+    let subjects: Vec<&str> = [subject.name, subject.path].into_iter().flatten().collect();
+    let subjects = harmless(&subjects.join(", "));
+    output.line(format_args!("{subjects}: {title}"))?;
     let completed = match text::since(status) {
         Some(since) => format!(
             "{} since {}",
@@ -118,8 +146,12 @@ fn print(
         ),
         None => text::status_name(status).to_owned(),
     };
-    let mut rows = vec![("redis", entry), ("cache", completed)];
-    if let Some(diagnosis) = diagnosis {
+    let mut rows = Vec::new();
+    if subject.path.is_some() {
+        rows.push(("redis", entry(finding, facts)));
+    }
+    rows.push(("cache", completed));
+    if let Some(diagnosis) = facts.diagnosis {
         let row = match &diagnosis.row {
             RowState::Module(module) => described(module),
             other => row_state(other).1.to_owned(),
@@ -128,11 +160,26 @@ fn print(
         let changed = diagnosis.changed.map(text::time_and_age);
         rows.extend(changed.map(|changed| ("changed", changed)));
     }
-    rows.push(("why", finding.why.to_owned()));
+    rows.push(("why", finding.why.clone().into_owned()));
     if !finding.remedy.is_empty() {
         rows.push(("remedy", finding.remedy.to_owned()));
     }
-    output.table(&rows)
+    output.table(&rows)?;
+    if finding.cause == "never_cached" && facts.diagnosis.is_none() {
+        output.hint(
+            "with a database (--database-url-file or DATABASE_URL) it tells whether there should be one",
+        )?;
+    }
+    Ok(())
+}
+
+fn entry(finding: &Finding, facts: &Facts<'_>) -> String {
+    match facts.cached {
+        Some(module) => described(module),
+        None if finding.cause == "corrupt" => "an entry that can't be read".to_owned(),
+        None if finding.cause == "namespace" => "modules below it".to_owned(),
+        None => "no module".to_owned(),
+    }
 }
 
 fn described(module: &CachedModule) -> String {
@@ -171,123 +218,5 @@ fn row_state(row: &RowState) -> (&'static str, &'static str) {
         RowState::NotAModule => ("not_a_module", "a row of another kind, or without content"),
         RowState::TooLarge => ("too_large", "a module that is larger than the limit"),
         _ => ("unknown", "a row"),
-    }
-}
-
-const TELL_SERVICE: &str = "`bifrost-modules repair` mends it now; the service that saves, deletes or moves must call refresh after its commit";
-
-fn from_redis(explanation: Explanation) -> Finding {
-    match explanation {
-        Explanation::Cached => Finding {
-            cause: "cached",
-            title: "cached",
-            why: "workers get it",
-            remedy: "",
-            exit: Exit::Fine,
-        },
-        Explanation::ValueGone => from_both(Cause::ValueGone),
-        Explanation::CacheCold => from_both(Cause::CacheCleared),
-        _ => Finding {
-            cause: "never_cached",
-            title: "not cached, though the cache is complete",
-            why: "there is no such module, or it was just created and not cached, or wrongly removed",
-            remedy: "",
-            exit: Exit::No,
-        },
-    }
-}
-
-fn from_both(cause: Cause) -> Finding {
-    let (cause, title, why, remedy) = match cause {
-        Cause::Right => (
-            "right",
-            "cached as the database has it",
-            "workers that see something else have loaded it before, or read another Redis",
-            "",
-        ),
-        Cause::JustCreated => (
-            "just_created",
-            "just created or saved, and not cached",
-            "the row was changed after the cache was completed, and nobody brought it to the cache",
-            TELL_SERVICE,
-        ),
-        Cause::CacheCleared => (
-            "cache_cleared",
-            "not cached, because the whole cache is cold",
-            "the cache was never completed, or cleared or flushed since",
-            "`bifrost-modules warm` completes it from the database",
-        ),
-        Cause::CacheRestored => (
-            "cache_restored",
-            "not cached, because the cache came back without it",
-            "Redis was restarted from disk, or a replica took over, older than the database",
-            "`bifrost-modules warm` completes it from the database",
-        ),
-        Cause::WronglyRemoved => (
-            "wrongly_removed",
-            "removed, though the database has it: a bug in invalidation",
-            "the row is older than the complete cache, so it was cached, and somebody removed it",
-            TELL_SERVICE,
-        ),
-        Cause::Stale => (
-            "stale",
-            "the cache has another version: a bug in invalidation",
-            "whoever saved it last did not bring it to the cache, or an older write came later",
-            TELL_SERVICE,
-        ),
-        Cause::Ghost => (
-            "ghost",
-            "still in the cache, though the database has no such module: a bug in invalidation",
-            "whoever deleted or moved it did not tell the cache",
-            TELL_SERVICE,
-        ),
-        Cause::ValueGone => (
-            "value_gone",
-            "in the index, without its value",
-            "it expired (a writer sets a time to live) or was evicted (maxmemory-policy)",
-            "`bifrost-modules repair` brings it back; give Redis more memory, or warm more often",
-        ),
-        Cause::Corrupt => (
-            "corrupt",
-            "an entry that can't be read",
-            "what is stored is not this module's JSON, so every import of it fails",
-            "`bifrost-modules repair` replaces it",
-        ),
-        Cause::Unlisted => (
-            "unlisted",
-            "cached, and missing in the index",
-            "a foreign writer is between its two commands, or failed there",
-            "`bifrost-modules repair` adds it",
-        ),
-        Cause::TooLarge => (
-            "too_large",
-            "too large to be cached",
-            "its content is larger than the limit",
-            "split the module, or raise the limit everywhere: --max-content-bytes here",
-        ),
-        Cause::NoSuchModule => (
-            "no_such_module",
-            "neither cached nor a module of the database",
-            "there is no such module: look at the spelling, and at the row",
-            "",
-        ),
-        _ => (
-            "unknown",
-            "unknown",
-            "this tool does not know that cause",
-            "",
-        ),
-    };
-    let exit = match cause {
-        "right" => Exit::Fine,
-        "corrupt" => Exit::Corrupt,
-        _ => Exit::No,
-    };
-    Finding {
-        cause,
-        title,
-        why,
-        remedy,
-        exit,
     }
 }

@@ -15,7 +15,7 @@ const BATCH: usize = 100;
 const SHORT_HASH: usize = 12;
 
 /// What a path of the index has.
-enum Entry {
+pub enum Entry {
     Cached(CachedModule),
     Gone,
     Corrupt,
@@ -49,7 +49,8 @@ pub fn ls(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result<Ex
     Ok(Exit::Fine)
 }
 
-fn entries(reader: &ModuleReader, paths: &[String]) -> Result<Vec<Entry>, Error> {
+/// What each of these paths has, read at once.
+pub fn entries(reader: &ModuleReader, paths: &[String]) -> Result<Vec<Entry>, Error> {
     match reader.get_many(paths) {
         // One that can't be read fails all: which are they?
         Err(error) if error.is_corrupt() && paths.len() > 1 => {

@@ -4,12 +4,16 @@ mod change;
 mod complete;
 mod diff;
 mod explain;
+mod explain_name;
+mod finding;
 mod get;
 mod ls;
 mod publish;
+mod resolve;
 mod status;
 mod sync;
 mod text;
+mod watch;
 
 use crate::args::{Cli, Command};
 use crate::failure::{Exit, Failure};
@@ -31,7 +35,8 @@ pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Fail
         Command::Repair { empty } => sync::repair(&servers, screen, output, empty.allow_empty),
         Command::Ls { prefix } => ls::ls(&servers, output, prefix),
         Command::Get { path } => get::get(&servers, output, path),
-        Command::Explain { path } => explain::explain(&servers, output, path),
+        Command::Resolve { names } => resolve::resolve(&servers, output, names),
+        Command::Explain { subject } => explain::explain(&servers, output, subject),
         Command::Diff { path } => diff::diff(&servers, output, path),
         Command::Publish { dir, exact, empty } => {
             let (exact, empty) = (*exact, empty.allow_empty);
@@ -40,6 +45,7 @@ pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Fail
         Command::Rm { paths } => change::rm(&servers, output, paths),
         Command::Mv { old, new } => change::mv(&servers, output, old, new),
         Command::Clear { .. } => change::clear(&servers, output),
+        Command::Watch { prefix } => watch::watch(&servers, output, prefix),
         Command::Completions { .. } => Ok(Exit::Fine),
     }
 }
