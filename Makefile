@@ -21,7 +21,8 @@ setup: ## Install what demo, tests and benches need (Debian packages, a Python e
 
 demo: ## Serve a real workspace from throw-away servers; WORKSPACE=dir picks another one
 	@scripts/setup.sh redis postgres
-	@cargo run --quiet --release --features postgres --example demo -- $(if $(WORKSPACE),"$(WORKSPACE)")
+	@cargo build --quiet --release --features cli --bin bifrost-modules --example demo
+	@cargo run --quiet --release --features cli --example demo -- $(if $(WORKSPACE),"$(WORKSPACE)")
 
 test: setup ## Run all tests
 	cargo test --all-features

@@ -1,11 +1,13 @@
 //! Serves a real workspace from throw-away servers: `make demo`.
 //!
-//! Postgres gets every module of a directory (by default Python's own library), one warm-up brings
-//! them into Redis, and four workers look all of them up while a service saves, moves and deletes
-//! some. At the end, every module must come back byte for byte.
+//! Postgres gets every module of a directory (by default Python's own library), the operator's tool
+//! warms Redis from it, and four workers look all of them up while a service saves, moves and
+//! deletes some. At the end, every module must come back byte for byte, the tool must find no
+//! drift, then explain and mend some; and it publishes a sample to a Redis that has no database.
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../../tests/support/mod.rs"]
 mod support;
+mod tool;
 
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
@@ -17,6 +19,7 @@ use std::{env, fs, thread};
 
 use bifrost_module_cache::{CachedModule, Config, blocking, nonblocking, postgres, tokio_postgres};
 use support::{Postgres, RedisServer};
+use tool::Tool;
 
 const WORKERS: usize = 4;
 /// How many modules the service saves, moves and deletes, each.
@@ -63,8 +66,10 @@ fn run() -> Outcome<()> {
 
     let config = || Config::new(&redis.url());
     let reader = blocking::ModuleReader::new(config()?)?;
-    let report = blocking::ModuleWriter::new(config()?)?.warm_from_db(&mut database.client())?;
-    println!("warm-up    {report}");
+    let tool = Tool::new(&redis.url(), &database.url())?;
+    tool.run(&["warm", "--wait", "30s"], 0)?;
+    tool.run(&["status"], 0)?;
+    println!();
 
     let plan = Plan::new(&modules)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -113,7 +118,34 @@ fn run() -> Outcome<()> {
     }
     check_blocking(&reader, &expected, &plan)?;
     runtime.block_on(check_nonblocking(config()?, &expected, &plan))?;
-    Ok(())
+    tool.run(&["verify", "--quiet"], 0)?;
+    break_and_mend(&tool, &redis, &expected)?;
+    publish_sample()
+}
+
+/// What a bug in a service would do, and an operator about it.
+fn break_and_mend(
+    tool: &Tool,
+    redis: &RedisServer,
+    expected: &BTreeMap<String, String>,
+) -> Outcome<()> {
+    let path = expected.keys().next().ok_or("there is no module")?;
+    let older = CachedModule::new(path, "# An older version\n")?;
+    blocking::ModuleWriter::new(Config::new(&redis.url())?)?.set(&older)?;
+    tool.run(&["explain", path], 1)?;
+    tool.run(&["repair", "--quiet"], 0)?;
+    tool.run(&["verify", "--quiet"], 0)?;
+    tool.run(&["explain", path], 0)
+}
+
+/// The sample, for those without a database.
+fn publish_sample() -> Outcome<()> {
+    let redis = RedisServer::start();
+    let tool = Tool::new(&redis.url(), "")?;
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/sample");
+    let sample = sample.to_str().ok_or("the path is not UTF-8")?;
+    tool.run(&["publish", "--exact", sample], 0)?;
+    tool.run(&["ls"], 0)
 }
 
 /// The modules of a directory.
