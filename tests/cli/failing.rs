@@ -4,7 +4,7 @@ use std::fs;
 
 use bifrost_module_cache::keys;
 
-use crate::support::{READER_ACL, free_port};
+use crate::support::{Postgres, READER_ACL, free_port, private_dir, private_file};
 use crate::tool::{World, bare, run, tool, without_database};
 
 /// Every command that needs a server.
@@ -81,16 +81,23 @@ fn a_wrong_password_is_refused() {
 #[test]
 fn a_wrong_password_of_the_database_is_refused() {
     let world = World::new();
-    world.table().run("CREATE ROLE nologin NOLOGIN");
-    let url = world
-        .postgres
-        .url()
-        .replace("postgres@", "nologin:hunter2@");
-    let mut command = tool(&world, &["verify"]);
-    command.env("DATABASE_URL", url);
-    let ran = run(command, 4).says(&["nologin"]);
+    let dir = private_dir("bifrost-hba-");
+    let rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    let rules = private_file(&dir, "pg_hba.conf", rules);
+    let postgres = Postgres::start_with(&[&format!("hba_file={}", rules.display())]);
+    postgres.create_workspace("workspace_files");
+    let role = "CREATE ROLE app LOGIN PASSWORD 'right'; GRANT SELECT ON workspace_files TO app";
+    postgres.client().batch_execute(role).unwrap();
+    let verify = |login: &str, code| {
+        let url = postgres.url().replace("postgres@", &format!("{login}@"));
+        let mut command = tool(&world, &["verify"]);
+        command.env("DATABASE_URL", url);
+        run(command, code)
+    };
+    verify("app:right", 0);
+    let ran = verify("app:hunter2", 4).says(&["password authentication failed"]);
     assert!(!ran.err.contains("hunter2"), "{ran:?}");
-    world.table().run("DROP ROLE nologin");
+    verify("app", 4).says(&["password"]);
 }
 
 #[test]

@@ -131,13 +131,24 @@ fn a_lost_connection_is_said_and_what_is_there_afterwards() {
 }
 
 #[test]
+fn changes_that_will_not_be_seen_are_said_though_redis_answers() {
+    let world = World::new();
+    let watching = Watching::start(&world.redis.url(), &[]);
+    let mut foreign = world.foreign();
+    foreign.run("ACL SETUSER default -client|tracking");
+    foreign.run("CLIENT KILL TYPE normal SKIPME yes");
+    assert_eq!(watching.next()["event"], "lost");
+    watching.stop();
+}
+
+#[test]
 fn whoever_may_not_watch_is_told() {
     let world = World::new();
     let narrow = READER_ACL
         .replace("+client|tracking ", "")
         .replace("PASSWORD", "reads");
     world.foreign().run(&narrow);
-    let mut command = without_database(&world, &["watch", "--quiet"]);
+    let mut command = without_database(&world, &["watch"]);
     command.env("REDIS_URL", world.redis.url_as("bifrost_reader", "reads"));
     run(command, 4).says(&["redis refused", "NOPERM"]);
 }

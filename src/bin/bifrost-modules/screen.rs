@@ -99,7 +99,10 @@ struct Warnings(Screen);
 
 impl Log for Warnings {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("bifrost_module_cache")
+        let target = metadata.target();
+        // `watch` says itself why it can't go on.
+        target.starts_with("bifrost_module_cache")
+            && !target.starts_with("bifrost_module_cache::near")
     }
 
     fn log(&self, record: &Record<'_>) {
