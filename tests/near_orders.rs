@@ -871,6 +871,30 @@ fn an_overtaken_answer_that_comes_late_is_not_kept_in_threads() {
     }
 }
 
+/// What it asked for may be older than the session: whoever asks now asks anew.
+#[test]
+fn nobody_joins_a_request_of_the_session_before_in_threads() {
+    type F = Blocking;
+    let (server, near) = following::<F>();
+    server.set("a.py", "old");
+    let gate = server.hold("GET");
+    thread::scope(|scope| {
+        let (first, old) = asking(&near, "a.py", &gate, scope);
+        server.set("a.py", "new");
+        server.follower().close();
+        wait_until("a new session begins", PATIENCE, || {
+            near.stats().sessions == 2 && near.is_live()
+        });
+        let (second, new) = asking(&near, "a.py", &gate, scope);
+        server.no_hold("GET");
+        new.release();
+        assert_eq!(second.join().unwrap().as_deref(), Some("new"));
+        old.release();
+        assert_eq!(first.join().unwrap().as_deref(), Some("old"));
+    });
+    shows(&near, "a.py", Some("new"));
+}
+
 /// Polls a future until the server has been asked; the future sees no answer.
 async fn asked<T>(mut read: Pin<&mut impl Future<Output = T>>, gate: &Gate) -> Held {
     loop {
