@@ -359,3 +359,54 @@ impl Drop for Ticket<'_> {
         self.flight.landing.keep(Landing::Abandoned);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use std::thread;
+
+    fn joined(protocol: &Protocol) -> Arc<Flight> {
+        match protocol.lookup("a.py", Tick::now()) {
+            Lookup::Joined(flight) => flight,
+            _ => panic!("somebody asks already"),
+        }
+    }
+
+    fn asking(protocol: &Protocol) -> Ticket<'_> {
+        match protocol.lookup("a.py", Tick::now()) {
+            Lookup::Miss(ticket) => ticket,
+            _ => panic!("nobody asks"),
+        }
+    }
+
+    #[test]
+    fn when_the_one_who_asked_panics_one_of_those_who_wait_takes_over() {
+        let protocol = Protocol::new(NearCacheOptions::default(), Rules::default());
+        let server = ServerId::new(1);
+        protocol.begin(server, Tick::now());
+        let ticket = asking(&protocol);
+        let flight = joined(&protocol);
+        let mut waiting = pin!(flight.landing.wait());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        thread::scope(|scope| {
+            let asking = scope.spawn(move || {
+                let _ticket = ticket;
+                panic!("on purpose");
+            });
+            asking.join().unwrap_err();
+        });
+        let landing = waiting.as_mut().poll(&mut context);
+        assert!(matches!(landing, Poll::Ready(Landing::Abandoned)));
+        // The first of those who wait asks, the others wait for that one.
+        let ticket = asking(&protocol);
+        let flight = joined(&protocol);
+        ticket.land(Ok((Kept::Absent, Some(server))), Tick::now());
+        let mut waiting = pin!(flight.landing.wait());
+        let landing = waiting.as_mut().poll(&mut context);
+        assert!(matches!(landing, Poll::Ready(Landing::Answered(_))));
+        assert_eq!(protocol.hit("a.py", Tick::now()), Some(None));
+    }
+}
