@@ -25,7 +25,7 @@ on_both_facades! {
 /// Redis lets everybody send these.
 const ALWAYS: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
-const READER: [&str; 13] = [
+const READER: [&str; 14] = [
     "get",
     "mget",
     "exists",
@@ -33,6 +33,7 @@ const READER: [&str; 13] = [
     "sismember",
     "smismember",
     "sscan",
+    "scard",
     "ping",
     "info",
     "client|id",

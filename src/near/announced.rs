@@ -3,13 +3,14 @@
 //!
 //! Redis says that the index changed, not how. But whoever puts a path into it or takes it out has
 //! just written or removed the module at that path, and that is announced by its name. A foreign
-//! writer does the two with two commands; so paths are asked for again until that is long over.
+//! writer does the two with two commands; so paths are asked for again until that is long over. And
+//! whoever changes the index alone is found out by how many members it has.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Pipeline, Value};
 
 use super::clock::Tick;
 use super::kept::INDEX_PATH;
@@ -21,8 +22,8 @@ use crate::{Config, Error, reply};
 /// Longer than a writer takes between its two commands.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long after the whole index was asked for it is asked for again, if it still changes. What
-/// changed in the index alone while others wrote is unknown for so long.
+/// How long after the whole index was asked for it is asked for again, if it still changes: for one
+/// path that came and one that went in the index alone, of which the number of members tells nothing.
 const RELIST: Duration = Duration::from_secs(30);
 
 /// So many announced paths are worth a new index.
@@ -48,6 +49,8 @@ struct State {
 #[derive(Debug)]
 struct Base {
     index: Arc<PathIndex>,
+    /// How many members Redis's index has beside these: what can't be paths.
+    bad: usize,
     epoch: u64,
     /// When the whole of it was asked for.
     listed: Tick,
@@ -115,18 +118,20 @@ impl Announcements {
         }
     }
 
-    /// The whole index was the answer.
-    pub(crate) fn listed(&self, asked: &Asked, index: &Arc<PathIndex>) {
-        self.keep(asked, asked.at, index);
+    /// The whole index was the answer, and so many members that can't be paths.
+    pub(crate) fn listed(&self, asked: &Asked, index: &Arc<PathIndex>, bad: usize) {
+        self.keep(asked, asked.at, index, bad);
     }
 
-    /// For each of the paths, whether it is in the index, was the answer.
+    /// For each of the paths, whether it is in the index, was the answer, and how many members
+    /// there are. `None` if something else has changed too.
     pub(crate) fn updated(
         &self,
         asked: &Asked,
         update: Update,
-        members: &[bool],
-    ) -> Arc<PathIndex> {
+        answer: &Membership,
+    ) -> Option<Arc<PathIndex>> {
+        let Membership { members, count } = answer;
         let Update { mut base, paths } = update;
         let is_new = |(path, is_member): &(String, &bool)| base.index.contains(path) != **is_member;
         let changes: Vec<_> = paths.into_iter().zip(members).filter(is_new).collect();
@@ -140,12 +145,15 @@ impl Announcements {
                 }
             }
         }
-        self.keep(asked, base.listed, &base.index);
-        base.index
+        if *count != Some(base.index.paths().len() + base.bad) {
+            return None;
+        }
+        self.keep(asked, base.listed, &base.index, base.bad);
+        Some(base.index)
     }
 
     /// From now on, what is announced applies to this index.
-    fn keep(&self, asked: &Asked, listed: Tick, index: &Arc<PathIndex>) {
+    fn keep(&self, asked: &Asked, listed: Tick, index: &Arc<PathIndex>, bad: usize) {
         let mut state = self.lock();
         if asked.at < state.asked {
             return;
@@ -155,6 +163,7 @@ impl Announcements {
         state.recent.retain(|_, at| at.plus(GRACE) > asked.at);
         state.base = Some(Base {
             index: Arc::clone(index),
+            bad,
             epoch: asked.epoch,
             listed,
         });
@@ -175,29 +184,52 @@ impl State {
     }
 }
 
-/// Which of these paths the index names, in their order.
-pub(crate) struct Membership<'a> {
+/// Asks which of these paths the index names, and how many members it has.
+pub(crate) struct AskMembership<'a> {
     pub(crate) paths: &'a [String],
 }
 
-impl Command for Membership<'_> {
-    type Reply = Vec<bool>;
+#[derive(Debug)]
+pub(crate) struct Membership {
+    /// For each path, in their order.
+    members: Vec<bool>,
+    /// `None` where an ACL forbids to ask for it.
+    count: Option<usize>,
+}
+
+impl Command for AskMembership<'_> {
+    type Reply = Membership;
 
     fn request(&self, _: &Config) -> Request {
-        let mut command = redis::cmd("SMISMEMBER");
-        command.arg(MODULE_INDEX_KEY).arg(self.paths);
-        Request::one(command, Class::Lookup)
+        let mut pipeline = Pipeline::new();
+        pipeline
+            .cmd("SMISMEMBER")
+            .arg(MODULE_INDEX_KEY)
+            .arg(self.paths);
+        pipeline.cmd("SCARD").arg(MODULE_INDEX_KEY);
+        Request {
+            pipeline,
+            class: Class::Lookup,
+        }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Vec<bool>, Error> {
-        let members = reply::sequence(reply::single(replies)?)?;
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Membership, Error> {
+        let [members, count] = reply::exactly(replies)?;
+        let members = reply::sequence(members)?;
         if members.len() != self.paths.len() {
             return Err(reply::unexpected());
         }
-        members
-            .into_iter()
-            .map(|member| reply::integer(member).map(|member| member == 1))
-            .collect()
+        let members = members.into_iter().map(reply::integer);
+        let members = members.map(|member| member.map(|member| member == 1));
+        let count = match reply::integer(count) {
+            Ok(count) => usize::try_from(count).ok(),
+            Err(error) if error.is_refused() => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Membership {
+            members: members.collect::<Result<_, _>>()?,
+            count,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::announced::{Membership, Question};
+use super::announced::{AskMembership, Question};
 use super::cache::{Listen, Near};
 use super::clock::Tick;
 use super::kept::{INDEX_PATH, Kept};
@@ -41,25 +41,28 @@ impl<T: Listen> Near<T> {
         let (transport, protocol) = (&*self.transport, &life.protocol);
         let now = Tick::now();
         let epoch = protocol.session.begin_read(now);
-        let mut asked = None;
+        let mut whole = None;
         match epoch.map(|epoch| protocol.announcements.question(epoch, now)) {
             Some(Question::Update(asked, update)) => {
                 let paths = &update.paths;
-                let answer = call::read_within(transport, &Membership { paths }, budget).await;
-                let (members, server) = answer?;
+                let answer = call::read_within(transport, &AskMembership { paths }, budget).await;
+                let (membership, server) = answer?;
                 // Another server's answer says nothing about this index.
-                if protocol.session.accepts(asked.epoch, server) {
-                    let index = protocol.announcements.updated(&asked, update, &members);
+                if protocol.session.accepts(asked.epoch, server)
+                    && let Some(index) = protocol.announcements.updated(&asked, update, &membership)
+                {
                     return Ok((index, server));
                 }
+                whole = Some(asked);
             }
-            Some(Question::Whole(whole)) => asked = Some(whole),
+            Some(Question::Whole(asked)) => whole = Some(asked),
             None => {}
         }
         let (members, server) = call::read_within(transport, &Members, budget).await?;
+        let bad = members.bad.len();
         let index = Arc::new(operations::listed(transport, members).into());
-        if let Some(asked) = asked.filter(|asked| protocol.session.accepts(asked.epoch, server)) {
-            protocol.announcements.listed(&asked, &index);
+        if let Some(asked) = whole.filter(|asked| protocol.session.accepts(asked.epoch, server)) {
+            protocol.announcements.listed(&asked, &index, bad);
         }
         Ok((index, server))
     }

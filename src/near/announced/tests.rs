@@ -15,6 +15,8 @@ fn after(millis: u64) -> Tick {
 enum Step {
     /// Both commands at once.
     Write(usize, bool),
+    /// Out of the index alone, which names nobody.
+    Lose(usize),
     /// A foreign writer's first command; the second one comes so many milliseconds later.
     Begin(usize, bool, u64),
     Wait(u64),
@@ -38,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         (path.clone(), any::<bool>()).prop_map(|(path, add)| Step::Write(path, add)),
         (path, any::<bool>(), 0..1_900u64)
             .prop_map(|(path, add, delay)| Step::Begin(path, add, delay)),
+        (0..PATHS.len()).prop_map(Step::Lose),
         (0..3_000u64).prop_map(Step::Wait),
         (1..4usize).prop_map(Step::Hear),
         Just(Step::Hear(100)),
@@ -51,7 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[derive(Debug)]
 enum Answer {
-    Members(Vec<bool>),
+    Members(Membership),
     Index(BTreeSet<&'static str>),
 }
 
@@ -103,6 +106,7 @@ impl World {
     fn step(&mut self, step: Step) {
         match step {
             Step::Write(path, add) => self.write(path, add, vec![PATHS[path].to_owned()]),
+            Step::Lose(path) => self.write(path, false, Vec::new()),
             Step::Begin(path, add, delay) => {
                 self.announced.push_back(vec![PATHS[path].to_owned()]);
                 self.halves.push((self.now + delay, path, add));
@@ -133,7 +137,10 @@ impl World {
                     Question::Whole(_) => Answer::Index(self.index.clone()),
                     Question::Update(_, update) => {
                         let is_member = |path: &String| self.index.contains(path.as_str());
-                        Answer::Members(update.paths.iter().map(is_member).collect())
+                        Answer::Members(Membership {
+                            members: update.paths.iter().map(is_member).collect(),
+                            count: Some(self.index.len()),
+                        })
                     }
                 });
             }
@@ -142,12 +149,21 @@ impl World {
                 let index = match (question.unwrap(), answer.unwrap()) {
                     (Question::Whole(asked), Answer::Index(paths)) => {
                         let index = Arc::new(of(&paths));
-                        self.announcements.listed(&asked, &index);
+                        self.announcements.listed(&asked, &index, 0);
                         index
                     }
                     (Question::Update(asked, update), Answer::Members(members)) => {
-                        self.updates += 1;
-                        self.announcements.updated(&asked, update, &members)
+                        match self.announcements.updated(&asked, update, &members) {
+                            Some(index) => {
+                                self.updates += 1;
+                                index
+                            }
+                            None => {
+                                // The whole index is the next answer.
+                                self.question = Some(Question::Whole(asked));
+                                return;
+                            }
+                        }
                     }
                     mixed => unreachable!("{mixed:?}"),
                 };
@@ -172,10 +188,12 @@ impl World {
 
     /// Hears all, and asks.
     fn settle(&mut self) -> BTreeSet<String> {
-        for step in [Step::Answer, Step::Land, Step::Hear(usize::MAX)] {
+        // An answer may show that another question is to be asked.
+        let again = [Step::Answer, Step::Land, Step::Answer, Step::Land];
+        for step in again.into_iter().chain([Step::Hear(usize::MAX)]) {
             self.step(step);
         }
-        for step in [Step::Ask, Step::Answer, Step::Land] {
+        for step in [Step::Ask].into_iter().chain(again) {
             self.step(step);
         }
         let kept = self.kept.as_ref().expect("nothing moves");
@@ -258,13 +276,29 @@ fn a_slow_writer_s_second_command_is_seen_among_others() {
 }
 
 #[test]
-fn one_that_nobody_could_tell_from_others_is_seen_later() {
+fn one_that_nobody_named_is_found_out_by_the_number() {
     let mut world = followed();
     world.step(Step::Write(0, true));
     world.write(1, true, Vec::new());
-    assert_ne!(world.settle(), world.expected());
-    world.wait(30_000);
+    assert_eq!(world.settle(), world.expected());
     world.step(Step::Write(2, true));
+    world.step(Step::Lose(1));
+    assert_eq!(world.settle(), world.expected());
+}
+
+#[test]
+fn where_one_came_and_one_went_unnamed_it_is_seen_later() {
+    let mut world = followed();
+    world.step(Step::Write(1, true));
+    world.settle();
+    world.step(Step::Write(0, true));
+    world.write(3, true, Vec::new());
+    world.step(Step::Lose(1));
+    world.wait(2_000);
+    world.step(Step::Write(2, true));
+    world.settle();
+    world.wait(30_000);
+    world.step(Step::Write(4, true));
     assert_eq!(world.settle(), world.expected());
 }
 
@@ -278,13 +312,18 @@ fn an_answer_that_was_overtaken_is_no_base() {
     let (Question::Whole(slow), Question::Whole(quick)) = (slow, quick) else {
         panic!("there is no base yet");
     };
-    announcements.listed(&quick, &Arc::new(of(&BTreeSet::from(["a"]))));
-    announcements.listed(&slow, &Arc::new(of(&BTreeSet::new())));
+    announcements.listed(&quick, &Arc::new(of(&BTreeSet::from(["a"]))), 0);
+    announcements.listed(&slow, &Arc::new(of(&BTreeSet::new())), 0);
     announcements.add(&[b, INDEX_PATH.to_owned()], after(7_000));
     let Question::Update(asked, update) = announcements.question(0, after(7_000)) else {
         panic!("there is a base");
     };
-    assert!(announcements.updated(&asked, update, &[true]).contains(&a));
+    let membership = Membership {
+        members: vec![true],
+        count: Some(2),
+    };
+    let index = announcements.updated(&asked, update, &membership);
+    assert!(index.expect("both are in it").contains(&a));
 }
 
 #[test]
@@ -301,12 +340,15 @@ fn too_many_announcements_are_worth_a_new_index() {
 #[test]
 fn membership_is_told_for_each_path() {
     let paths = ["a".to_owned(), "b".to_owned()];
-    let membership = Membership { paths: &paths };
+    let question = AskMembership { paths: &paths };
     let config = Config::new(crate::DEFAULT_REDIS_URL).unwrap();
-    let decode = |values: &[i64]| {
+    let decode = |values: &[i64], count: Value| {
         let values = values.iter().copied().map(Value::Int).collect();
-        membership.decode(vec![Value::Array(values)], &config)
+        question.decode(vec![Value::Array(values), count], &config)
     };
-    assert_eq!(decode(&[1, 0]).unwrap(), [true, false]);
-    assert!(decode(&[1]).unwrap_err().is_unavailable());
+    let answer = decode(&[1, 0], Value::Int(7)).unwrap();
+    assert_eq!((answer.members, answer.count), (vec![true, false], Some(7)));
+    let forbidden = redis::parse_redis_value(b"-NOPERM no\r\n").unwrap();
+    assert_eq!(decode(&[1, 0], forbidden).unwrap().count, None);
+    assert!(decode(&[1], Value::Int(7)).unwrap_err().is_unavailable());
 }
