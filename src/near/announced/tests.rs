@@ -153,17 +153,14 @@ impl World {
                         index
                     }
                     (Question::Update(asked, update), Answer::Members(members)) => {
-                        match self.announcements.updated(&asked, update, &members) {
-                            Some(index) => {
-                                self.updates += 1;
-                                index
-                            }
-                            None => {
-                                // The whole index is the next answer.
-                                self.question = Some(Question::Whole(asked));
-                                return;
-                            }
-                        }
+                        let index = self.announcements.updated(&asked, update, &members);
+                        let Some(index) = index else {
+                            // The whole index is the next answer.
+                            self.question = Some(Question::Whole(asked));
+                            return;
+                        };
+                        self.updates += 1;
+                        index
                     }
                     mixed => unreachable!("{mixed:?}"),
                 };
