@@ -50,11 +50,15 @@ impl Servers {
         self.identify.store(true, Relaxed);
     }
 
+    #[cfg(feature = "near-cache")]
     fn are_to_tell(&self) -> bool {
-        #[cfg(feature = "near-cache")]
-        return self.identify.load(Relaxed);
-        #[cfg(not(feature = "near-cache"))]
-        return false;
+        self.identify.load(Relaxed)
+    }
+
+    #[cfg(not(feature = "near-cache"))]
+    #[allow(clippy::unused_self, reason = "with the feature, it says")]
+    fn are_to_tell(&self) -> bool {
+        false
     }
 
     /// Who is behind a connection; asks if that is wanted and was not done yet.
