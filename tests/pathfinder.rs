@@ -263,9 +263,12 @@ fn names_of_the_standard_library<F: Nearby>() {
     sources(Path::new(library.trim_end()), "", &mut files);
     let mut world = World::<F>::new(Duration::from_secs(1));
     let mut names = BTreeSet::new();
-    for path in &files {
+    for (number, path) in files.iter().enumerate() {
         assert!(world.add(path), "{path}");
-        names.append(&mut names_around(path, &ENDS[..3]));
+        // More would take long and show no more.
+        if number.is_multiple_of(2) {
+            names.append(&mut names_around(path, &ENDS[..3]));
+        }
     }
     let asked = world.compare(names);
     println!("{asked} names over {} files", files.len());
@@ -344,7 +347,7 @@ fn names_of_odd_trees<F: Nearby>() {
 fn names_while_files_come_and_go<F: Nearby>() {
     let mut random = Random(1);
     let mut world = World::<F>::new(Duration::ZERO);
-    for _ in 0..200 {
+    for _ in 0..60 {
         let path = match random.below(2) {
             0 if !world.files.is_empty() => {
                 let number = random.below(world.files.len());

@@ -592,7 +592,7 @@ fn random() -> TestRng {
 #[test]
 fn all_rules_together_leave_no_counterexample() {
     assert_eq!(
-        counterexample(Rules::default(), 20_000, 10_000, random()),
+        counterexample(Rules::default(), 8_000, 10_000, random()),
         None
     );
 }

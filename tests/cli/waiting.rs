@@ -78,7 +78,10 @@ fn it_gives_up_with_one_clear_line_when_they_never_come() {
     ran.says(&["gave up after 1s 500ms", &ports[0], &ports[1]]);
     // Without being told to wait it does not.
     let ran = warm(&[], &urls[0], &urls[1]);
-    assert!(ran.took < IN_TIME && !ran.err.contains("gave up"), "{ran:?}");
+    assert!(
+        ran.took < IN_TIME && !ran.err.contains("gave up"),
+        "{ran:?}"
+    );
     ran.says(&[&ports[0], &ports[1]]);
 
     let world = World::new();
