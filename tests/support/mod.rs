@@ -53,18 +53,22 @@ pub use self::setup::{
 };
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bifrost_module_cache::Config;
+use socket2::{Domain, Socket, Type};
 
 /// A port of 127.0.0.1 on which nobody listens right now.
 ///
 /// It lies below the kernel's range for outgoing connections (from 32768): there, a client could
 /// be given the port of a server that is down, or even connect to itself.
+///
+/// It is tried without listening on it: a process that is being started holds all our sockets for
+/// an instant, and would be in the way of whoever listens there next.
 pub fn free_port() -> u16 {
     const FIRST: u64 = 12_000;
     const COUNT: u64 = 20_000;
@@ -73,7 +77,10 @@ pub fn free_port() -> u16 {
     for _ in 0..COUNT {
         let offset = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = u16::try_from(FIRST + offset).expect("the range ends below 65536");
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("it is ours");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if socket.bind(&address.into()).is_ok() {
             return port;
         }
     }
