@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use bifrost_module_cache::{CachedModule, Config, Error, SyncOptions, WarmReport, nonblocking};
 use redis::Commands;
-use support::{Facade, Monitor, Postgres, Reader, RedisServer, Writer, on_both_facades, patient};
+use support::consistency::LentPostgres;
+use support::{Facade, Monitor, Reader, RedisServer, Writer, on_both_facades, patient};
 
 on_both_facades! {
     what_is_a_module_is_cached_and_nothing_else
@@ -27,7 +28,7 @@ on_both_facades! {
 
 struct World<F: Facade> {
     redis: RedisServer,
-    postgres: Postgres,
+    postgres: LentPostgres,
     database: postgres::Client,
     writer: F::Writer,
     client: <F::Writer as Writer>::Client,
@@ -40,12 +41,7 @@ impl<F: Facade> World<F> {
 
     /// `table` is what stands in SQL.
     fn with_table(table: &str) -> Self {
-        let (redis, postgres) = (RedisServer::start(), Postgres::start());
-        if let Some((schema, _)) = table.split_once('.') {
-            let statement = format!("CREATE SCHEMA {schema}");
-            postgres.client().batch_execute(&statement).unwrap();
-        }
-        postgres.create_workspace(table);
+        let (redis, postgres) = (RedisServer::start(), LentPostgres::take_with(table));
         let writer = F::Writer::new(patient(&redis.url())).unwrap();
         Self {
             database: postgres.client(),
