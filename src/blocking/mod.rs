@@ -19,6 +19,7 @@ mod near;
 mod park;
 mod pool;
 mod reader;
+mod slots;
 mod socket;
 mod wire;
 mod writer;

@@ -1,22 +1,21 @@
 //! The pool behind the synchronous facade.
 //!
-//! r2d2 lends out *slots*; the borrower connects its slot itself, in its own thread and within its
-//! own deadline. So waiting for r2d2 means exactly one thing, that all connections are in use, and
+//! It lends out *slots*; the borrower connects its slot itself, in its own thread and within its
+//! own deadline. So waiting for one means exactly one thing, that all connections are in use, and
 //! a dead server is seen by the caller at once and as itself, not as a pool that stays empty.
 
 use std::fmt;
 use std::mem;
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use r2d2::{ManageConnection, NopErrorHandler, PooledConnection};
-use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::run;
+use super::slots::{Lent, Slots};
 use super::wire::Wire;
 use crate::commands::{self, Request};
 use crate::identity::{Identity, Servers};
@@ -33,9 +32,6 @@ const PEEKED_IDLE: Duration = Duration::from_millis(5);
 /// between close idle ones, and a write must not be the one to find out.
 const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 
-/// How long to wait for the slots to be made: a thread has to start.
-const START: Duration = Duration::from_millis(50);
-
 pub(crate) struct Pool {
     config: Config,
     monitor: Monitor,
@@ -48,20 +44,10 @@ pub(crate) struct Pool {
 /// The pool of one process: a forked child makes its own.
 struct Lender {
     process: u32,
-    slots: r2d2::Pool<Slots>,
+    slots: Slots<Open>,
     /// Counts lost connections. All that were opened before the last loss are taken for lost too:
     /// after a restart of the server every one of them is.
     losses: AtomicU64,
-    /// Keeps the pool's thread waiting until this is dropped.
-    _thread: mpsc::Sender<()>,
-}
-
-#[derive(Debug)]
-struct Slots;
-
-#[derive(Default)]
-struct Slot {
-    open: Option<Open>,
 }
 
 struct Open {
@@ -69,23 +55,6 @@ struct Open {
     server: Identity,
     losses_before: u64,
     used: Instant,
-}
-
-impl ManageConnection for Slots {
-    type Connection = Slot;
-    type Error = std::convert::Infallible;
-
-    fn connect(&self) -> Result<Slot, Self::Error> {
-        Ok(Slot::default())
-    }
-
-    fn is_valid(&self, _: &mut Slot) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    fn has_broken(&self, _: &mut Slot) -> bool {
-        false
-    }
 }
 
 impl Open {
@@ -184,10 +153,7 @@ impl Transport for Pool {
         let ours = lender
             .as_ref()
             .filter(|lender| lender.process == process::id());
-        let state = ours.map(|lender| lender.slots.state());
-        state.map_or(0, |state| {
-            state.connections.saturating_sub(state.idle_connections) as usize
-        })
+        ours.map_or(0, |lender| lender.slots.lent())
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error> {
@@ -201,7 +167,7 @@ impl Transport for Pool {
         let answer = lender.watch(open.losses_before, answer)?;
         if !answer.replies.iter().any(reply::ends_connection) {
             open.used = Instant::now();
-            slot.open = Some(open);
+            *slot = Some(open);
         }
         Ok(answer)
     }
@@ -222,50 +188,21 @@ impl Transport for Pool {
 
 impl Lender {
     fn new(config: &Config, process: u32) -> Self {
-        let threads = Arc::new(
-            ScheduledThreadPool::builder()
-                .num_threads(1)
-                .thread_name_pattern("bifrost-pool-{}")
-                .build(),
-        );
-        // All slots are made at once and kept, so the thread has nothing more to do.
-        let slots = r2d2::Pool::builder()
-            .max_size(config.pool_size)
-            .min_idle(Some(config.pool_size))
-            .test_on_check_out(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .thread_pool(Arc::clone(&threads))
-            .error_handler(Box::new(NopErrorHandler))
-            .build_unchecked(Slots);
-        // They take no IO. One that comes later would be lent before those that are connected.
-        let start = Instant::now();
-        while slots.state().connections < config.pool_size && start.elapsed() < START {
-            thread::yield_now();
-        }
-        // Then it must not wait for work in the way it does: a thread that waits there when the
-        // process forks is listed in a table that the child inherits, and the list points into a
-        // stack that the child uses anew.
-        let (thread, held) = mpsc::channel();
-        threads.execute(move || {
-            let _ = held.recv();
-        });
         Self {
             process,
-            slots,
+            slots: Slots::new(config.pool_size as usize),
             losses: AtomicU64::new(0),
-            _thread: thread,
         }
     }
 
-    fn slot(&self, timeout: Duration) -> Result<PooledConnection<Slots>, Error> {
-        self.slots.get_timeout(timeout).map_err(|_| busy(timeout))
+    fn slot(&self, timeout: Duration) -> Result<Lent<'_, Open>, Error> {
+        self.slots.lend(timeout).ok_or_else(|| busy(timeout))
     }
 
     /// The slot's connection, unless it is likely to be dead. While it is in use the slot is
     /// empty, so that no way out of a failed exchange can put it back.
-    fn reuse(&self, slot: &mut Slot, budget: Budget) -> Option<Open> {
-        let mut open = slot.open.take()?;
+    fn reuse(&self, slot: &mut Option<Open>, budget: Budget) -> Option<Open> {
+        let mut open = slot.take()?;
         if open.losses_before < self.losses.load(Ordering::Relaxed) {
             return None;
         }
