@@ -15,19 +15,11 @@ pub(crate) async fn read<T: Transport, C: Command>(
     transport: &T,
     command: &C,
 ) -> Result<C::Reply, Error> {
-    read_from(transport, command).await.map(|(reply, _)| reply)
+    let answer = attempt(transport, command, None).await;
+    answer.map(|(reply, _)| reply)
 }
 
-/// The same, and who answered.
-pub(crate) async fn read_from<T: Transport, C: Command>(
-    transport: &T,
-    command: &C,
-) -> Result<(C::Reply, Option<ServerId>), Error> {
-    attempt(transport, command, None).await
-}
-
-/// The same as a part of a larger call, whose budget it shares.
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+/// The same as a part of a larger call, whose budget it shares, and who answered.
 pub(crate) async fn read_within<T: Transport, C: Command>(
     transport: &T,
     command: &C,

@@ -8,22 +8,25 @@ use crate::consistency::BATCH_MODULES;
 use crate::error::shown;
 use crate::identity::ServerId;
 use crate::keys::validate_path;
-use crate::transport::Transport;
+use crate::transport::{Budget, Transport};
 use crate::{CachedModule, Error, Integrity};
 
 pub(crate) async fn get<T: Transport>(
     transport: &T,
     path: &str,
 ) -> Result<Option<CachedModule>, Error> {
-    get_from(transport, path).await.map(|(module, _)| module)
+    let budget = Budget::new(transport.config(), Class::Lookup);
+    let found = get_from(transport, path, budget).await;
+    found.map(|(module, _)| module)
 }
 
-/// The same, and who answered.
+/// The same as a part of a larger call, and who answered.
 pub(crate) async fn get_from<T: Transport>(
     transport: &T,
     path: &str,
+    budget: Budget,
 ) -> Result<(Option<CachedModule>, Option<ServerId>), Error> {
-    let (module, server) = call::read_from(transport, &Get::new(path)?).await?;
+    let (module, server) = call::read_within(transport, &Get::new(path)?, budget).await?;
     served(transport, module.as_ref())?;
     Ok((module, server))
 }
@@ -32,24 +35,23 @@ pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
     transport: &T,
     paths: &[S],
 ) -> Result<Vec<Option<CachedModule>>, Error> {
-    get_each_from(transport, paths, Class::Bulk)
-        .await?
-        .0
-        .into_iter()
-        .collect()
+    let budget = Budget::new(transport.config(), Class::Bulk);
+    let (entries, _) = get_each_from(transport, paths, budget).await?;
+    entries.into_iter().collect()
 }
 
 /// The modules, an error for each that is corrupt, and who answered.
 pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
     transport: &T,
     paths: &[S],
-    class: Class,
+    budget: Budget,
 ) -> Result<(Vec<Result<Option<CachedModule>, Error>>, Option<ServerId>), Error> {
     // MGET without keys is an error.
     if paths.is_empty() {
         return Ok((Vec::new(), None));
     }
-    let (mut entries, server) = call::read_from(transport, &GetMany::new(paths, class)?).await?;
+    let command = GetMany::new(paths, budget.class)?;
+    let (mut entries, server) = call::read_within(transport, &command, budget).await?;
     for entry in &mut entries {
         match entry {
             Ok(module) => {

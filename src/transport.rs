@@ -17,9 +17,10 @@ use crate::stats::Monitor;
 use crate::ties::Ties;
 use crate::{Config, Error};
 
-/// How long one call may take.
+/// How long one call may take, whatever it sends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
+    pub(crate) class: Class,
     deadline: Instant,
     response: Duration,
 }
@@ -31,6 +32,7 @@ impl Budget {
             Class::Bulk => (config.bulk_deadline, config.bulk_deadline),
         };
         Self {
+            class,
             deadline: Instant::now() + whole,
             response,
         }

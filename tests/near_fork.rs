@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, NearCache};
-use bifrost_module_cache::{CachedModule, Invalidation, NearCacheOptions};
+use bifrost_module_cache::{CachedModule, Invalidation, NearCacheOptions, Resolution};
 use support::{PATIENCE, RedisServer, patient, wait_until};
 
 /// Long enough that a slow machine keeps it, and short enough to wait for.
@@ -487,6 +487,7 @@ fn a_fork_amid_everything_hangs_nobody() {
                 near.get_many(&[path.as_str(), "0.py"]).unwrap();
             });
         });
+        scope.spawn(|| again(&|n| _ = near.resolve(&format!("foreign{}", n % 1_000)).unwrap()));
         scope.spawn(|| {
             again(&|_| {
                 near.snapshot_of(&["0.py"]).unwrap();
@@ -502,6 +503,10 @@ fn a_fork_amid_everything_hangs_nobody() {
             Child::fork(|_| {
                 let own = format!("child {round}.py");
                 let _ = (near.is_live(), near.get("0.py").unwrap());
+                for n in 0..10 {
+                    let name = format!("foreign{}", (100 * n + round) % 1_000);
+                    assert_eq!(near.resolve(&name).unwrap(), Resolution::NotFound);
+                }
                 assert_eq!(content(&near, &own), None);
                 writer.set(&module(&own, "x")).unwrap();
                 assert_eq!(content(&near, &own).as_deref(), Some("x"));

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bifrost_module_cache::{CachedModule, Error, NearCacheOptions, Resolution};
 use redis::Commands as _;
 use support::{
-    Near, Nearby, PATIENCE, READER_ACL, Reader, RedisServer, Setup, Writer, on_both_facades,
-    patient, wait_until,
+    Aim, Near, Nearby, PATIENCE, Proxy, READER_ACL, Reader, RedisServer, Setup, Writer,
+    on_both_facades, patient, wait_until,
 };
 
 on_both_facades! {
@@ -19,9 +19,12 @@ on_both_facades! {
     what_a_foreign_writer_does_is_found_or_gone_when_it_is_announced
     a_change_asks_for_the_changed_paths_alone
     a_flush_leaves_nothing
+    a_module_that_becomes_a_package_is_found_at_every_moment
+    a_path_that_cannot_be_one_breaks_nothing
     a_tied_writer_s_modules_are_found_at_once
     where_redis_is_not_followed_it_is_asked
     the_last_known_module_is_served_where_that_is_wanted
+    what_a_package_may_have_hidden_is_not_served_instead
     an_outage_is_never_an_absence
     a_corrupt_entry_is_named_unless_a_package_hides_it
     a_snapshot_answers_as_of_its_moment
@@ -192,6 +195,49 @@ fn a_flush_leaves_nothing<F: Nearby>() {
     }
 }
 
+fn a_module_that_becomes_a_package_is_found_at_every_moment<F: Nearby>() {
+    let server = RedisServer::start();
+    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    writer.set(&module("a.py")).unwrap();
+    let proxy = Proxy::start(server.port());
+    let near = F::Near::live(patient(&proxy.url()), options());
+    assert_eq!(tell(&near, "a"), "M a.py");
+    assert_eq!(tell(&near, "numpy"), "-");
+    // That there is no package is kept, the module is not.
+    writer
+        .set(&CachedModule::new("a.py", "2").unwrap())
+        .unwrap();
+    near.hear_all();
+    proxy.aim(Aim::Followers);
+    proxy.stall_replies();
+    writer.rename("a.py", &module("a/__init__.py")).unwrap();
+    assert_eq!(tell(&near, "a"), "P a/__init__.py");
+    assert_eq!(tell(&near, "a"), "P a/__init__.py");
+}
+
+fn a_path_that_cannot_be_one_breaks_nothing<F: Nearby>() {
+    let (server, writer, near) = serving::<F>(&["a.py"]);
+    let mut redis = server.connection();
+    thread::sleep(HALF_KNOWN);
+    assert_eq!(near.paths().unwrap().len(), 1);
+    for bad in ["/b.py", "c//d.py", "e\\f.py"] {
+        let key = format!("bifrost:module:{bad}");
+        let json = r#"{"content": "x", "path": "x", "hash": "x"}"#;
+        redis.set::<_, _, ()>(key, json).unwrap();
+        redis.sadd::<_, _, ()>("bifrost:module:index", bad).unwrap();
+    }
+    near.hear_all();
+    for path in ["g.py", "h.py"] {
+        writer.set(&module(path)).unwrap();
+        near.hear_all();
+        assert!(near.paths().unwrap().contains(path));
+    }
+    assert_eq!(near.paths().unwrap().len(), 3);
+    assert_eq!(near.snapshot().unwrap().paths().count(), 3);
+    assert_eq!(near.prefetch().unwrap(), 3);
+    assert_eq!(tell(&near, "c"), "-");
+}
+
 fn a_tied_writer_s_modules_are_found_at_once<F: Nearby>() {
     let (_server, writer, near) = serving::<F>(&["a.py"]);
     near.tie(&writer);
@@ -261,6 +307,28 @@ fn the_last_known_module_is_served_where_that_is_wanted<F: Nearby>() {
         answers.iter().map(told).collect::<Vec<_>>(),
         ["P p/__init__.py", "M n/m.py"]
     );
+}
+
+fn what_a_package_may_have_hidden_is_not_served_instead<F: Nearby>() {
+    let server = RedisServer::start();
+    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    for path in PATHS {
+        writer.set(&module(path)).unwrap();
+    }
+    let near = F::Near::live(
+        patient(&server.url()),
+        options().with_stale_if_error(PATIENCE),
+    );
+    near.prefetch().unwrap();
+    // The package is not known any more, the module is.
+    writer.set(&module("p/__init__.py")).unwrap();
+    near.hear_all();
+    server.kill();
+    wait_until("the loss is noticed", PATIENCE, || !near.is_live());
+    assert!(near.get("p.py").unwrap().is_some());
+    assert!(near.resolve("p").unwrap_err().is_unavailable());
+    // Nor where it was never known whether there is one.
+    assert!(near.resolve("n.m").unwrap_err().is_unavailable());
 }
 
 fn an_outage_is_never_an_absence<F: Nearby>() {

@@ -6,7 +6,7 @@
 //! writer does the two with two commands; so paths are asked for again until that is long over. And
 //! whoever changes the index alone is found out by how many members it has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use redis::{Pipeline, Value};
 use super::clock::Tick;
 use super::kept::INDEX_PATH;
 use crate::commands::{Class, Command, Request};
-use crate::keys::MODULE_INDEX_KEY;
+use crate::keys::{MODULE_INDEX_KEY, validate_path};
 use crate::resolution::PathIndex;
 use crate::{Config, Error, reply};
 
@@ -49,8 +49,8 @@ struct State {
 #[derive(Debug)]
 struct Base {
     index: Arc<PathIndex>,
-    /// How many members Redis's index has beside these: what can't be paths.
-    bad: usize,
+    /// Members that can't be paths: Redis counts them too.
+    bad: HashSet<Vec<u8>>,
     epoch: u64,
     /// When the whole of it was asked for.
     listed: Tick,
@@ -118,9 +118,15 @@ impl Announcements {
         }
     }
 
-    /// The whole index was the answer, and so many members that can't be paths.
-    pub(crate) fn listed(&self, asked: &Asked, index: &Arc<PathIndex>, bad: usize) {
-        self.keep(asked, asked.at, index, bad);
+    /// The whole index was the answer, and these members that can't be paths.
+    pub(crate) fn listed(&self, asked: &Asked, index: &Arc<PathIndex>, bad: HashSet<Vec<u8>>) {
+        let base = Base {
+            index: Arc::clone(index),
+            bad,
+            epoch: asked.epoch,
+            listed: asked.at,
+        };
+        self.keep(asked, base);
     }
 
     /// For each of the paths, whether it is in the index, was the answer, and how many members
@@ -133,11 +139,16 @@ impl Announcements {
     ) -> Option<Arc<PathIndex>> {
         let Membership { members, count } = answer;
         let Update { mut base, paths } = update;
-        let is_new = |(path, is_member): &(String, &bool)| base.index.contains(path) != **is_member;
-        let changes: Vec<_> = paths.into_iter().zip(members).filter(is_new).collect();
-        if !changes.is_empty() {
-            let index = Arc::make_mut(&mut base.index);
-            for (path, is_member) in changes {
+        for (path, is_member) in paths.into_iter().zip(members) {
+            if validate_path(&path).is_err() {
+                if *is_member {
+                    base.bad.insert(path.into_bytes());
+                } else {
+                    base.bad.remove(path.as_bytes());
+                }
+            } else if base.index.contains(&path) != *is_member {
+                // Copied at the first change, if somebody uses it.
+                let index = Arc::make_mut(&mut base.index);
                 if *is_member {
                     index.insert(path);
                 } else {
@@ -145,15 +156,16 @@ impl Announcements {
                 }
             }
         }
-        if *count != Some(base.index.paths().len() + base.bad) {
+        if *count != Some(base.index.paths().len() + base.bad.len()) {
             return None;
         }
-        self.keep(asked, base.listed, &base.index, base.bad);
-        Some(base.index)
+        let index = Arc::clone(&base.index);
+        self.keep(asked, base);
+        Some(index)
     }
 
     /// From now on, what is announced applies to this index.
-    fn keep(&self, asked: &Asked, listed: Tick, index: &Arc<PathIndex>, bad: usize) {
+    fn keep(&self, asked: &Asked, base: Base) {
         let mut state = self.lock();
         if asked.at < state.asked {
             return;
@@ -161,12 +173,7 @@ impl Announcements {
         state.asked = asked.at;
         // What had begun so long before was over when it was asked for.
         state.recent.retain(|_, at| at.plus(GRACE) > asked.at);
-        state.base = Some(Base {
-            index: Arc::clone(index),
-            bad,
-            epoch: asked.epoch,
-            listed,
-        });
+        state.base = Some(base);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -103,7 +103,8 @@ impl<T: Listen> Near<T> {
         validate_path(path)?;
         let life = self.own_life();
         let counters = &life.protocol.counters;
-        let (how, kept) = self.look_up(life, path, Class::Lookup).await;
+        let budget = Budget::new(self.transport.config(), Class::Lookup);
+        let (how, kept) = self.look_up(life, path, budget).await;
         match how {
             How::Hit => match &kept {
                 Ok(Kept::Absent) => counters.absent_hits.add_one(),
@@ -127,9 +128,8 @@ impl<T: Listen> Near<T> {
         &self,
         life: &Life,
         path: &str,
-        class: Class,
+        budget: Budget,
     ) -> (How, Result<Kept, Error>) {
-        let budget = Budget::new(self.transport.config(), class);
         loop {
             match life.protocol.lookup(path, Tick::now()) {
                 Lookup::Hit(kept) => return (How::Hit, Ok(kept)),
@@ -151,13 +151,12 @@ impl<T: Listen> Near<T> {
                     match self.transport.within(budget.left(), landing).await {
                         None => return (How::Joined, Err(reply::outage(Outage::TimedOut, None))),
                         Some(Landing::Abandoned) => {}
-                        Some(Landing::Answered(answer)) => {
-                            let kept = match &*answer {
-                                Ok(kept) => Ok(kept.clone()),
-                                Err(error) => Err(error.copied()),
-                            };
-                            return (How::Joined, kept);
-                        }
+                        Some(Landing::Answered(answer)) => match &*answer {
+                            Ok(kept) => return (How::Joined, Ok(kept.clone())),
+                            // Whoever asked may have had less time than we have.
+                            Err(error) if budget.class == Class::Bulk && timed_out(error) => {}
+                            Err(error) => return (How::Joined, Err(error.copied())),
+                        },
                     }
                 }
             }
@@ -180,8 +179,9 @@ impl<T: Listen> Near<T> {
                 Some(_) => life.protocol.counters.misses.add(missing.len()),
                 None => life.protocol.counters.bypasses.add(missing.len()),
             }
+            let budget = self.bulk_budget();
             let mut found = match self
-                .read(life, marks.as_ref(), &missing, Class::Bulk, Room::Make)
+                .read(life, marks.as_ref(), &missing, budget, Room::Make)
                 .await
             {
                 Ok(found) => found,
@@ -199,6 +199,11 @@ impl<T: Listen> Near<T> {
         Ok(modules.into_iter().flatten().collect())
     }
 
+    /// What one request of a call may take that reads much.
+    pub(super) fn bulk_budget(&self) -> Budget {
+        Budget::new(self.transport.config(), Class::Bulk)
+    }
+
     async fn read_one(
         &self,
         life: &Life,
@@ -209,7 +214,7 @@ impl<T: Listen> Near<T> {
             let (index, server) = self.ask_index(life, budget).await?;
             return Ok((Kept::Index(index), server));
         }
-        let (module, server) = operations::get_from(&*self.transport, path).await?;
+        let (module, server) = operations::get_from(&*self.transport, path, budget).await?;
         Ok((Kept::module(module), server))
     }
 
@@ -219,10 +224,10 @@ impl<T: Listen> Near<T> {
         life: &Life,
         marks: Option<&Marks>,
         paths: &[&str],
-        class: Class,
+        budget: Budget,
         room: Room,
     ) -> Result<Vec<Result<Kept, Error>>, Error> {
-        let (entries, server) = operations::get_each_from(&*self.transport, paths, class).await?;
+        let (entries, server) = operations::get_each_from(&*self.transport, paths, budget).await?;
         let now = Tick::now();
         let entries = paths.iter().zip(entries);
         Ok(entries
@@ -256,8 +261,9 @@ impl<T: Listen> Near<T> {
         missing.retain(|path| protocol.kept(path, Tick::now()).is_none());
         for chunk in missing.chunks(BULK_PATHS) {
             let marks = protocol.marks(Tick::now());
+            let budget = self.bulk_budget();
             let read = self
-                .read(life, marks.as_ref(), chunk, Class::Bulk, Room::Find)
+                .read(life, marks.as_ref(), chunk, budget, Room::Find)
                 .await?;
             // What is hot already is worth more than what may become so.
             let mut kept = chunk.iter().zip(&read);
@@ -310,6 +316,16 @@ impl<T: Listen> Near<T> {
     }
 }
 
+fn timed_out(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unavailable {
+            cause: Outage::TimedOut,
+            ..
+        }
+    )
+}
+
 /// How a lookup was answered.
 pub(super) enum How {
     Hit,
@@ -330,7 +346,8 @@ pub(super) fn last_known(life: &Life, path: &str, error: Error) -> Result<Found,
     if !error.is_unavailable() {
         return Err(error);
     }
-    let module = life.protocol.last_known(path, Tick::now());
+    // That there was none is no reason to hide an outage.
+    let module = life.protocol.last_known(path, Tick::now()).flatten();
     module.map(Some).ok_or(error)
 }
 

@@ -19,8 +19,14 @@ pub(crate) struct Evidence {
 }
 
 impl Protocol {
-    /// The answer for a name, if all that it takes is kept.
-    pub(crate) fn resolve(&self, name: &str, now: Tick) -> Option<Resolution> {
+    /// The answer for a name, if all that it takes is kept. Whether it may be kept itself, which
+    /// takes locks, is asked only then.
+    pub(crate) fn resolve(
+        &self,
+        name: &str,
+        now: Tick,
+        may_keep: impl FnOnce() -> bool,
+    ) -> Option<Resolution> {
         let is_foreign = self.store.read(name, |entry| match &entry.kept {
             Kept::Foreign(evidence) if self.is_valid(entry, now) && self.holds(evidence) => {
                 entry.visit();
@@ -35,10 +41,16 @@ impl Protocol {
         let Some(parsed) = Name::parse(name) else {
             return Some(Resolution::NotFound);
         };
-        self.resolve_parsed(name, &parsed, now)
+        self.resolve_parsed(name, &parsed, now, may_keep)
     }
 
-    fn resolve_parsed(&self, name: &str, parsed: &Name, now: Tick) -> Option<Resolution> {
+    fn resolve_parsed(
+        &self,
+        name: &str,
+        parsed: &Name,
+        now: Tick,
+        may_keep: impl FnOnce() -> bool,
+    ) -> Option<Resolution> {
         // Before the look: what changes while it lasts makes it worthless. Nothing may take the
         // place of the index.
         let evidence = (name != INDEX_PATH)
@@ -71,6 +83,7 @@ impl Protocol {
         let answer = Resolution::without_source(parsed, index);
         if let (Resolution::NotFound, Some(evidence), Some(epoch)) =
             (&answer, evidence, looks.epoch())
+            && may_keep()
         {
             let kept = Kept::Foreign(Box::new(evidence));
             let entry = Entry::new(kept, epoch, now, looks.expires);
@@ -157,6 +170,10 @@ mod tests {
         Tick::from_bits(1 << 40)
     }
 
+    fn resolve(protocol: &Protocol, name: &str, now: Tick) -> Option<Resolution> {
+        protocol.resolve(name, now, || true)
+    }
+
     fn keep(protocol: &Protocol, path: &str, kept: Kept) {
         let marks = protocol.marks(now()).expect("it follows");
         protocol.insert_marked(path, kept, &marks, Some(ServerId::new(1)), now());
@@ -169,7 +186,7 @@ mod tests {
     }
 
     fn is_foreign(protocol: &Protocol, name: &str) -> bool {
-        matches!(protocol.resolve(name, now()), Some(Resolution::NotFound))
+        matches!(resolve(protocol, name, now()), Some(Resolution::NotFound))
     }
 
     fn kept_foreign(protocol: &Protocol, name: &str) -> bool {
@@ -190,7 +207,7 @@ mod tests {
             if !index {
                 protocol.invalidate(INDEX_PATH);
             }
-            assert_eq!(protocol.resolve("a.b", now()), None);
+            assert_eq!(resolve(&protocol, "a.b", now()), None);
         }
         let module = |answer| match answer {
             Some(Resolution::Package(module) | Resolution::Module(module)) => module.path.clone(),
@@ -199,7 +216,7 @@ mod tests {
         // A module needs no index.
         let protocol = protocol(&["a/b.py"], &["a/b/__init__.py"], &[]);
         protocol.invalidate(INDEX_PATH);
-        assert_eq!(module(protocol.resolve("a.b", now())), "a/b.py");
+        assert_eq!(module(resolve(&protocol, "a.b", now())), "a/b.py");
     }
 
     #[test]
@@ -229,10 +246,10 @@ mod tests {
         assert!(!is_foreign(&flushed, "a.b"));
         let lapsed = made();
         let bound = lapsed.session.bound();
-        assert_eq!(lapsed.resolve("a.b", now().plus(bound)), None);
+        assert_eq!(resolve(&lapsed, "a.b", now().plus(bound)), None);
         let old = made();
         old.session.renew(now().plus(AGE));
-        assert_eq!(old.resolve("a.b", now().plus(AGE)), None);
+        assert_eq!(resolve(&old, "a.b", now().plus(AGE)), None);
     }
 
     #[test]
@@ -256,6 +273,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_one_s_own_is_only_looked_at() {
+        let protocol = protocol(&[], &ABSENT, &[]);
+        for _ in 0..2 {
+            let answer = protocol.resolve("a.b", now(), || false);
+            assert_eq!(answer, Some(Resolution::NotFound));
+        }
+        assert!(!kept_foreign(&protocol, "a.b"));
+    }
+
+    #[test]
     fn the_index_keeps_its_place() {
         let protocol = protocol(&[], &["index/__init__.py", "index.py"], &["a/b.py"]);
         assert!(is_foreign(&protocol, "index"));
@@ -270,7 +297,7 @@ mod tests {
         let protocol = protocol(&[], &ABSENT, &["a/b/c.py"]);
         for _ in 0..2 {
             let path = "a/b".to_owned();
-            let answer = protocol.resolve("a.b", now());
+            let answer = resolve(&protocol, "a.b", now());
             assert_eq!(answer, Some(Resolution::Namespace { path }));
         }
         assert_eq!(protocol.stats(now()).absent_hits, 4);

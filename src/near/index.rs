@@ -8,7 +8,7 @@ use super::cache::{Listen, Near};
 use super::clock::Tick;
 use super::kept::{INDEX_PATH, Kept};
 use super::life::Life;
-use crate::commands::{Class, Members};
+use crate::commands::Members;
 use crate::identity::ServerId;
 use crate::resolution::PathIndex;
 use crate::transport::Budget;
@@ -16,16 +16,16 @@ use crate::{Error, call, operations, reply};
 
 impl<T: Listen> Near<T> {
     pub(crate) async fn paths(&self) -> Result<Arc<HashSet<String>>, Error> {
-        let index = self.index(Class::Bulk).await?;
+        let index = self.index(self.bulk_budget()).await?;
         Ok(Arc::clone(index.paths()))
     }
 
-    pub(super) async fn index(&self, class: Class) -> Result<Arc<PathIndex>, Error> {
+    pub(super) async fn index(&self, budget: Budget) -> Result<Arc<PathIndex>, Error> {
         if let Some(Kept::Index(index)) = self.life().protocol.kept(INDEX_PATH, Tick::now()) {
             return Ok(index);
         }
         let life = self.own_life();
-        match self.look_up(life, INDEX_PATH, class).await.1? {
+        match self.look_up(life, INDEX_PATH, budget).await.1? {
             Kept::Index(index) => Ok(index),
             // Nothing else is kept there.
             Kept::Module(_) | Kept::Absent | Kept::Foreign(_) => Err(reply::unexpected()),
@@ -59,7 +59,7 @@ impl<T: Listen> Near<T> {
             None => {}
         }
         let (members, server) = call::read_within(transport, &Members, budget).await?;
-        let bad = members.bad.len();
+        let bad = members.bad.iter().cloned().collect();
         let index = Arc::new(operations::listed(transport, members).into());
         if let Some(asked) = whole.filter(|asked| protocol.session.accepts(asked.epoch, server)) {
             protocol.announcements.listed(&asked, &index, bad);

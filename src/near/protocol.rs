@@ -21,8 +21,8 @@ use super::promise::Promise;
 use super::rule::{Rule, Rules};
 use super::session::Session;
 use super::store::{Entry, Store};
+use crate::Error;
 use crate::identity::ServerId;
-use crate::{CachedModule, Error};
 
 const STRIPES: usize = 256;
 
@@ -223,21 +223,26 @@ impl Protocol {
         self.counters.evictions.add(evicted);
     }
 
-    /// The last known module, while Redis can't be asked: if that is wanted, and it was known to be
+    /// What was last known, while Redis can't be asked: if that is wanted, and it was known to be
     /// current not too long ago.
-    pub(crate) fn last_known(&self, path: &str, now: Tick) -> Option<Arc<CachedModule>> {
+    pub(crate) fn last_known(&self, path: &str, now: Tick) -> Option<Found> {
         let max_age = self.options.stale_if_error?;
-        let module = self.store.read(path, |entry| {
+        let found = self.store.read(path, |entry| {
             let known = self.session.known_until(entry.epoch);
             let known = known.map_or(entry.fetched, |known| {
                 known.min(entry.expires).max(entry.fetched)
             });
-            (now.since(known) <= max_age)
-                .then(|| entry.kept.clone().into_module())
-                .flatten()
+            match &entry.kept {
+                Kept::Module(_) | Kept::Absent if now.since(known) <= max_age => {
+                    Some(entry.kept.clone().into_module())
+                }
+                _ => None,
+            }
         })?;
-        self.counters.stale_served.add(1);
-        Some(module)
+        if found.is_some() {
+            self.counters.stale_served.add(1);
+        }
+        Some(found)
     }
 
     /// Redis announced that these changed, or a tied writer changed them.

@@ -3,24 +3,27 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cache::{Listen, Near, Room, last_known};
+use super::cache::{Listen, Near, Room};
 use super::clock::Tick;
 use super::kept::Kept;
 use super::life::Life;
 use super::protocol::Marks;
 use crate::commands::Class;
 use crate::resolution::Name;
+use crate::transport::Budget;
 use crate::{CachedModule, Error, Resolution, resolution};
 
 impl<T: Listen> Near<T> {
-    /// The hot path: the answer, if all that it takes is kept.
+    /// The hot path: the answer, if all that it takes is kept. What can't be a name needs nothing.
     pub(crate) fn resolved(&self, name: &str) -> Option<Resolution> {
-        self.life().protocol.resolve(name, Tick::now())
+        let life = self.life();
+        life.protocol.resolve(name, Tick::now(), || life.is_ours())
     }
 
     /// What is left to do where nothing is [`resolved`](Self::resolved).
     pub(crate) async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        let mut answers = self.resolve_rest(&[name], Class::Lookup).await?;
+        let budget = Budget::new(self.transport.config(), Class::Lookup);
+        let mut answers = self.resolve_rest(&[name], budget).await?;
         Ok(answers.pop().unwrap_or(Resolution::NotFound))
     }
 
@@ -32,7 +35,8 @@ impl<T: Listen> Near<T> {
         let answers: Vec<_> = names.clone().map(|name| self.resolved(name)).collect();
         let open = names.zip(&answers).filter(|(_, answer)| answer.is_none());
         let open: Vec<&str> = open.map(|(name, _)| name).collect();
-        let mut rest = self.resolve_rest(&open, Class::Bulk).await?.into_iter();
+        let rest = self.resolve_rest(&open, self.bulk_budget()).await?;
+        let mut rest = rest.into_iter();
         let answers = answers
             .into_iter()
             .map(|answer| answer.or_else(|| rest.next()));
@@ -40,24 +44,25 @@ impl<T: Listen> Near<T> {
     }
 
     /// One round trip for all modules that are not kept, and one for the index if it is not.
-    async fn resolve_rest(&self, names: &[&str], class: Class) -> Result<Vec<Resolution>, Error> {
+    async fn resolve_rest(&self, names: &[&str], budget: Budget) -> Result<Vec<Resolution>, Error> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let life = self.own_life();
-        let parsed: Vec<Option<Name>> = names.iter().map(|name| Name::parse(name)).collect();
+        // What can't be a name was answered before.
+        let parsed: Vec<Name> = names.iter().filter_map(|name| Name::parse(name)).collect();
         let answers = if let Some(marks) = life.protocol.marks(Tick::now()) {
-            self.resolve_kept(life, &marks, &parsed, class).await
+            self.resolve_kept(life, &marks, &parsed, budget).await
         } else {
             // Redis is not followed.
-            let paths = parsed.iter().flatten().flat_map(Name::candidates);
+            let paths = parsed.iter().flat_map(Name::candidates);
             life.protocol.counters.bypasses.add(paths.count());
-            resolution::resolve_all(&*self.transport, names, class).await
+            resolution::resolve_all(&*self.transport, names, budget).await
         };
         answers.or_else(|error| {
-            let names = parsed.iter().flatten();
-            names
-                .map(|name| last_known_name(life, name, &error))
+            parsed
+                .iter()
+                .map(|name| last_known(life, name, &error))
                 .collect()
         })
     }
@@ -66,35 +71,34 @@ impl<T: Listen> Near<T> {
         &self,
         life: &Life,
         marks: &Marks,
-        names: &[Option<Name>],
-        class: Class,
+        names: &[Name],
+        budget: Budget,
     ) -> Result<Vec<Resolution>, Error> {
         let now = Tick::now();
         let mut modules = HashMap::new();
         let mut missing = Vec::new();
-        for path in names.iter().flatten().flat_map(Name::candidates) {
-            match life.protocol.kept(path, now) {
-                Some(kept) => _ = modules.insert(path, Ok(kept)),
-                None => missing.push(path),
+        for name in names {
+            let kept = |path| life.protocol.kept(path, now);
+            // All or none: of a module that becomes a package, an older answer and a newer one
+            // could miss both.
+            match name.candidates().map(kept).collect::<Option<Vec<_>>>() {
+                Some(kept) => modules.extend(name.candidates().zip(kept.into_iter().map(Ok))),
+                None => missing.extend(name.candidates()),
             }
         }
         life.protocol.counters.misses.add(missing.len());
-        let read = self.read(life, Some(marks), &missing, class, Room::Make);
+        let read = self.read(life, Some(marks), &missing, budget, Room::Make);
         modules.extend(missing.iter().copied().zip(read.await?));
         let mut index = None;
         let mut answers = Vec::with_capacity(names.len());
         for name in names {
-            let Some(name) = name else {
-                answers.push(Resolution::NotFound);
-                continue;
-            };
             if let Some(module) = first(name, &modules)? {
                 answers.push(Resolution::sourced(name, module));
                 continue;
             }
             let index = match &mut index {
                 Some(index) => index,
-                none => none.insert(self.index(class).await?),
+                none => none.insert(self.index(budget).await?),
             };
             answers.push(Resolution::without_source(name, index));
         }
@@ -117,10 +121,18 @@ fn first(
     Ok(None)
 }
 
-/// The last known module of that name, where that is wanted.
-fn last_known_name(life: &Life, name: &Name, error: &Error) -> Result<Resolution, Error> {
-    let known = |path| last_known(life, path, error.copied()).ok().flatten();
-    let module = name.candidates().find_map(known);
-    let module = module.ok_or_else(|| error.copied())?;
-    Ok(Resolution::sourced(name, module))
+/// The last known module of that name, where that is wanted. Where it is not known whether there
+/// was a package, it may have hidden the module.
+fn last_known(life: &Life, name: &Name, error: &Error) -> Result<Resolution, Error> {
+    if error.is_unavailable() {
+        let now = Tick::now();
+        for path in name.candidates() {
+            match life.protocol.last_known(path, now) {
+                Some(Some(module)) => return Ok(Resolution::sourced(name, module)),
+                Some(None) => {}
+                None => break,
+            }
+        }
+    }
+    Err(error.copied())
 }

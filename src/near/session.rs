@@ -79,9 +79,10 @@ impl Session {
         now < self.lease() || !self.rules.keep(Rule::Lease)
     }
 
-    /// Whether what was kept in that epoch may be served.
+    /// Whether what was kept in that epoch may be served. The lease is looked at before the epoch:
+    /// if a session begins between the two, the epoch is not that one any more.
     pub(crate) fn covers(&self, epoch: u64, now: Tick) -> bool {
-        (epoch == self.epoch() || !self.rules.keep(Rule::EpochOnHit)) && self.is_live(now)
+        self.is_live(now) && (epoch == self.epoch() || !self.rules.keep(Rule::EpochOnHit))
     }
 
     /// The epoch of a read that begins now, if its answer may be kept. The epoch is noted before
@@ -200,6 +201,10 @@ impl Session {
             Following::Impossible(why) => Err(why.copied()),
             _ => {
                 let arrival = Arc::new(Promise::new());
+                // Without those who have given up: an outage may be long.
+                state
+                    .arrivals
+                    .retain(|arrival| Arc::strong_count(arrival) > 1);
                 state.arrivals.push(Arc::clone(&arrival));
                 Ok(Some(arrival))
             }
@@ -233,5 +238,61 @@ impl Session {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Waker};
+    use std::thread;
+
+    fn session() -> Session {
+        Session::new(Duration::from_secs(60), Rules::default())
+    }
+
+    fn lost() -> Error {
+        crate::reply::outage(crate::Outage::Lost, None)
+    }
+
+    #[test]
+    fn what_was_kept_before_a_loss_is_never_covered_again() {
+        let (session, server, now) = (session(), ServerId::new(1), Tick::now());
+        let is_over = AtomicBool::new(false);
+        // The epoch whose end everybody has seen.
+        let ended = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(SeqCst) {
+                        let epoch = ended.load(SeqCst);
+                        assert!(!session.covers(epoch, now), "epoch {epoch}");
+                    }
+                });
+            }
+            for _ in 0..200_000 {
+                session.begin(server, now);
+                let epoch = session.epoch();
+                assert!(session.covers(epoch, now));
+                session.end(&lost());
+                ended.store(epoch, SeqCst);
+            }
+            is_over.store(true, SeqCst);
+        });
+    }
+
+    #[test]
+    fn those_who_gave_up_waiting_leave_nothing_behind() {
+        let session = session();
+        let waiting = session.arrival(Tick::now()).unwrap().unwrap();
+        for _ in 0..1_000 {
+            assert!(session.arrival(Tick::now()).unwrap().is_some());
+        }
+        assert!(session.lock().arrivals.len() <= 2);
+        session.begin(ServerId::new(1), Tick::now());
+        let mut context = Context::from_waker(Waker::noop());
+        let arrived = std::pin::pin!(waiting.wait()).poll(&mut context);
+        assert!(arrived.is_ready());
     }
 }

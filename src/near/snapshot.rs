@@ -10,10 +10,8 @@ use super::kept::{INDEX_PATH, Kept};
 use super::life::Life;
 use super::protocol::Marks;
 use super::rule::Rule;
-use crate::commands::Class;
 use crate::keys::validate_path;
 use crate::resolution::{Name, PathIndex};
-use crate::transport::Budget;
 use crate::{CachedModule, Error, Outage, Resolution, operations, reply};
 
 /// The modules of a workspace as they were at one moment: no write falls between two of them.
@@ -205,7 +203,7 @@ impl<T: Listen> Near<T> {
         }
         for chunk in missing.chunks(BULK_PATHS) {
             let (entries, server) =
-                operations::get_each_from(&*self.transport, chunk, Class::Bulk).await?;
+                operations::get_each_from(&*self.transport, chunk, self.bulk_budget()).await?;
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
@@ -230,8 +228,7 @@ impl<T: Listen> Near<T> {
         let kept = if let Some(kept) = kept {
             kept
         } else {
-            let budget = Budget::new(self.transport.config(), Class::Bulk);
-            let (index, server) = self.ask_index(life, budget).await?;
+            let (index, server) = self.ask_index(life, self.bulk_budget()).await?;
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
@@ -273,7 +270,7 @@ mod tests {
     use crate::resolution::Listings;
     use crate::stats::Monitor;
     use crate::ties::Ties;
-    use crate::transport::{Answer, Link, Transport};
+    use crate::transport::{Answer, Budget, Link, Transport};
     use crate::{Config, keys};
     use redis::Value;
     use std::pin::pin;

@@ -15,7 +15,8 @@ use crate::{CachedModule, Error, Outage, call, consistency, reply};
 const GLANCE: Duration = Duration::from_millis(1);
 
 pub(crate) async fn resolve<T: Transport>(transport: &T, name: &str) -> Result<Resolution, Error> {
-    let mut answers = resolve_all(transport, &[name], Class::Lookup).await?;
+    let budget = Budget::new(transport.config(), Class::Lookup);
+    let mut answers = resolve_all(transport, &[name], budget).await?;
     Ok(answers.pop().unwrap_or(Resolution::NotFound))
 }
 
@@ -23,13 +24,14 @@ pub(crate) async fn resolve_many<T: Transport, S: AsRef<str>>(
     transport: &T,
     names: &[S],
 ) -> Result<Vec<Resolution>, Error> {
-    resolve_all(transport, names, Class::Bulk).await
+    let budget = Budget::new(transport.config(), Class::Bulk);
+    resolve_all(transport, names, budget).await
 }
 
 pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
     transport: &T,
     names: &[S],
-    class: Class,
+    budget: Budget,
 ) -> Result<Vec<Resolution>, Error> {
     let mut answers = vec![Resolution::NotFound; names.len()];
     let possible = |(i, name): (usize, &S)| Some((i, Name::parse(name.as_ref())?));
@@ -40,8 +42,7 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
     }
     let call = Call {
         transport,
-        class,
-        budget: Budget::new(transport.config(), class),
+        budget,
         start: Instant::now(),
     };
     let claim = call.may_need_index(&names).then(|| call.claim()).flatten();
@@ -74,7 +75,6 @@ type Answer = (
 /// One call, of at most two requests.
 struct Call<'a, T> {
     transport: &'a T,
-    class: Class,
     budget: Budget,
     start: Instant,
 }
@@ -110,7 +110,7 @@ impl<'a, T: Transport> Call<'a, T> {
         let lookup = Lookup {
             names,
             with_index: claim.is_some(),
-            class: self.class,
+            class: self.budget.class,
         };
         let taken = Instant::now();
         let reply = call::read_within(self.transport, &lookup, self.budget).await;

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 
-const PATHS: [&str; 6] = ["a.py", "b.py", "c/a.py", "c/b.py", "c/d/a.py", "e"];
+/// The last two can't be paths.
+const PATHS: [&str; 8] = [
+    "a.py", "b.py", "c/a.py", "c/b.py", "c/d/a.py", "e", "/f.py", "c//g",
+];
 
 fn after(millis: u64) -> Tick {
     Tick::default().plus(Duration::from_millis(millis))
@@ -148,8 +151,11 @@ impl World {
                 let (question, answer) = (self.question.take(), self.answer.take());
                 let index = match (question.unwrap(), answer.unwrap()) {
                     (Question::Whole(asked), Answer::Index(paths)) => {
+                        let (paths, bad): (BTreeSet<_>, BTreeSet<_>) =
+                            paths.iter().partition(|path| validate_path(path).is_ok());
                         let index = Arc::new(of(&paths));
-                        self.announcements.listed(&asked, &index, 0);
+                        let bad = bad.into_iter().map(Vec::from).collect();
+                        self.announcements.listed(&asked, &index, bad);
                         index
                     }
                     (Question::Update(asked, update), Answer::Members(members)) => {
@@ -198,7 +204,8 @@ impl World {
     }
 
     fn expected(&self) -> BTreeSet<String> {
-        self.index.iter().map(ToString::to_string).collect()
+        let paths = self.index.iter().filter(|path| validate_path(path).is_ok());
+        paths.map(ToString::to_string).collect()
     }
 }
 
@@ -309,8 +316,12 @@ fn an_answer_that_was_overtaken_is_no_base() {
     let (Question::Whole(slow), Question::Whole(quick)) = (slow, quick) else {
         panic!("there is no base yet");
     };
-    announcements.listed(&quick, &Arc::new(of(&BTreeSet::from(["a"]))), 0);
-    announcements.listed(&slow, &Arc::new(of(&BTreeSet::new())), 0);
+    announcements.listed(
+        &quick,
+        &Arc::new(of(&BTreeSet::from(["a"]))),
+        HashSet::new(),
+    );
+    announcements.listed(&slow, &Arc::new(of(&BTreeSet::new())), HashSet::new());
     announcements.add(&[b, INDEX_PATH.to_owned()], after(7_000));
     let Question::Update(asked, update) = announcements.question(0, after(7_000)) else {
         panic!("there is a base");
