@@ -218,7 +218,8 @@ impl Config {
     }
 
     /// The same for calls whose request or answer may be large: `get_many`, `resolve_many`, `paths`,
-    /// a write of more than 256 KiB, and one batch of the warm-up. Default 5 s.
+    /// a write of more than 256 KiB, one batch of the warm-up, and one round trip of a prefetch or
+    /// a snapshot. Default 5 s.
     #[must_use]
     pub fn with_bulk_deadline(mut self, deadline: Duration) -> Self {
         self.bulk_deadline = deadline;

@@ -27,6 +27,7 @@ on_both_facades! {
     a_reader_that_is_slow_takes_in_everything
     after_a_failover_nothing_of_the_new_server_is_kept_before_it_is_followed
     reconnects_are_not_more_than_a_second_apart
+    sessions_that_never_last_are_not_begun_in_a_hurry
     the_last_known_module_is_served_if_that_is_wanted
     the_last_known_module_is_not_served_when_it_is_too_old
     what_was_invalidated_is_not_served_in_an_outage
@@ -274,7 +275,7 @@ fn an_outage_is_an_error_and_never_an_absence<F: Nearby>() {
 
 fn a_killed_connection_is_made_anew_and_nothing_is_missed<F: Nearby>() {
     let world = world::<F>(patient, unbounded());
-    for round in 0..20 {
+    for round in 0..8 {
         let (old, new) = (format!("old {round}"), format!("new {round}"));
         world.writer.set(&module("a.py", &old)).unwrap();
         heard(&world.near);
@@ -421,6 +422,21 @@ fn reconnects_are_not_more_than_a_second_apart<F: Nearby>() {
     // 50, 100, 200, 400, 800 ms and then one second, each shortened by up to a half.
     assert!((5..30).contains(&tries), "{tries} in {:?}", start.elapsed());
     world.server.restart();
+    world.near.until_live();
+}
+
+fn sessions_that_never_last_are_not_begun_in_a_hurry<F: Nearby>() {
+    let world = world::<F>(patient, unbounded());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        if world.near.is_live() {
+            world.proxy.reset_all();
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    // At least 25 + 50 + 100 + 200 + 400 + 500 + 500 ms.
+    let sessions = world.near.stats().sessions;
+    assert!((2..=12).contains(&sessions), "{sessions}");
     world.near.until_live();
 }
 

@@ -4,6 +4,7 @@
 mod support;
 
 use std::cell::Cell;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -258,6 +259,10 @@ fn a_child_reads_at_once_what_a_tied_writer_wrote_there() {
     assert_eq!(content(&near, "a.py").as_deref(), Some("parent"));
 }
 
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
 fn a_child_that_drops_its_near_cache_ends_nothing_of_its_parent_s() {
     let Serving {
         server,
@@ -270,12 +275,15 @@ fn a_child_that_drops_its_near_cache_ends_nothing_of_its_parent_s() {
     Child::fork(|_| drop(held.take())).join();
     Child::fork(|_| {
         let near = held.take().unwrap();
+        near.on_invalidate(|_| ()).unwrap();
         assert_eq!(content(&near, "none.py"), None);
         until_live(&near);
+        assert!(threads() > 1);
         drop(near);
         wait_until("its own connection is closed", PATIENCE, || {
             followers(&server) == before
         });
+        wait_until("its own threads have ended", PATIENCE, || threads() == 1);
     })
     .join();
     let near = held.take().unwrap();

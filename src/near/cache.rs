@@ -354,6 +354,7 @@ pub(super) fn last_known(life: &Life, path: &str, error: Error) -> Result<Found,
 impl<T: Listen> Tied for Near<T> {
     fn wrote(&self, paths: &[String]) {
         if self.rules.keep(Rule::LocalWrite) {
+            self.transport.listings().void();
             let protocol = &self.adopted_life().protocol;
             protocol.announcements.add(paths, Tick::now());
             for path in paths.iter().map(String::as_str).chain([INDEX_PATH]) {
@@ -364,6 +365,7 @@ impl<T: Listen> Tied for Near<T> {
 
     fn wrote_everything(&self) {
         if self.rules.keep(Rule::LocalWrite) {
+            self.transport.listings().void();
             self.adopted_life().protocol.flush();
         }
     }

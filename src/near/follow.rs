@@ -45,6 +45,7 @@ pub(crate) async fn follow<F: Follow>(facade: &F, life: &Life) {
     let mut delay = FIRST_DELAY;
     let mut refusal = None;
     while !facade.is_over() {
+        let begin = Tick::now();
         let mut followed = false;
         let Err(why) = session(facade, life, &mut followed).await else {
             break;
@@ -53,7 +54,10 @@ pub(crate) async fn follow<F: Follow>(facade: &F, life: &Life) {
             life.hooks.everything();
         }
         if followed {
-            delay = FIRST_DELAY;
+            // One that never lasts is no better than none.
+            if Tick::now().since(begin) >= LAST_DELAY {
+                delay = FIRST_DELAY;
+            }
             refusal = None;
             log::info!("The near cache lost Redis and reads through: {why}");
         }

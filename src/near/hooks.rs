@@ -32,8 +32,8 @@ impl Invalidation {
 
 type Hook = Arc<dyn Fn(&Invalidation) + Send + Sync>;
 
-/// How many invalidations may wait before they become one that names everything.
-const CAPACITY: usize = 1024;
+/// How many paths may wait before they become an invalidation that names everything.
+const CAPACITY: usize = 10_000;
 
 /// The hooks of a near cache. A child that forks off takes them along and gives them a thread of
 /// its own.
@@ -65,6 +65,8 @@ struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Invalidation>,
+    /// How many paths they name.
+    paths: usize,
     has_thread: bool,
     closed: bool,
 }
@@ -79,24 +81,30 @@ impl Hooks {
 
     pub(crate) fn paths(&self, paths: Vec<String>) {
         if !paths.is_empty() {
-            self.tell(|| Invalidation::Paths(paths));
+            self.tell(Some(paths));
         }
     }
 
     pub(crate) fn everything(&self) {
-        self.tell(|| Invalidation::Everything);
+        self.tell(None);
     }
 
-    fn tell(&self, invalidation: impl FnOnce() -> Invalidation) {
+    fn tell(&self, paths: Option<Vec<String>>) {
         if self.registry.0.load().is_empty() {
             return;
         }
         let mut state = self.queue.lock();
-        if state.waiting.len() >= CAPACITY {
-            state.waiting.clear();
-            state.waiting.push_back(Invalidation::Everything);
-        } else {
-            state.waiting.push_back(invalidation());
+        match paths {
+            Some(paths) if state.paths + paths.len() <= CAPACITY => {
+                state.paths += paths.len();
+                state.waiting.push_back(Invalidation::Paths(paths));
+            }
+            // Says all that waits, too.
+            _ => {
+                state.waiting.clear();
+                state.paths = 0;
+                state.waiting.push_back(Invalidation::Everything);
+            }
         }
         drop(state);
         self.queue.news.notify_one();
@@ -117,12 +125,17 @@ impl Hooks {
         }
         Ok(())
     }
+
+    /// Ends the thread, once the hook that it calls just now returns.
+    pub(crate) fn stop(&self) {
+        self.queue.lock().closed = true;
+        self.queue.news.notify_one();
+    }
 }
 
 impl Drop for Hooks {
     fn drop(&mut self) {
-        self.queue.lock().closed = true;
-        self.queue.news.notify_one();
+        self.stop();
     }
 }
 
@@ -139,6 +152,9 @@ impl Queue {
                 return None;
             }
             if let Some(next) = state.waiting.pop_front() {
+                if let Invalidation::Paths(paths) = &next {
+                    state.paths -= paths.len();
+                }
                 return Some(next);
             }
             let woken = self.news.wait(state);
@@ -170,9 +186,11 @@ mod tests {
         let (sender, told) = mpsc::channel();
         registry.add(move |invalidation| sender.send(invalidation.clone()).unwrap());
         let path = |n: usize| format!("{n}.py");
-        for n in 0..=CAPACITY {
+        for n in 0..CAPACITY {
             hooks.paths(vec![path(n)]);
         }
+        assert_eq!(hooks.queue.lock().waiting.len(), CAPACITY);
+        hooks.paths(vec![path(0), path(1)]);
         hooks.paths(vec![path(9)]);
         hooks.start().unwrap();
         assert_eq!(told.recv().unwrap(), Invalidation::Everything);

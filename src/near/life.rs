@@ -80,6 +80,7 @@ impl Life {
         }
     }
 
+    /// Ends the threads of this life and gives up what is kept.
     pub(crate) fn stop(&self) {
         let listening = self
             .listening
@@ -87,5 +88,7 @@ impl Life {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         drop(listening);
+        self.hooks.stop();
+        self.protocol.store.purge(u64::MAX);
     }
 }

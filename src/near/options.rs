@@ -63,7 +63,7 @@ impl NearCacheOptions {
     /// Default 2 s; at least 100 ms.
     ///
     /// Otherwise an answer is as old as the way of a message from Redis. Redis is asked for a sign
-    /// of life four times in this time.
+    /// of life four times in this time. While the whole machine is suspended, no time passes.
     #[must_use]
     pub fn with_staleness_bound(mut self, bound: Duration) -> Self {
         self.staleness_bound = bound;

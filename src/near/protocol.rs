@@ -221,6 +221,10 @@ impl Protocol {
             .store
             .insert(path, Entry::new(kept, epoch, now, expires));
         self.counters.evictions.add(evicted);
+        // A flush between the two has not found it, and it is not to be known in an outage.
+        if self.session.epoch() != epoch {
+            self.store.remove(path);
+        }
     }
 
     /// What was last known, while Redis can't be asked: if that is wanted, and it was known to be

@@ -21,6 +21,8 @@ pub(crate) struct Listing {
 #[derive(Debug, Default)]
 pub(crate) struct Listings {
     last: ArcSwapOption<Listing>,
+    /// One that was taken before this is not fresh, however young it is.
+    void_before: ArcSwapOption<Instant>,
     /// The process in which a call fetches the next one, or 0. Not a flag: a fork may inherit it
     /// from a thread that it did not inherit.
     fetching: AtomicU32,
@@ -34,8 +36,19 @@ impl Listings {
 
     /// The last one, if it is at most so much older than a call that began at `start`.
     pub(crate) fn fresh(&self, start: Instant, max_age: Duration) -> Option<Arc<Listing>> {
-        let age = |listing: &Arc<Listing>| start.saturating_duration_since(listing.taken);
-        self.last().filter(|listing| age(listing) <= max_age)
+        let listing = self.last()?;
+        let is_young = start.saturating_duration_since(listing.taken) <= max_age;
+        let void_before = self.void_before.load();
+        let is_void = void_before
+            .as_ref()
+            .is_some_and(|end| listing.taken < **end);
+        (is_young && !is_void).then_some(listing)
+    }
+
+    /// The index has changed: one that may be from before that is not fresh any more.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn void(&self) {
+        self.void_before.store(Some(Arc::new(Instant::now())));
     }
 
     /// True if the last attempt to fetch one failed.
