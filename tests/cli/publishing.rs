@@ -1,6 +1,7 @@
 //! `publish`, `rm`, `mv` and `clear`.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use bifrost_module_cache::{CachedModule, Status};
@@ -100,6 +101,36 @@ fn one_bad_file_keeps_all_from_being_sent() {
     let ran = run(without_database(&world, &["publish", root]), 4).says(&["control character"]);
     assert!(!ran.err.contains('\u{1b}'), "{ran:?}");
     assert!(cached(&world).is_empty());
+}
+
+/// As Kubernetes lays out a volume: each name is a link into a directory that it swaps.
+#[test]
+fn a_mounted_volume_is_published_as_it_reads() {
+    let world = World::new();
+    let dir = workspace(&["..2024/a.py", "..2024/shared/deep/h.py"]);
+    let root = dir.path().to_str().unwrap();
+    for (link, target) in [
+        ("..data", "..2024"),
+        ("a.py", "..data/a.py"),
+        ("shared", "..data/shared"),
+    ] {
+        symlink(target, dir.path().join(link)).unwrap();
+    }
+    for path in ["shared/deep/h.py", "ghost.py"] {
+        world.foreign().set(path, "old");
+    }
+    run(without_database(&world, &["publish", "--exact", root]), 0);
+    assert_eq!(cached(&world), ["a.py", "shared/deep/h.py"]);
+    let module = world.writer.reader().get("shared/deep/h.py").unwrap();
+    assert_eq!(module.unwrap().content, "..2024/shared/deep/h.py");
+    // What can't be followed is no reason to remove what was there.
+    fs::remove_dir_all(dir.path().join("..2024/shared")).unwrap();
+    let failing = || run(without_database(&world, &["publish", "--exact", root]), 4);
+    failing().says(&["shared", "No such file"]);
+    let outside = workspace(&["h.py"]);
+    symlink(outside.path(), dir.path().join("..2024/shared")).unwrap();
+    failing().says(&["shared", "leads out of the directory"]);
+    assert_eq!(cached(&world), ["a.py", "shared/deep/h.py"]);
 }
 
 #[test]

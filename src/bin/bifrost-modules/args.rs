@@ -145,8 +145,9 @@ pub enum Command {
     },
     /// Bring a directory of .py files into the cache, for those without a database
     ///
-    /// Hidden files and directories are left out, and so is what a symbolic link brings from
-    /// outside. Nothing is sent unless every file can be a module.
+    /// Hidden files and directories are left out. Symbolic links are followed, as those of a
+    /// mounted volume. Nothing is sent unless every file can be a module, and every link leads to
+    /// something in the directory.
     Publish {
         /// The root of the workspace
         dir: PathBuf,

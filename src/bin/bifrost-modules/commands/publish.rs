@@ -96,42 +96,60 @@ fn read(root: &Path) -> Result<Vec<CachedModule>, Failure> {
         return Err(failed(root, &"it is not a directory"));
     }
     let mut modules = Vec::new();
-    let walk = WalkDir::new(root).sort_by_file_name().into_iter();
-    for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry)) {
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(root).to_owned();
-            match error.io_error() {
-                Some(error) => failed(&path, error),
-                None => failed(&path, &error),
+    let walk = WalkDir::new(root).follow_links(true).sort_by_file_name();
+    let wanted = |entry: &DirEntry| entry.depth() == 0 || !is_hidden(entry.path());
+    for entry in walk.into_iter().filter_entry(wanted) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                let path = error.path().unwrap_or(root);
+                if error.depth() > 0 && is_hidden(path) {
+                    // Such as the lock of an editor, a link that leads nowhere.
+                    continue;
+                }
+                return Err(failed(path, &why(&error)));
             }
-        })?;
+        };
         let path = entry.path();
-        if path.extension().is_none_or(|extension| extension != "py") {
+        let failed = |error: String| failed(path, &error);
+        let is_module = entry.file_type().is_file()
+            && path.extension().is_some_and(|extension| extension == "py");
+        if !is_module && !entry.file_type().is_dir() {
             continue;
         }
-        if let Some(file) = file(&entry, &real_root).map_err(|error| failed(path, &error))? {
-            modules.push(module(root, path, &file).map_err(|error| failed(path, &error))?);
+        let file = inside(&entry, &real_root).map_err(failed)?;
+        if is_module {
+            modules.push(module(root, path, &file).map_err(failed)?);
         }
     }
     Ok(modules)
 }
 
-fn is_hidden(entry: &DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().starts_with(b".")
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// The file behind an entry. Mounted volumes are made of symbolic links; one that leads out of the
+fn why(error: &walkdir::Error) -> String {
+    // The walk itself complains of nothing but circles.
+    error.io_error().map_or_else(
+        || "it is a symbolic link to a directory that it lies in".to_owned(),
+        ToString::to_string,
+    )
+}
+
+/// Where an entry really is. Mounted volumes are made of symbolic links; one that leads out of the
 /// directory could bring a secret of this machine into every worker.
-fn file(entry: &DirEntry, root: &Path) -> Result<Option<PathBuf>, String> {
+fn inside(entry: &DirEntry, root: &Path) -> Result<PathBuf, String> {
     let path = entry.path();
     if !entry.path_is_symlink() {
-        return Ok(entry.file_type().is_file().then(|| path.to_owned()));
+        return Ok(path.to_owned());
     }
     let target = path.canonicalize().map_err(|error| error.to_string())?;
     if !target.starts_with(root) {
         return Err("it is a symbolic link that leads out of the directory".to_owned());
     }
-    Ok(target.is_file().then_some(target))
+    Ok(target)
 }
 
 fn module(root: &Path, path: &Path, file: &Path) -> Result<CachedModule, String> {
@@ -172,6 +190,11 @@ mod tests {
         }
         fs::create_dir(root.join("odd.py")).unwrap();
         symlink("..data/m.py", root.join("m.py")).unwrap();
+        // What is no module may lead anywhere, and what is hidden may lead nowhere.
+        symlink("/dev/null", root.join("null.py")).unwrap();
+        symlink("/dev/null", root.join("null")).unwrap();
+        symlink("nobody@nowhere", root.join(".#a.py")).unwrap();
+        symlink(root, root.join(".venv")).unwrap();
         let modules = read(root).unwrap();
         assert_eq!(
             paths(&modules),
@@ -192,9 +215,20 @@ mod tests {
     fn one_bad_file_fails_all_and_is_named() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "x").unwrap();
-        let make: [(&str, Make<'_>); 4] = [
+        let make: [(&str, Make<'_>); 8] = [
             ("leads out", &|file| {
                 symlink(outside.path().join("secret"), file)
+            }),
+            ("leads out", &|file| {
+                symlink(outside.path(), file.with_file_name("lib"))
+            }),
+            ("leads out", &|file| {
+                fs::create_dir(file.with_file_name("lib"))?;
+                symlink(outside.path(), file.with_file_name("lib/sub"))
+            }),
+            ("lies in", &|file| symlink(".", file.with_file_name("lib"))),
+            ("No such file", &|file| {
+                symlink("nowhere", file.with_file_name("lib"))
             }),
             ("UTF-8", &|file| fs::write(file, b"\xff")),
             ("No such file", &|file| symlink("nowhere", file)),
