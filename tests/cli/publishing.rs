@@ -197,6 +197,20 @@ fn mv_keeps_content_and_hash() {
 }
 
 #[test]
+fn mv_leaves_what_is_too_large_where_it_is() {
+    let world = World::new();
+    world.foreign().set("a.py", "12345");
+    let moving = ["mv", "a.py", "b.py", "--max-content-bytes"];
+    let limited = |limit| without_database(&world, &[&moving[..], &[limit]].concat());
+    run(limited("4"), 4).says(&["a.py", "5 bytes", "--max-content-bytes"]);
+    let module = world.writer.reader().get("a.py").unwrap().unwrap();
+    assert_eq!(module.content, "12345");
+    assert_eq!(cached(&world), ["a.py"]);
+    run(limited("5"), 0);
+    assert_eq!(cached(&world), ["b.py"]);
+}
+
+#[test]
 fn mv_gives_way_to_whoever_writes_meanwhile() {
     use crate::support::connect;
     use crate::support::consistency::Gate;

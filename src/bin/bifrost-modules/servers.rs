@@ -49,6 +49,17 @@ impl<'a> Servers<'a> {
         Ok(ModuleWriter::new(self.config.clone())?)
     }
 
+    /// Whether a module with so much content can be cached.
+    pub fn fits(&self, path: &str, bytes: usize) -> Result<(), Failure> {
+        let limit = self.args.max_content_bytes;
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "the content of module {path} has {bytes} bytes, more than the limit of {limit}: raise it with --max-content-bytes"
+        )))
+    }
+
     /// The database, if one was named.
     pub fn database(&self) -> Result<Option<Database<'_>>, Failure> {
         let url = secrets::url(

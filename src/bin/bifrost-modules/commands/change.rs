@@ -58,30 +58,36 @@ pub fn mv(
             )));
         }
     }
+    let contended = || {
+        Failure::new(
+            Exit::Unavailable,
+            "others write these paths at this moment: run it again",
+        )
+    };
+    let moved = |paths: &[String]| match reader.get(old) {
+        // Asked again for one of them: the other was written meanwhile.
+        Ok(Some(module)) if paths.len() == 2 => {
+            // What can't be written would be taken for gone, and only the old path removed.
+            servers.fits(old, module.content.len())?;
+            Ok(vec![CachedModule {
+                path: new.to_owned(),
+                ..module
+            }])
+        }
+        Ok(_) => Err(contended()),
+        Err(error) => Err(servers.failure(error)),
+    };
     let mut lost = None;
-    let moving = writer.refresh_with(&[old, new], |paths| {
-        let module = match reader.get(old) {
-            // Asked again for one of them: the other was written meanwhile.
-            Ok(Some(module)) if paths.len() == 2 => module,
-            Ok(_) => {
-                lost = Some(Failure::new(
-                    Exit::Unavailable,
-                    "others write these paths at this moment: run it again",
-                ));
-                return Err("given up");
-            }
-            Err(error) => {
-                lost = Some(servers.failure(error));
-                return Err("given up");
-            }
-        };
-        Ok(vec![CachedModule {
-            path: new.to_owned(),
-            ..module
-        }])
+    let report = writer.refresh_with(&[old, new], |paths| {
+        moved(&paths).map_err(|failure| {
+            lost = Some(failure);
+            "given up"
+        })
     });
-    if let Err(error) = moving {
-        return Err(lost.unwrap_or_else(|| servers.failure(error)));
+    match report {
+        Ok(report) if report.written == 1 => {}
+        Ok(_) => return Err(contended()),
+        Err(error) => return Err(lost.unwrap_or_else(|| servers.failure(error))),
     }
     if output.json {
         output.json(&json!({"old": old, "new": new, "moved": true}))?;
