@@ -110,6 +110,67 @@ fn explain_finds_the_path_behind_a_name() {
     }
 }
 
+/// What Redis shows of these is in order: only the database tells what is missing.
+#[test]
+fn explain_looks_behind_what_redis_shows_of_a_name() {
+    let world = World::new();
+    let (mut table, mut foreign) = (world.table(), world.foreign());
+    let paths = [
+        "shared/__init__.py",
+        "shared/x.py",
+        "cleared/__init__.py",
+        "cleared/y.py",
+        "turned.py",
+        "grown.py",
+        "plain/__init__.py",
+        "plain/z.py",
+    ];
+    for path in paths {
+        table.put(path, "1");
+    }
+    table.run("UPDATE workspace_files SET updated_at = now() - interval '1 hour'");
+    world.warm(SyncOptions::default());
+    foreign.del("shared/__init__.py");
+    let key = keys::module_key("cleared/__init__.py").unwrap();
+    foreign.run(&format!("DEL {key}"));
+    // Both were turned into packages, and nobody told the cache.
+    table.delete("turned.py");
+    for path in ["turned/__init__.py", "turned/b.py", "grown/__init__.py"] {
+        table.put(path, "1");
+    }
+    table.run(
+        "UPDATE workspace_files SET updated_at = now() + interval '2 s'
+         WHERE path LIKE 'turned/%' OR path LIKE 'grown/%'",
+    );
+    // A place in the index that no reader finds anything at.
+    foreign.run(&format!(
+        "SADD {} plain/z/__init__.py",
+        keys::MODULE_INDEX_KEY
+    ));
+    for (name, path, cause, code) in [
+        ("shared", "shared/__init__.py", "wrongly_removed", 1),
+        ("shared.x", "shared/__init__.py", "wrongly_removed", 1),
+        ("cleared", "cleared/__init__.py", "value_gone", 1),
+        ("turned", "turned/__init__.py", "just_created", 1),
+        ("turned.b", "turned/__init__.py", "just_created", 1),
+        ("grown", "grown/__init__.py", "just_created", 1),
+        ("plain.z", "plain/z.py", "right", 0),
+    ] {
+        explained(&world, name, &json!(path), cause, code);
+    }
+    run(tool(&world, &["repair"]), 0);
+    explained(&world, "shared.x", &json!("shared/x.py"), "right", 0);
+    explained(&world, "turned.b", &json!("turned/b.py"), "right", 0);
+    foreign.set("turned/b/__init__.py", "1");
+    explained(
+        &world,
+        "turned.b",
+        &json!("turned/b/__init__.py"),
+        "ghost",
+        1,
+    );
+}
+
 #[test]
 fn explain_of_a_name_says_what_redis_knows_without_a_database() {
     let world = World::new();

@@ -7,7 +7,7 @@ use bifrost_module_cache::{CachedModule, Cause, RowState};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
-use super::explain::diagnose;
+use super::diagnose::BothServers;
 use crate::failure::{Exit, Failure};
 use crate::output::{DIM, Output, PLAIN, harmless};
 use crate::servers::Servers;
@@ -20,7 +20,8 @@ const ADDED: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
 
 /// From what the cache has to what the database has: what a repair would change.
 pub fn diff(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<Exit, Failure> {
-    let diagnosis = diagnose(servers, &servers.needed_database()?, path)?;
+    let database = servers.needed_database()?;
+    let diagnosis = BothServers::connect(servers, &database)?.diagnose(path)?;
     let row = match &diagnosis.row {
         RowState::Module(row) => Some(row),
         _ => None,

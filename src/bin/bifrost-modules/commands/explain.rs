@@ -3,12 +3,13 @@
 use bifrost_module_cache::{CachedModule, Cause, Diagnosis, RowState, Status};
 use serde_json::{Value, json};
 
+use super::diagnose::BothServers;
 use super::explain_name::explain_name;
 use super::finding::{Finding, from_both, from_redis};
 use super::text;
 use crate::failure::{Exit, Failure};
 use crate::output::{BAD, GOOD, Output, harmless};
-use crate::servers::{Database, Servers};
+use crate::servers::Servers;
 
 /// What is explained: a path, a name, or a name that led to a path.
 #[derive(Clone, Copy)]
@@ -28,44 +29,29 @@ pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Res
     // No name has a slash, and none of a module ends so.
     let is_file = matches!(subject.rsplit_once('.'), Some((_, "py")));
     if is_file || subject.contains('/') {
-        explain_path(servers, output, None, subject)
+        explain_path(servers, output, subject)
     } else {
         explain_name(servers, output, subject)
     }
 }
 
-pub fn explain_path(
-    servers: &Servers<'_>,
-    output: &mut Output,
-    name: Option<&str>,
-    path: &str,
-) -> Result<Exit, Failure> {
+fn explain_path(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<Exit, Failure> {
     let Some(database) = servers.database()? else {
-        return with_redis(servers, output, name, path);
+        return with_redis(servers, output, None, path);
     };
-    match diagnose(servers, &database, path) {
-        Ok(diagnosis) => with_both(output, name, path, &diagnosis),
+    let diagnosis =
+        BothServers::connect(servers, &database).and_then(|mut both| both.diagnose(path));
+    match diagnosis {
+        Ok(diagnosis) => with_both(output, None, path, &diagnosis),
         // Redis alone still tells something.
         Err(failure) if failure.is_unavailable() => {
-            with_redis(servers, output, name, path).and(Err(failure))
+            with_redis(servers, output, None, path).and(Err(failure))
         }
         Err(failure) => Err(failure),
     }
 }
 
-pub fn diagnose(
-    servers: &Servers<'_>,
-    database: &Database<'_>,
-    path: &str,
-) -> Result<Diagnosis, Failure> {
-    let mut client = database.connect()?;
-    servers
-        .reader()?
-        .diagnose(&mut client, path)
-        .map_err(|error| database.failure(error))
-}
-
-fn with_redis(
+pub fn with_redis(
     servers: &Servers<'_>,
     output: &mut Output,
     name: Option<&str>,

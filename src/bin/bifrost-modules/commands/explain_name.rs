@@ -1,29 +1,42 @@
 //! `explain` of a name: which path it leads to, and what is the matter with that.
 
 use bifrost_module_cache::blocking::ModuleReader;
-use bifrost_module_cache::{Cause, Error, NameCause, Resolution, candidate_paths};
+use bifrost_module_cache::{Cause, Diagnosis, Error, NameCause, Resolution, candidate_paths};
 
-use super::explain::{Facts, Subject, diagnose, explain_path, print, with_both};
+use super::diagnose::BothServers;
+use super::explain::{Facts, Subject, print, with_both, with_redis};
 use super::finding::{Finding, from_both, from_name, namespace};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-use crate::servers::Servers;
+use crate::servers::{Database, Servers};
 
 pub fn explain_name(
     servers: &Servers<'_>,
     output: &mut Output,
     name: &str,
 ) -> Result<Exit, Failure> {
-    let reader = servers.reader()?;
-    match found(&reader, name) {
-        // One that is corrupt may be that of a parent.
-        Ok(Found::Path(path)) | Err(Error::Corrupt { path, .. }) => {
-            explain_path(servers, output, Some(name), &path)
+    let found = found(&servers.reader()?, name).map_err(|error| servers.failure(error))?;
+    let database = match found {
+        Found::Never(_) => None,
+        _ => servers.database()?,
+    };
+    let Some(database) = database else {
+        return by_redis(servers, output, name, &found);
+    };
+    match suspect(servers, &database, name, &found) {
+        Ok(Some((path, diagnosis))) => with_both(output, Some(name), &path, &diagnosis),
+        Ok(None) => match found {
+            Found::Not(_) => {
+                let finding = from_both(Cause::NoSuchModule);
+                conclude(servers, output, name, None, &finding)
+            }
+            found => by_redis(servers, output, name, &found),
+        },
+        // Redis alone still tells something.
+        Err(failure) if failure.is_unavailable() => {
+            by_redis(servers, output, name, &found).and(Err(failure))
         }
-        Ok(Found::Directory(path)) => conclude(servers, output, name, Some(&path), &namespace()),
-        Ok(Found::Not(finding, parent)) => absent(servers, output, name, &parent, &finding),
-        Ok(Found::Never(finding)) => conclude(servers, output, name, None, &finding),
-        Err(error) => Err(servers.failure(error)),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -31,55 +44,104 @@ pub fn explain_name(
 enum Found {
     Path(String),
     Directory(String),
-    /// Nothing, and it was this name that was not found: it or a parent.
-    Not(Finding, String),
+    Not(Finding),
+    /// Nothing, because of a parent.
+    Hidden(Finding),
     /// Nothing, whatever the database says.
     Never(Finding),
 }
 
 fn found(reader: &ModuleReader, name: &str) -> Result<Found, Error> {
-    let explanation = reader.explain_name(name)?;
+    let explanation = match reader.explain_name(name) {
+        // It may be that of a parent.
+        Err(Error::Corrupt { path, .. }) => return Ok(Found::Path(path)),
+        explanation => explanation?,
+    };
     Ok(match &explanation.cause {
         NameCause::ValueGone { path, .. } => Found::Path(path.clone()),
-        NameCause::NotAPath | NameCause::Hidden { .. } => Found::Never(from_name(&explanation)),
-        NameCause::Found => match reader.resolve(name)? {
-            Resolution::Package(module) | Resolution::Module(module) => {
+        NameCause::NotAPath => Found::Never(from_name(&explanation)),
+        NameCause::Hidden { .. } => Found::Hidden(from_name(&explanation)),
+        NameCause::Found => match reader.resolve(name) {
+            Ok(Resolution::Package(module) | Resolution::Module(module)) => {
                 Found::Path(module.path.clone())
             }
-            Resolution::Namespace { path } => Found::Directory(path),
+            Ok(Resolution::Namespace { path }) => Found::Directory(path),
+            Err(Error::Corrupt { path, .. }) => Found::Path(path),
             // It went meanwhile.
-            Resolution::NotFound => Found::Not(from_name(&explanation), name.to_owned()),
+            Ok(Resolution::NotFound) => Found::Not(from_name(&explanation)),
+            Err(error) => return Err(error),
         },
-        _ => Found::Not(from_name(&explanation), explanation.name.clone()),
+        _ => Found::Not(from_name(&explanation)),
     })
 }
 
-/// Of all paths that could be meant, the one that the database has tells why.
-fn absent(
+/// The path that is to blame, or, where none is, that of the module. Redis alone can't tell: a
+/// package that is missing looks like a namespace, or lets a module that it replaced be found.
+fn suspect(
+    servers: &Servers<'_>,
+    database: &Database<'_>,
+    name: &str,
+    found: &Found,
+) -> Result<Option<(String, Diagnosis)>, Failure> {
+    let mut both = BothServers::connect(servers, database)?;
+    let parents = name.match_indices('.').map(|(end, _)| &name[..end]);
+    let mut parts: Vec<&str> = [name].into_iter().chain(parents).collect();
+    if matches!(found, Found::Hidden(_)) {
+        // Python does not get as far as the name itself.
+        parts.rotate_left(1);
+    }
+    let mut innocent = None;
+    for part in parts {
+        let Some((path, diagnosis)) = telling(&mut both, part)? else {
+            continue;
+        };
+        if diagnosis.cause != Cause::Right {
+            return Ok(Some((path, diagnosis)));
+        }
+        if part == name {
+            innocent = Some((path, diagnosis));
+        }
+    }
+    match found {
+        Found::Hidden(_) => Ok(None),
+        Found::Path(path) if innocent.is_none() => {
+            both.diagnose(path).map(|it| Some((path.clone(), it)))
+        }
+        _ => Ok(innocent),
+    }
+}
+
+/// Of the paths that a name may have, the first that cache or database has a module at.
+fn telling(both: &mut BothServers<'_>, name: &str) -> Result<Option<(String, Diagnosis)>, Failure> {
+    for path in candidate_paths(name) {
+        let diagnosis = both.diagnose(&path)?;
+        let is_there = match diagnosis.cause {
+            Cause::NoSuchModule => false,
+            // What the index alone names, no reader finds.
+            Cause::Ghost => diagnosis.cached.is_some(),
+            _ => true,
+        };
+        if is_there {
+            return Ok(Some((path, diagnosis)));
+        }
+    }
+    Ok(None)
+}
+
+/// What there is to say without the database.
+fn by_redis(
     servers: &Servers<'_>,
     output: &mut Output,
     name: &str,
-    missing: &str,
-    finding: &Finding,
+    found: &Found,
 ) -> Result<Exit, Failure> {
-    let Some(database) = servers.database()? else {
-        return conclude(servers, output, name, None, finding);
-    };
-    let mut paths = candidate_paths(name);
-    if missing != name {
-        paths.extend(candidate_paths(missing));
-    }
-    for path in paths {
-        match diagnose(servers, &database, &path) {
-            Ok(diagnosis) if diagnosis.cause == Cause::NoSuchModule => {}
-            Ok(diagnosis) => return with_both(output, Some(name), &path, &diagnosis),
-            Err(failure) if failure.is_unavailable() => {
-                return conclude(servers, output, name, None, finding).and(Err(failure));
-            }
-            Err(failure) => return Err(failure),
+    match found {
+        Found::Path(path) => with_redis(servers, output, Some(name), path),
+        Found::Directory(path) => conclude(servers, output, name, Some(path), &namespace()),
+        Found::Not(finding) | Found::Hidden(finding) | Found::Never(finding) => {
+            conclude(servers, output, name, None, finding)
         }
     }
-    conclude(servers, output, name, None, &from_both(Cause::NoSuchModule))
 }
 
 fn conclude(

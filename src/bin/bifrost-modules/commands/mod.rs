@@ -2,6 +2,7 @@
 
 mod change;
 mod complete;
+mod diagnose;
 mod diff;
 mod explain;
 mod explain_name;
