@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::free_port;
-use crate::tool::{Ran, World, bare, run, signal, spawn};
+use crate::tool::{Ran, World, bare, run, signal, spawn, tool};
 
 const SECRET: &str = "hunter2";
 
@@ -116,8 +116,43 @@ fn no_error_shows_a_password() {
         (&["status", "--redis-ulr", &redis], 2),
         (&["warm", "--wait", &redis], 2),
         (&["warm", "--timeout", &database], 2),
+        (&["ls", "a", &format!("-- {redis}")], 2),
+        (&["status", &format!("user:{SECRET}@host")], 2),
+        (&["watch", "a", &format!("PASSWORD={SECRET}")], 2),
+        (&["status", "--redis-url-file", &redis], 4),
+        (&["verify", "--database-url-file", &database], 4),
+        (&["status", "--tls-ca", &redis], 4),
+        (&["publish", &redis], 4),
+        (&["get", &redis], 2),
+        (&["explain", &redis], 2),
+        (&["rm", &redis], 2),
+        (&["mv", "a.py", &redis], 2),
     ] {
         silent(run(bare(arguments), code));
+    }
+    // A path is cut short in a message, and then its URL has no end.
+    let long = format!("redis://user:{SECRET}{}@host", "x".repeat(200));
+    silent(run(bare(&["get", &long]), 2)).says(&["invalid module path"]);
+    for (variable, command) in [("REDIS_URL", "status"), ("DATABASE_URL", "verify")] {
+        let file = format!("{variable}_FILE");
+        let mut command = bare(&[command]);
+        command.env(&file, &redis);
+        silent(run(command, 4)).says(&[&file, "is a URL and no file", variable]);
+    }
+}
+
+#[test]
+fn what_the_server_is_asked_for_does_not_show_a_password_either() {
+    let world = World::with_rows(&["a.py".to_owned()]);
+    let login = format!("user:{SECRET}@host");
+    run(tool(&world, &["warm"]), 0);
+    for arguments in [
+        &["ls", &login][..],
+        &["get", &login],
+        &["diff", &login],
+        &["mv", "nowhere.py", &login],
+    ] {
+        silent(run(tool(&world, arguments), 1));
     }
 }
 

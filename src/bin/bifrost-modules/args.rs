@@ -40,7 +40,7 @@ pub struct ServerArgs {
     /// Redis; rediss:// for TLS [env: REDIS_URL] [default: redis://localhost:6379/0]
     ///
     /// Others on this machine can read the arguments of a process: give a password in the variable
-    /// or in a file.
+    /// or in a file. No message shows it.
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
     /// A file that holds the URL of Redis, such as a mounted secret [env: REDIS_URL_FILE]

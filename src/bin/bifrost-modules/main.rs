@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod failure;
 mod output;
+mod redact;
 mod screen;
 mod secrets;
 mod servers;

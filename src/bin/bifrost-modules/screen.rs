@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::output::harmless;
+use crate::redact::redacted;
 
 /// Cheap to clone; clones share one line of progress.
 #[derive(Clone)]
@@ -34,10 +35,10 @@ impl Screen {
     }
 
     /// Says what is waited for.
-    pub fn wait(&self, message: String) {
+    pub fn wait(&self, message: &str) {
         self.bar
             .set_style(style("{spinner} {elapsed} waiting: {wide_msg}"));
-        self.bar.set_message(message);
+        self.bar.set_message(harmless(&redacted(message)));
         self.bar.enable_steady_tick(Duration::from_millis(100));
     }
 
@@ -87,7 +88,7 @@ impl Screen {
             Style::new()
         };
         // One line, whatever a server or a file name says.
-        let line = format!("{style}{kind}:{style:#} {}\n", harmless(message));
+        let line = format!("{style}{kind}:{style:#} {}\n", harmless(&redacted(message)));
         // Where there is nobody to tell, the exit code does.
         self.bar.suspend(|| {
             let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());

@@ -35,7 +35,7 @@ pub fn until_ready<T>(
             let limit = humantime::format_duration(limit);
             return Err(failure.at(&format!("gave up after {limit}")));
         }
-        screen.wait(failure.message);
+        screen.wait(&failure.message);
         thread::sleep(pause.min(left()));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
