@@ -71,9 +71,10 @@ pub(crate) fn wants_tls(config: &Config) -> bool {
 
 fn parse(url: &str) -> Result<Config, Error> {
     // The parser's own message may quote the URL, and with it the password.
-    let config: Config = plain(url)
+    let plain = plain(url);
+    let config: Config = plain
         .parse()
-        .map_err(|_| Error::invalid_config(UNPARSABLE))?;
+        .map_err(|_| Error::invalid_config(unparsable(&plain)))?;
     if config.get_hosts().is_empty() {
         return Err(Error::invalid_config("the database URL names no host"));
     }
@@ -82,8 +83,42 @@ fn parse(url: &str) -> Result<Config, Error> {
 
 const UNPARSABLE: &str = "the database URL can't be parsed: use postgres://[user:password@]host[:port]/database[?sslmode=require]";
 
-/// The URL as the client understands it: without the driver of `SQLAlchemy`, and with libpq's stricter
-/// modes under the name of the client's only one, which is as strict.
+/// What is wrong with it, as far as that can be said without a value, of which one is a secret.
+fn unparsable(url: &str) -> String {
+    let parameters = url
+        .split_once("://")
+        .and_then(|(_, rest)| split_parameters(rest));
+    // With an `@` behind it, the question mark may be one of the password.
+    let Some((_, parameters)) = parameters.filter(|(_, parameters)| !parameters.contains('@'))
+    else {
+        return UNPARSABLE.to_owned();
+    };
+    let is_bad = |parameter: &str| {
+        format!("postgres://host/?{parameter}")
+            .parse::<Config>()
+            .is_err()
+    };
+    let is_name = |key: &str| {
+        key.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let mut bad = parameters.split('&').filter(|parameter| is_bad(parameter));
+    match bad.find_map(|parameter| parameter.split_once('=')) {
+        Some((key, _)) if is_name(key) => {
+            let advice = if key == "sslrootcert" {
+                "; the authority to trust is given by Tls::with_ca_pem"
+            } else {
+                ""
+            };
+            format!("the database URL's parameter {key} is unknown or has a wrong value{advice}")
+        }
+        _ => UNPARSABLE.to_owned(),
+    }
+}
+
+/// The URL as the client understands it: without the driver of `SQLAlchemy`, with `sslmode` for
+/// asyncpg's `ssl`, and with libpq's stricter modes under the name of the client's only one, which
+/// is as strict.
 fn plain(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => match scheme.split_once('+') {
@@ -92,18 +127,32 @@ fn plain(url: &str) -> String {
         },
         None => return url.to_owned(),
     };
-    let Some((before, parameters)) = rest.split_once('?') else {
+    let Some((before, parameters)) = split_parameters(rest) else {
         return format!("{scheme}://{rest}");
     };
-    let parameters: Vec<&str> = parameters
+    let parameters: Vec<String> = parameters
         .split('&')
-        .map(|parameter| match parameter {
-            "sslmode=verify-ca" | "sslmode=verify-full" => "sslmode=require",
-            "sslmode=allow" => "sslmode=disable",
-            other => other,
+        .map(|parameter| match parameter.split_once('=') {
+            Some(("sslmode" | "ssl", mode)) => format!("sslmode={}", plain_mode(mode)),
+            _ => parameter.to_owned(),
         })
         .collect();
     format!("{scheme}://{before}?{}", parameters.join("&"))
+}
+
+/// At the question mark; the client takes one before the `@` for a part of the password.
+fn split_parameters(rest: &str) -> Option<(&str, &str)> {
+    let login = rest.find('@').map_or(0, |end| end + 1);
+    let at = login + rest[login..].find('?')?;
+    Some((&rest[..at], &rest[at + 1..]))
+}
+
+fn plain_mode(mode: &str) -> &str {
+    match mode {
+        "verify-ca" | "verify-full" | "true" => "require",
+        "allow" | "false" => "disable",
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +166,7 @@ mod tests {
             ("postgresql+asyncpg://user:hunter2@db:5433/app", "db:5433"),
             ("postgres://user:hunter2@[::1]:6000/app", "[::1]:6000"),
             ("postgres://user:hunter2@a:1,b:2/app", "a:1,b:2"),
+            ("postgres://user:hun?ssl=ter2@db/app?ssl=true", "db:5432"),
             ("host=db password=hunter2", "db:5432"),
         ] {
             assert_eq!(postgres_address(url).unwrap(), address);
@@ -131,11 +181,32 @@ mod tests {
             "postgres:///hunter2",
             "postgres://user:hunter2@db:port/app",
             "postgres://user:hunter2@db/app?hunter2=1",
+            "postgres://user:x@?hunter=2&hunter2@db/app",
+            "postgres://user:x@db/app?sslmode=hunter2",
+            "postgres://user:x@db/app?sslpassword=hunter2",
         ] {
             let error = postgres_address(url).expect_err(url);
             assert!(error.is_invalid_config());
             let text = format!("{error} {error:?}");
             assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_wrong_is_named() {
+        for (parameters, words) in [
+            ("sslmode=require&pgbouncer=true", "parameter pgbouncer is"),
+            (
+                "sslrootcert=/ca.pem",
+                "sslrootcert is unknown or has a wrong value; the authority",
+            ),
+            ("connect_timeout=soon", "parameter connect_timeout is"),
+            ("ssl=maybe", "parameter sslmode is"),
+            ("nonsense", UNPARSABLE),
+        ] {
+            let error = postgres_address(&format!("postgres://u:x@db/app?{parameters}"));
+            let text = error.expect_err(parameters).to_string();
+            assert!(text.contains(words), "{text}");
         }
     }
 
@@ -150,6 +221,11 @@ mod tests {
             ("?sslmode=require", true),
             ("?sslmode=verify-ca", true),
             ("?connect_timeout=2&sslmode=verify-full", true),
+            ("?ssl=require", true),
+            ("?ssl=verify-full", true),
+            ("?ssl=true", true),
+            ("?ssl=false", false),
+            ("?ssl=prefer", false),
         ] {
             let url = format!("postgresql+psycopg://db/app{mode}");
             let (config, limit) = by_sslmode(&url, Duration::from_secs(5)).unwrap();

@@ -144,6 +144,22 @@ fn what_is_misconfigured_is_named() {
             &["the database URL can't be parsed"],
         ),
         (
+            &[
+                "verify",
+                "--database-url",
+                "postgres://u:hunter2@h/d?pgbouncer=true",
+            ],
+            &["pgbouncer is unknown"],
+        ),
+        (
+            &[
+                "verify",
+                "--database-url",
+                "postgres://u:hunter2@h/d?sslrootcert=/ca.pem",
+            ],
+            &["sslrootcert", "--tls-ca"],
+        ),
+        (
             &["status", "--redis-url-file", "/nowhere"],
             &["--redis-url-file", "/nowhere"],
         ),

@@ -42,6 +42,7 @@ fn both_servers_are_reached_over_tls_by_those_who_trust_them() {
     for parameters in [
         "?sslmode=require",
         "?sslmode=verify-full",
+        "?ssl=require",
         "?sslmode=disable",
     ] {
         let object = run(warm(&right, parameters, &shown), 0).object();
