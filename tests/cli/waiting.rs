@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{Postgres, Proxy, RedisServer, free_port};
-use crate::tool::{Ran, World, bare, run, signal, spawn, tool};
+use crate::tool::{LIMIT, Ran, World, bare, run, signal, spawn, tool};
 
 /// Much less than it was told to wait, or than a server that says nothing is given elsewhere; the
 /// machine may be slow.
@@ -155,6 +155,41 @@ fn a_server_that_goes_again_during_the_warm_up_is_waited_for() {
     run(command, 0);
     assert!(proxy.connections() > 1, "nothing was cut");
     assert!(world.status().is_warm());
+}
+
+#[test]
+fn a_database_that_never_answers_is_given_up() {
+    let world = World::with_rows(&["a.py".to_owned()]);
+    world.foreign().set("a.py", "old");
+    let mut migration = world.table();
+    migration.run("BEGIN; LOCK TABLE workspace_files");
+    let given_up = |arguments: &[&str]| {
+        let ran = run(
+            tool(&world, &[arguments, &["--timeout", "500ms"]].concat()),
+            3,
+        );
+        assert!(ran.took < IN_TIME, "{ran:?}");
+        ran.mentions(&["127.0.0.1", "did not answer in time", "--timeout"])
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| given_up(&["diff", "a.py"]));
+        scope.spawn(|| given_up(&["explain", "a"]).mentions(&["workers get it"]));
+    });
+    migration.run("ROLLBACK");
+    run(tool(&world, &["diff", "a.py"]), 1);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn a_warm_up_does_not_wait_for_a_lock_for_ever() {
+    let world = World::with_rows(&["a.py".to_owned()]);
+    let mut migration = world.table();
+    migration.run("BEGIN; LOCK TABLE workspace_files");
+    let mut command = tool(&world, &["warm", "--wait", "1s"]);
+    command.timeout(2 * LIMIT);
+    run(command, 3).says(&["gave up after 1s", "did not answer in time"]);
+    migration.run("ROLLBACK");
+    run(tool(&world, &["warm"]), 0);
 }
 
 #[test]

@@ -76,6 +76,9 @@ pub struct ServerArgs {
     #[arg(long, global = true, value_name = "BYTES", default_value_t = 16 << 20)]
     pub max_content_bytes: usize,
     /// How long a server may take to answer
+    ///
+    /// Long work is given up when nothing has come of it for a minute, or for twice this time where
+    /// that is longer.
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
 }

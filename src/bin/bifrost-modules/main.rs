@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod failure;
 mod output;
+mod patience;
 mod redact;
 mod screen;
 mod secrets;

@@ -7,14 +7,19 @@ use std::time::Duration;
 
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, connect_postgres_by_sslmode};
 use bifrost_module_cache::postgres::Client;
-use bifrost_module_cache::{Config, DEFAULT_REDIS_URL, Error, Tls, postgres_address};
+use bifrost_module_cache::{Config, DEFAULT_REDIS_URL, Error, SyncOptions, Tls, postgres_address};
 
 use crate::args::ServerArgs;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+use crate::patience;
+use crate::screen::Screen;
 use crate::secrets;
 
 /// How long a whole batch may take, or longer where `--timeout` says so.
 const BULK: Duration = Duration::from_secs(30);
+
+/// How long the library waits for open transactions before it looks again.
+const BARRIER: Duration = Duration::from_secs(5);
 
 pub struct Servers<'a> {
     args: &'a ServerArgs,
@@ -37,7 +42,7 @@ impl<'a> Servers<'a> {
             .with_ttl(args.ttl)
             .with_max_content_bytes(args.max_content_bytes)
             .with_workspace_table(&args.table);
-        let config = within(config, args.timeout).with_bulk_deadline(BULK.max(args.timeout));
+        let config = within(config, args.timeout).with_bulk_deadline(bulk(args));
         Ok(Self { args, config, tls })
     }
 
@@ -144,14 +149,57 @@ impl Database<'_> {
         }
     }
 
+    /// The result of a call that asks both servers a few questions.
+    pub fn answer<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Failure> {
+        // Redis may take its time, too, and is to say so itself.
+        let limit = self.servers.args.timeout.saturating_mul(2) + BARRIER;
+        let result = patience::within(limit, |_| {}, |_| call());
+        self.heard(result)
+    }
+
+    /// The result of long work with both servers, which says on the screen how far it has come.
+    pub fn work<T: Send + 'static>(
+        &self,
+        screen: &Screen,
+        allow_empty: bool,
+        call: impl FnOnce(SyncOptions<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let limit = bulk(self.servers.args).saturating_mul(2);
+        let show = |progress| screen.progress(progress);
+        let result = patience::within(limit, show, move |signs| {
+            let options = SyncOptions::default()
+                .with_allow_empty(allow_empty)
+                .with_progress(|progress| signs.progress(progress));
+            call(options)
+        });
+        self.heard(result)
+    }
+
+    fn heard<T>(&self, result: Option<Result<T, Error>>) -> Result<T, Failure> {
+        let silence = || {
+            let message = "the database did not answer in time: look for a lock on its table, or raise --timeout";
+            Failure::new(Exit::Unavailable, message).at(&self.address)
+        };
+        result
+            .ok_or_else(silence)?
+            .map_err(|error| self.failure(error))
+    }
+
     /// An error of a call that used both servers.
-    pub fn failure(&self, error: Error) -> Failure {
+    fn failure(&self, error: Error) -> Failure {
         if error.is_database() {
             Failure::from(error).at(&self.address)
         } else {
             self.servers.failure(error)
         }
     }
+}
+
+fn bulk(args: &ServerArgs) -> Duration {
+    BULK.max(args.timeout)
 }
 
 /// Every answer within this time.

@@ -31,7 +31,8 @@ pub fn until_ready<T>(
             Err(failure) if failure.is_unavailable() => failure,
             result => return result,
         };
-        if last {
+        // One that took all the time there was is the last, too.
+        if last || left().is_zero() {
             let limit = humantime::format_duration(limit);
             return Err(failure.at(&format!("gave up after {limit}")));
         }

@@ -1,5 +1,7 @@
 //! Asks cache and database what is the matter with a path.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bifrost_module_cache::Diagnosis;
 use bifrost_module_cache::blocking::ModuleReader;
 use bifrost_module_cache::postgres::Client;
@@ -11,21 +13,24 @@ use crate::servers::{Database, Servers};
 pub struct BothServers<'a> {
     reader: ModuleReader,
     database: &'a Database<'a>,
-    client: Client,
+    client: Arc<Mutex<Client>>,
 }
 
 impl<'a> BothServers<'a> {
     pub fn connect(servers: &Servers<'_>, database: &'a Database<'a>) -> Result<Self, Failure> {
         Ok(Self {
-            client: database.connect()?,
+            client: Arc::new(Mutex::new(database.connect()?)),
             reader: servers.reader()?,
             database,
         })
     }
 
-    pub fn diagnose(&mut self, path: &str) -> Result<Diagnosis, Failure> {
-        self.reader
-            .diagnose(&mut self.client, path)
-            .map_err(|error| self.database.failure(error))
+    pub fn diagnose(&self, path: &str) -> Result<Diagnosis, Failure> {
+        let (reader, client) = (self.reader.clone(), Arc::clone(&self.client));
+        let path = path.to_owned();
+        self.database.answer(move || {
+            let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.diagnose(&mut client, &path)
+        })
     }
 }

@@ -39,8 +39,7 @@ fn explain_path(servers: &Servers<'_>, output: &mut Output, path: &str) -> Resul
     let Some(database) = servers.database()? else {
         return with_redis(servers, output, None, path);
     };
-    let diagnosis =
-        BothServers::connect(servers, &database).and_then(|mut both| both.diagnose(path));
+    let diagnosis = BothServers::connect(servers, &database).and_then(|both| both.diagnose(path));
     match diagnosis {
         Ok(diagnosis) => with_both(output, None, path, &diagnosis),
         // Redis alone still tells something.

@@ -83,7 +83,7 @@ fn suspect(
     name: &str,
     found: &Found,
 ) -> Result<Option<(String, Diagnosis)>, Failure> {
-    let mut both = BothServers::connect(servers, database)?;
+    let both = BothServers::connect(servers, database)?;
     let parents = name.match_indices('.').map(|(end, _)| &name[..end]);
     let mut parts: Vec<&str> = [name].into_iter().chain(parents).collect();
     if matches!(found, Found::Hidden(_)) {
@@ -92,7 +92,7 @@ fn suspect(
     }
     let mut innocent = None;
     for part in parts {
-        let Some((path, diagnosis)) = telling(&mut both, part)? else {
+        let Some((path, diagnosis)) = telling(&both, part)? else {
             continue;
         };
         if diagnosis.cause != Cause::Right {
@@ -112,7 +112,7 @@ fn suspect(
 }
 
 /// Of the paths that a name may have, the first that cache or database has a module at.
-fn telling(both: &mut BothServers<'_>, name: &str) -> Result<Option<(String, Diagnosis)>, Failure> {
+fn telling(both: &BothServers<'_>, name: &str) -> Result<Option<(String, Diagnosis)>, Failure> {
     for path in candidate_paths(name) {
         let diagnosis = both.diagnose(&path)?;
         let is_there = match diagnosis.cause {

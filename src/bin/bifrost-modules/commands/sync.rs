@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bifrost_module_cache::{Drift, RepairReport, SyncOptions, Unverified, WarmReport};
+use bifrost_module_cache::{Drift, RepairReport, Unverified, WarmReport};
 use serde_json::{Map, Value, json};
 
 use super::text;
@@ -26,10 +26,10 @@ pub fn warm(
     // Where a server goes away again, the whole is begun anew.
     let report = wait::until_ready(wait, screen, |left| {
         let mut client = database.connect_both(left)?;
-        servers
-            .writer()?
-            .warm_from_db_with(&mut client, options(screen, allow_empty))
-            .map_err(|error| database.failure(error))
+        let writer = servers.writer()?;
+        database.work(screen, allow_empty, move |options| {
+            writer.warm_from_db_with(&mut client, options)
+        })
     })?;
     screen.clear();
     print_warm(output, &report)?;
@@ -43,10 +43,10 @@ pub fn verify(
 ) -> Result<Exit, Failure> {
     let database = servers.needed_database()?;
     let mut client = database.connect_both(Duration::MAX)?;
-    let drift = servers
-        .writer()?
-        .verify_with(&mut client, options(screen, false))
-        .map_err(|error| database.failure(error))?;
+    let writer = servers.writer()?;
+    let drift = database.work(screen, false, move |options| {
+        writer.verify_with(&mut client, options)
+    })?;
     screen.clear();
     if output.json {
         output.json(&Value::Object(drift_object(&drift)))?;
@@ -68,25 +68,20 @@ pub fn repair(
     let database = servers.needed_database()?;
     let mut client = database.connect_both(Duration::MAX)?;
     let writer = servers.writer()?;
-    let report = writer
-        .repair_with(&mut client, options(screen, allow_empty))
-        .map_err(|error| database.failure(error))?;
+    let reader = writer.reader().clone();
+    let report = database.work(screen, allow_empty, move |options| {
+        writer.repair_with(&mut client, options)
+    })?;
     screen.clear();
     print_repair(output, &report)?;
     let right = matches!(report.unverified, None | Some(Unverified::OpenTransaction));
     let exit = outcome(output, report.unverified, right)?;
-    let warm = writer.reader().status();
+    let warm = reader.status();
     if !warm.map_err(|error| servers.failure(error))?.is_warm() {
         output
             .hint("the cache is still not marked as complete: `bifrost-modules warm` does that")?;
     }
     Ok(exit)
-}
-
-fn options(screen: &Screen, allow_empty: bool) -> SyncOptions<'_> {
-    SyncOptions::default()
-        .with_allow_empty(allow_empty)
-        .with_progress(|progress| screen.progress(progress))
 }
 
 /// What a result that could not be verified means for the exit code.
