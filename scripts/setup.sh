@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 venv=target/python
 policy=/usr/sbin/policy-rc.d
+redis=${BIFROST_TEST_REDIS_SERVER:-redis-server}
 
 say() { echo "setup: $*"; }
 fail() {
@@ -20,6 +21,16 @@ has_postgres() {
         [ ! -x "$server" ] || return 0
     done
     has postgres && has initdb
+}
+
+# Older ones, such as that of Ubuntu 22.04, lack commands.
+check_redis() {
+    local version
+    version=$(PATH="$PATH:/usr/sbin:/sbin" "$redis" --version | grep -oE '[0-9]+\.[0-9.]+' | head -n 1) ||
+        return 0
+    printf '%s\n' 6.2 "$version" | sort -V -C ||
+        fail "$redis is version $version, and 6.2 or later is needed, as in Debian 12 and" \
+            "Ubuntu 24.04; BIFROST_TEST_REDIS_SERVER may name another one"
 }
 
 # The same candidates as in tests/support/python.rs.
@@ -78,12 +89,13 @@ provide_python() {
 }
 
 has cargo || fail "there is no Rust toolchain: see https://rustup.rs"
+has cc || fail "there is no C compiler, which Rust links with: apt-get install build-essential"
 
 packages=()
 want_python=
 for thing in "$@"; do
     case $thing in
-        redis) has "${BIFROST_TEST_REDIS_SERVER:-redis-server}" || packages+=(redis-server) ;;
+        redis) has "$redis" || packages+=(redis-server) ;;
         postgres) has_postgres || packages+=(postgresql) ;;
         pgbouncer) has pgbouncer || packages+=(pgbouncer) ;;
         python) want_python=yes ;;
@@ -102,6 +114,7 @@ done
 if [ ${#packages[@]} -gt 0 ]; then
     install_packages "tests and demo start servers of their own, and some are missing" "${packages[@]}"
 fi
+case " $* " in *" redis "*) check_redis ;; esac
 if [ -n "$want_python" ] && ! has_redis_py; then
     provide_python
 fi
