@@ -78,6 +78,12 @@ fn an_argument_goes_before_a_variable_and_a_file_serves_as_well() {
         .env("REDIS_URL", &wrong)
         .env("REDIS_URL_FILE", &redis);
     silent(run(command, 2)).says(&["REDIS_URL and REDIS_URL_FILE"]);
+    // An empty variable says nothing beside another, and is a mistake by itself.
+    for (url, file) in [("", &*redis), (&*world.redis.url(), "")] {
+        let mut command = bare(&["status"]);
+        command.env("REDIS_URL", url).env("REDIS_URL_FILE", file);
+        run(command, 1);
+    }
     let mut command = bare(&["status"]);
     command.env("REDIS_URL", "");
     run(command, 4).says(&["can't be parsed"]);

@@ -28,6 +28,11 @@ pub fn url(
         (None, None) => {}
     }
     match (var(variable)?, var(&file_variable)?) {
+        // An empty one, as `${REDIS_URL:-}` makes it, says nothing beside another.
+        (Some(url), Some(file)) if file.is_empty() => Ok(Some(url)),
+        (Some(url), Some(file)) if url.is_empty() => {
+            read(Path::new(&file), &file_variable, variable).map(Some)
+        }
         (Some(_), Some(_)) => Err(Failure::usage(format!(
             "{variable} and {file_variable} are both set: unset one"
         ))),
