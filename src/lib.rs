@@ -72,6 +72,7 @@ pub use tokio_postgres;
 #[cfg(all(
     doctest,
     feature = "blocking",
+    feature = "near-cache",
     feature = "nonblocking",
     feature = "postgres"
 ))]
