@@ -50,7 +50,7 @@ impl Output {
 
     /// True once nobody reads any more: no need to go on.
     pub fn is_closed(&self) -> bool {
-        self.stream.is_none()
+        self.stream.is_none() || nobody_reads()
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -123,6 +123,29 @@ impl Output {
             ))),
         }
     }
+}
+
+/// Whether the other end of a pipe is closed, without writing to it.
+#[cfg(unix)]
+fn nobody_reads() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let stdout = io::stdout();
+    // What it is always told of.
+    let mut ends = [PollFd::new(&stdout, PollFlags::empty())];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut ends, Some(&at_once)).is_ok()
+        && ends[0]
+            .revents()
+            .intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+#[cfg(not(unix))]
+fn nobody_reads() -> bool {
+    false
 }
 
 /// A foreign text, such that it can't command a terminal.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use bifrost_module_cache::blocking::{ModuleReader, NearCache};
@@ -20,6 +20,9 @@ const BATCH: usize = 100;
 
 /// How long to wait to be told that Redis is followed now.
 const FIRST_CHANGE: Duration = Duration::from_secs(1);
+
+/// How long nobody may have read before it is noticed, where nothing changes.
+const GLANCE: Duration = Duration::from_millis(500);
 
 const NOTHING: &[&str] = &[];
 
@@ -61,7 +64,12 @@ pub fn watch(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result
     };
     watch.forget().map_err(failed)?;
     watch.print_all(output, "watching")?;
-    for change in changes {
+    while !output.is_closed() {
+        let change = match changes.recv_timeout(GLANCE) {
+            Ok(change) => change,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         match change {
             Invalidation::Paths(paths) => watch.changed(output, &paths)?,
             _ if !near.is_live() => print(output, &News::new("lost"))?,
@@ -70,9 +78,6 @@ pub fn watch(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result
                 // It has gone again, and the next change will say so.
                 Err(_) => print(output, &News::new("lost"))?,
             },
-        }
-        if output.is_closed() {
-            break;
         }
     }
     Ok(Exit::Fine)
