@@ -96,6 +96,11 @@ fn one_bad_file_keeps_all_from_being_sent() {
     write(dir.path(), "large.py", b"12345");
     let publish = ["publish", root, "--max-content-bytes", "4"];
     run(without_database(&world, &publish), 4).says(&["large.py", "--max-content-bytes"]);
+    // It is not even read.
+    let large = fs::File::create(dir.path().join("large.py")).unwrap();
+    large.set_len(1 << 36).unwrap();
+    run(without_database(&world, &publish[..2]), 4).says(&["large.py", "--max-content-bytes"]);
+    fs::remove_file(dir.path().join("large.py")).unwrap();
     write(dir.path(), "c\u{1b}[2J.py", b"");
     // The name can't command a terminal.
     let ran = run(without_database(&world, &["publish", root]), 4).says(&["control character"]);

@@ -21,7 +21,7 @@ pub fn publish(
     exact: bool,
     allow_empty: bool,
 ) -> Result<Exit, Failure> {
-    let modules = read(dir)?;
+    let modules = read(dir, |path, bytes| servers.fits(path, bytes))?;
     if modules.is_empty() && !(exact && allow_empty) {
         let advice = if exact {
             ": pass --allow-empty if no module is meant"
@@ -86,8 +86,12 @@ fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(),
     output.table(&rows)
 }
 
-/// All modules below a directory; one file that can't be a module fails all.
-fn read(root: &Path) -> Result<Vec<CachedModule>, Failure> {
+/// All modules below a directory; one file that can't be a module fails all. How large one may be
+/// is asked before it is read.
+fn read(
+    root: &Path,
+    fits: impl Fn(&str, usize) -> Result<(), Failure>,
+) -> Result<Vec<CachedModule>, Failure> {
     let failed = |path: &Path, error: &dyn std::fmt::Display| {
         Failure::refused(format!("can't read {}: {error}", path.display()))
     };
@@ -119,7 +123,10 @@ fn read(root: &Path) -> Result<Vec<CachedModule>, Failure> {
         }
         let file = inside(&entry, &real_root).map_err(failed)?;
         if is_module {
-            modules.push(module(root, path, &file).map_err(failed)?);
+            let name = name(root, path).map_err(failed)?;
+            let bytes = entry.metadata().map_err(|error| failed(why(&error)))?.len();
+            fits(&name, usize::try_from(bytes).unwrap_or(usize::MAX))?;
+            modules.push(module(name, &file).map_err(failed)?);
         }
     }
     Ok(modules)
@@ -152,10 +159,13 @@ fn inside(entry: &DirEntry, root: &Path) -> Result<PathBuf, String> {
     Ok(target)
 }
 
-fn module(root: &Path, path: &Path, file: &Path) -> Result<CachedModule, String> {
+fn name(root: &Path, path: &Path) -> Result<String, String> {
     let relative = path.strip_prefix(root).map_err(|error| error.to_string())?;
     let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
-    let name = parts.ok_or("its name is not UTF-8")?.join("/");
+    Ok(parts.ok_or("its name is not UTF-8")?.join("/"))
+}
+
+fn module(name: String, file: &Path) -> Result<CachedModule, String> {
     let content = fs::read(file).map_err(|error| error.to_string())?;
     let content = String::from_utf8(content).map_err(|_| "its content is not UTF-8")?;
     CachedModule::new(name, content).map_err(|error| error.to_string())
@@ -165,6 +175,10 @@ fn module(root: &Path, path: &Path, file: &Path) -> Result<CachedModule, String>
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    fn read(root: &Path) -> Result<Vec<CachedModule>, Failure> {
+        super::read(root, |_, _| Ok(()))
+    }
 
     fn paths(modules: &[CachedModule]) -> Vec<&str> {
         modules.iter().map(|module| module.path.as_str()).collect()
