@@ -147,6 +147,11 @@ fn an_empty_directory_must_be_meant() {
     run(without_database(&world, &["publish", root]), 4).says(&["no .py file"]);
     run(without_database(&world, &["publish", root, "--exact"]), 4).says(&["--allow-empty"]);
     assert_eq!(cached(&world), ["a.py"]);
+    run(
+        without_database(&world, &["publish", root, "--allow-empty"]),
+        2,
+    )
+    .mentions(&["--exact"]);
     let meant = ["publish", root, "--exact", "--allow-empty"];
     run(without_database(&world, &meant), 0);
     assert!(cached(&world).is_empty() && world.status().is_warm());

@@ -157,8 +157,9 @@ pub enum Command {
         /// Remove all other modules, and mark the cache as complete
         #[arg(long)]
         exact: bool,
-        #[command(flatten)]
-        empty: AllowEmpty,
+        /// Say that a directory without any module is meant: all others are removed
+        #[arg(long, requires = "exact")]
+        allow_empty: bool,
     },
     /// Remove modules from the cache
     ///

@@ -39,10 +39,11 @@ pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Fail
         Command::Resolve { names } => resolve::resolve(&servers, output, names),
         Command::Explain { subject } => explain::explain(&servers, output, subject),
         Command::Diff { path } => diff::diff(&servers, output, path),
-        Command::Publish { dir, exact, empty } => {
-            let (exact, empty) = (*exact, empty.allow_empty);
-            publish::publish(&servers, screen, output, dir, exact, empty)
-        }
+        Command::Publish {
+            dir,
+            exact,
+            allow_empty,
+        } => publish::publish(&servers, screen, output, dir, *exact, *allow_empty),
         Command::Rm { paths } => change::rm(&servers, output, paths),
         Command::Mv { old, new } => change::mv(&servers, output, old, new),
         Command::Clear { .. } => change::clear(&servers, output),

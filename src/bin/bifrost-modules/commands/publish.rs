@@ -22,7 +22,7 @@ pub fn publish(
     allow_empty: bool,
 ) -> Result<Exit, Failure> {
     let modules = read(dir, |path, bytes| servers.fits(path, bytes))?;
-    if modules.is_empty() && !(exact && allow_empty) {
+    if modules.is_empty() && !allow_empty {
         let advice = if exact {
             ": pass --allow-empty if no module is meant"
         } else {
