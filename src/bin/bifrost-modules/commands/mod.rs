@@ -23,31 +23,28 @@ use crate::screen::Screen;
 use crate::servers::Servers;
 
 pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Failure> {
-    if let Command::Completions { shell } = cli.command {
-        return complete::completions(shell, output);
-    }
-    let servers = Servers::new(&cli.servers)?;
+    let servers = || Servers::new(&cli.servers);
     match &cli.command {
         Command::Warm { wait, empty } => {
-            sync::warm(&servers, screen, output, *wait, empty.allow_empty)
+            sync::warm(&servers()?, screen, output, *wait, empty.allow_empty)
         }
-        Command::Status => status::status(&servers, output),
-        Command::Verify => sync::verify(&servers, screen, output),
-        Command::Repair { empty } => sync::repair(&servers, screen, output, empty.allow_empty),
-        Command::Ls { prefix } => ls::ls(&servers, output, prefix),
-        Command::Get { path } => get::get(&servers, output, path),
-        Command::Resolve { names } => resolve::resolve(&servers, output, names),
-        Command::Explain { subject } => explain::explain(&servers, output, subject),
-        Command::Diff { path } => diff::diff(&servers, output, path),
+        Command::Status => status::status(&servers()?, output),
+        Command::Verify => sync::verify(&servers()?, screen, output),
+        Command::Repair { empty } => sync::repair(&servers()?, screen, output, empty.allow_empty),
+        Command::Ls { prefix } => ls::ls(&servers()?, output, prefix),
+        Command::Get { path } => get::get(&servers()?, output, path),
+        Command::Resolve { names } => resolve::resolve(&servers()?, output, names),
+        Command::Explain { subject } => explain::explain(&servers()?, output, subject),
+        Command::Diff { path } => diff::diff(&servers()?, output, path),
         Command::Publish {
             dir,
             exact,
             allow_empty,
-        } => publish::publish(&servers, screen, output, dir, *exact, *allow_empty),
-        Command::Rm { paths } => change::rm(&servers, output, paths),
-        Command::Mv { old, new } => change::mv(&servers, output, old, new),
-        Command::Clear { .. } => change::clear(&servers, output),
-        Command::Watch { prefix } => watch::watch(&servers, output, prefix),
-        Command::Completions { .. } => Ok(Exit::Fine),
+        } => publish::publish(&servers()?, screen, output, dir, *exact, *allow_empty),
+        Command::Rm { paths } => change::rm(&servers()?, output, paths),
+        Command::Mv { old, new } => change::mv(&servers()?, output, old, new),
+        Command::Clear { .. } => change::clear(&servers()?, output),
+        Command::Watch { prefix } => watch::watch(&servers()?, output, prefix),
+        Command::Completions { shell } => complete::completions(*shell, output),
     }
 }
