@@ -204,6 +204,21 @@ fn output_that_can_not_be_written_is_no_success() {
 }
 
 #[test]
+fn an_error_that_can_not_be_written_keeps_its_exit_code() {
+    let url = format!("redis://u:hunter2@127.0.0.1:{}/0", free_port());
+    for (arguments, code) in [
+        ("unheard-of", 2),
+        (&*format!("status {url}"), 2),
+        (&*format!("status --redis-url {url}"), 3),
+    ] {
+        let script = format!("exec {} {arguments} 2>/dev/full", crate::tool::BINARY);
+        let mut shell = assert_cmd::Command::new("sh");
+        shell.args(["-c", &script]);
+        run(shell, code);
+    }
+}
+
+#[test]
 fn the_exit_codes_are_documented() {
     let help = run(bare(&["--help"]), 0);
     for code in [

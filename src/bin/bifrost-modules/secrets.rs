@@ -2,6 +2,7 @@
 
 use std::env::{self, VarError};
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -73,11 +74,12 @@ pub fn print_usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let shown = redacted(&text);
     // Help quotes nothing that was given.
-    if shown == text || !error.use_stderr() {
-        // Whoever does not read it does not miss it.
-        let _ = error.print();
+    let printed = if shown == text || !error.use_stderr() {
+        error.print()
     } else {
-        eprint!("{shown}");
-    }
+        io::stderr().write_all(shown.as_bytes())
+    };
+    // Where there is nobody to tell, the exit code does.
+    drop(printed);
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
