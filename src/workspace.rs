@@ -81,6 +81,8 @@ impl<D: Database> Workspace<D> {
         let modules = format!(
             "FROM {table} WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
         );
+        // Names no column: a table without it, which nothing else needs, has a NULL.
+        let changed = "(to_jsonb(workspace) ->> 'updated_at')";
         let mut workspace = Self {
             database,
             list: format!("SELECT path, octet_length(content) {modules} ORDER BY path"),
@@ -90,13 +92,15 @@ impl<D: Database> Workspace<D> {
                 config.max_content_bytes
             ),
             fetch: format!("SELECT path, content, content_hash {modules} AND path = ANY($1)"),
-            // A table without the column, which nothing else needs, has a NULL for the age.
+            // A plain timestamp is the specification's `datetime.utcnow`, whatever the session's
+            // time zone is; one with a zone says so in JSON.
             row: format!(
                 "SELECT is_deleted, \
                  entity_type IS NOT DISTINCT FROM 'module' AND content IS NOT NULL, \
                  CASE WHEN octet_length(content) <= {} THEN content END, content_hash, \
                  (extract(epoch FROM clock_timestamp()) - extract(epoch FROM \
-                 (to_jsonb(workspace) ->> 'updated_at')::timestamptz))::float8 \
+                 ({changed} || CASE WHEN {changed} ~ 'T[0-9:.]+$' THEN 'Z' ELSE '' END)\
+                 ::timestamptz))::float8 \
                  FROM {table} AS workspace WHERE path = ANY($1)",
                 config.max_content_bytes
             ),

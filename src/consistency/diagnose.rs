@@ -25,7 +25,8 @@ pub struct Diagnosis {
     pub cached: Option<CachedModule>,
     /// What the database has.
     pub row: RowState,
-    /// When the row was last changed: by its `updated_at`, if there is one, and by our clock.
+    /// When the row was last changed: by its `updated_at`, if there is one, and by our clock. A
+    /// plain `timestamp` is taken for UTC.
     pub changed: Option<SystemTime>,
     /// Whether the cache is complete, and since when.
     pub status: Status,

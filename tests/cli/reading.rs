@@ -323,3 +323,33 @@ fn each_shell_has_completions() {
         .assert()
         .success();
 }
+
+#[test]
+fn explain_takes_a_plain_timestamp_for_utc_wherever_the_database_is() {
+    let world = World::new();
+    let mut table = world.table();
+    table.put("old.py", "1");
+    let changed = |ago: &str| {
+        format!(
+            "UPDATE workspace_files SET updated_at = now() AT TIME ZONE 'UTC' - interval '{ago}'"
+        )
+    };
+    table.run(&changed("1 hour"));
+    world.warm(SyncOptions::default());
+    world.foreign().del("old.py");
+    let explained = |zone: &str| {
+        let mut command = tool(&world, &["explain", "old.py", "--json"]);
+        let options = format!("?options=-c%20TimeZone%3D{zone}");
+        command.env("DATABASE_URL", world.postgres.url() + &options);
+        run(command, 1).object()["cause"].clone()
+    };
+    let zones = ["UTC", "Asia/Tokyo", "America/New_York"];
+    let expect = |cause| assert_eq!(zones.map(explained), [cause; 3]);
+    expect("wrongly_removed");
+    table.run("ALTER TABLE workspace_files ALTER updated_at TYPE timestamptz USING updated_at AT TIME ZONE 'UTC'");
+    expect("wrongly_removed");
+    table.run("ALTER TABLE workspace_files ALTER updated_at TYPE timestamp USING updated_at AT TIME ZONE 'UTC'");
+    // The mark has whole seconds.
+    table.run(&changed("-2 seconds"));
+    expect("just_created");
+}

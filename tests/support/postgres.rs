@@ -121,7 +121,7 @@ pub fn url(port: u16) -> String {
 }
 
 fn launch(port: u16, settings: &[String], dir: &TempDir) -> Result<Process, String> {
-    const SETTINGS: [&str; 10] = [
+    const SETTINGS: [&str; 11] = [
         "listen_addresses=127.0.0.1",
         // None: their path must not exceed 107 bytes, and TCP is enough.
         "unix_socket_directories=",
@@ -135,6 +135,8 @@ fn launch(port: u16, settings: &[String], dir: &TempDir) -> Result<Process, Stri
         "dynamic_shared_memory_type=mmap",
         "log_destination=stderr",
         "logging_collector=off",
+        // `now()` in a plain timestamp is then what the specification's Python writes there.
+        "timezone=UTC",
     ];
     let mut command = as_ordinary_user("postgres");
     command.args(["-D", "data", "-p", &port.to_string()]);
