@@ -380,6 +380,10 @@ impl<T: Listen> Drop for Near<T> {
         if !self.first.is_ours() {
             // Its locks may be held by threads that this process does not have.
             mem::forget(Arc::clone(&self.first));
+            // And with it goes our own life, its child.
+            if life.is_ours() {
+                life.protocol.store.purge(u64::MAX);
+            }
         }
     }
 }

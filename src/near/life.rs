@@ -80,7 +80,7 @@ impl Life {
         }
     }
 
-    /// Ends the threads of this life and gives up what is kept.
+    /// Ends the threads of this life.
     pub(crate) fn stop(&self) {
         let listening = self
             .listening
@@ -89,6 +89,5 @@ impl Life {
             .take();
         drop(listening);
         self.hooks.stop();
-        self.protocol.store.purge(u64::MAX);
     }
 }
