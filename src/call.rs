@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::breaker::{Breaker, Pass};
 use crate::commands::{Class, Command, Request};
 use crate::consistency::random;
 use crate::error::{Error, Outage};
@@ -77,32 +78,74 @@ async fn guarded<T: Transport, C: Command>(
     budget: Option<Budget>,
     exchange: impl AsyncFnOnce(&Request, Budget) -> Result<Answer, Error>,
 ) -> Result<Answer, Error> {
-    let (config, monitor) = (transport.config(), transport.monitor());
-    monitor.calls.add(1);
-    let Some(pass) = monitor
-        .breaker
-        .admit(Instant::now(), config.lookup_deadline)
-    else {
-        monitor.rejected.add(1);
-        return Err(reply::outage(Outage::Rejected, None));
-    };
+    let config = transport.config();
+    transport.monitor().calls.add(1);
+    let admitted = admit(transport)?;
     let request = command.request(config);
     let budget = budget.unwrap_or_else(|| Budget::new(config, request.class));
     let result = exchange(&request, budget).await;
-    match &result {
-        Err(Error::Unavailable { cause, .. }) => match cause {
-            Outage::NotReady => monitor.breaker.answered(),
-            // A large answer that takes long says nothing about lookups.
-            Outage::TimedOut if request.class == Class::Bulk && !pass.is_probe() => {}
-            cause => monitor
-                .breaker
-                .failed(pass, *cause, Instant::now(), random()),
-        },
-        // Full of our own calls: nothing was learnt.
-        Err(Error::Busy { .. }) => monitor.breaker.unused(pass),
-        _ => monitor.breaker.answered(),
-    }
+    admitted.ended(request.class, &result);
     result
+}
+
+/// A connection for one caller alone, which is no call by itself.
+pub(crate) async fn dedicated<T: Transport>(transport: &T) -> Result<T::Link, Error> {
+    let admitted = admit(transport)?;
+    let budget = Budget::new(transport.config(), Class::Bulk);
+    let result = transport.dedicated(budget).await;
+    // To connect takes no longer than for a lookup.
+    admitted.ended(Class::Lookup, &result);
+    counted(transport, result)
+}
+
+fn admit<T: Transport>(transport: &T) -> Result<Admitted<'_>, Error> {
+    let (config, monitor) = (transport.config(), transport.monitor());
+    let pass = monitor
+        .breaker
+        .admit(Instant::now(), config.lookup_deadline);
+    if pass.is_none() {
+        monitor.rejected.add(1);
+        return Err(reply::outage(Outage::Rejected, None));
+    }
+    Ok(Admitted {
+        breaker: &monitor.breaker,
+        pass,
+    })
+}
+
+/// What the breaker let through.
+struct Admitted<'a> {
+    breaker: &'a Breaker,
+    pass: Option<Pass>,
+}
+
+impl Admitted<'_> {
+    /// Tells the breaker how it went.
+    fn ended<R>(mut self, class: Class, result: &Result<R, Error>) {
+        let (Some(pass), breaker) = (self.pass.take(), self.breaker) else {
+            return;
+        };
+        match result {
+            Err(Error::Unavailable { cause, .. }) => match cause {
+                Outage::NotReady => breaker.answered(),
+                // A large answer that takes long says nothing about lookups.
+                Outage::TimedOut if class == Class::Bulk && !pass.is_probe() => {}
+                cause => breaker.failed(pass, *cause, Instant::now(), random()),
+            },
+            // Full of our own calls: nothing was learnt.
+            Err(Error::Busy { .. }) => breaker.unused(pass),
+            _ => breaker.answered(),
+        }
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        // Given up by its caller.
+        if let Some(pass) = self.pass.take() {
+            self.breaker.unused(pass);
+        }
+    }
 }
 
 fn counted<T: Transport, R>(transport: &T, result: Result<R, Error>) -> Result<R, Error> {

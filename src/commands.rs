@@ -7,7 +7,7 @@ use redis::RedisConnectionInfo;
 use redis::{Cmd, Pipeline, Value};
 
 use crate::keys::{
-    COMPLETE_KEY, MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path,
+    COMPLETE_KEY, GENERATION_KEY, MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path,
 };
 use crate::{CachedModule, Config, Error, reply};
 
@@ -192,7 +192,10 @@ impl Command for Unlist<'_> {
 }
 
 /// Takes the mark of a complete cache away.
-pub(crate) struct Unmark;
+pub(crate) struct Unmark {
+    /// Also from those who are about to write it.
+    pub(crate) generation: bool,
+}
 
 impl Command for Unmark {
     type Reply = ();
@@ -200,6 +203,9 @@ impl Command for Unmark {
     fn request(&self, _: &Config) -> Request {
         let mut command = redis::cmd("DEL");
         command.arg(COMPLETE_KEY);
+        if self.generation {
+            command.arg(GENERATION_KEY);
+        }
         Request::one(command, Class::Lookup)
     }
 

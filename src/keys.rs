@@ -23,6 +23,9 @@ pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
 /// What the key of a warm-up that is under way begins with. It lives for a day at most.
 pub(crate) const WARMING_KEY_PREFIX: &str = "bifrost:module-cache:warming:";
 
+/// What is under it changes whenever the cache is cleared.
+pub(crate) const GENERATION_KEY: &str = "bifrost:module-cache:generation";
+
 /// How long a path may be, in characters: the width of its column in `workspace_files`.
 pub const MAX_PATH_CHARS: usize = 1_000;
 

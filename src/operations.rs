@@ -138,8 +138,10 @@ pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Resul
 /// meanwhile keeps its place: an index without members is no key.
 pub(crate) async fn clear<T: Transport>(transport: &T) -> Result<u64, Error> {
     let _tied = transport.ties().writing_everything();
-    // First: a cache that is half cleared is not complete.
-    call::write(transport, &Unmark).await?;
+    // First: a cache that is half cleared is not complete. And last: nor is one that somebody
+    // found complete before.
+    let unmark = Unmark { generation: true };
+    call::write(transport, &unmark).await?;
     let index = call::read(transport, &Members).await?;
     let paths: Vec<String> = index.paths.into_iter().collect();
     let mut cleared = 0;
@@ -149,6 +151,7 @@ pub(crate) async fn clear<T: Transport>(transport: &T) -> Result<u64, Error> {
     for members in index.bad.chunks(BATCH_MODULES) {
         call::write(transport, &Unlist { members }).await?;
     }
+    call::write(transport, &unmark).await?;
     Ok(cleared)
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -98,7 +99,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|_| Error::invalid_config("this build has no TLS version"))?
             .with_root_certificates(roots);
-        let client = match &self.identity {
+        let mut client = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => builder
                 .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
@@ -106,6 +107,8 @@ impl Tls {
                     Error::invalid_config("the client key does not fit the client certificate")
                 })?,
         };
+        // Its store of sessions has a lock, which a forked child could inherit locked.
+        client.resumption = Resumption::disabled();
         Ok(Arc::clone(self.client.get_or_init(|| Arc::new(client))))
     }
 }

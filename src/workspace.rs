@@ -282,7 +282,7 @@ fn failed(reason: &'static str, error: tokio_postgres::Error) -> Error {
         || lost(&error)
         || error
             .code()
-            .is_some_and(|state| matches!(&state.code()[..2], "08" | "53" | "57" | "40"));
+            .is_some_and(|state| matches!(state.code().get(..2), Some("08" | "53" | "57" | "40")));
     Error::Database {
         reason,
         transient,

@@ -51,6 +51,7 @@ on_both_facades! {
     a_writer_that_never_rests_leaves_the_warm_up_unverified
     a_flush_after_the_comparison_is_not_covered_up_by_the_mark
     a_flush_just_before_the_mark_is_not_covered_up_by_it
+    a_clear_during_a_warm_up_is_not_covered_up_by_its_mark
     a_flush_each_time_leaves_the_cache_cold
     a_flush_during_an_exact_publication_is_not_covered_up_by_the_mark
     readers_of_a_rename_never_see_neither_path
@@ -622,6 +623,42 @@ fn a_flush_just_before_the_mark_is_not_covered_up_by_it<F: Facade<Writer: Syncin
     let report = writer.warm_with(&mut world.client(), options).unwrap();
     assert!(report.verified() && report.complete, "{report}");
     assert_eq!(report.written, 6);
+    assert!(world.status().is_warm());
+    world.foreign().assert_holds(&paths);
+}
+
+fn a_clear_during_a_warm_up_is_not_covered_up_by_its_mark<F: Facade<Writer: Syncing>>() {
+    let paths = numbered(3);
+    // After the comparison; and half before it, half after it.
+    let world = World::<F>::with_rows(&paths);
+    let clear = || _ = world.writer.clear().unwrap();
+    let report = world.warm(after(Stage::Compare, clear));
+    assert!(report.verified() && report.complete, "{report}");
+    assert!(world.status().is_warm());
+    world.foreign().assert_holds(&paths);
+
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let gate = Gate::start(world.redis.port(), "SMEMBERS", move || {
+        begun.send(()).unwrap();
+        let _ = may_go_on.lock().unwrap().recv();
+    });
+    let slow = writer::<F>(&gate.url());
+    let report = thread::scope(|scope| {
+        let clearing = scope.spawn(|| slow.clear().unwrap());
+        has_begun.recv().unwrap();
+        // The mark is gone already, and nothing is removed yet.
+        let report = world.warm(after(Stage::Compare, || {
+            let _ = go_on.send(());
+            while !clearing.is_finished() {
+                thread::yield_now();
+            }
+        }));
+        clearing.join().unwrap();
+        report
+    });
+    assert!(report.verified() && report.complete, "{report}");
     assert!(world.status().is_warm());
     world.foreign().assert_holds(&paths);
 }

@@ -616,6 +616,27 @@ async fn a_dropped_future_leaves_no_answer_behind() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_on_which_nobody_answers_is_not_left_to_the_next_call() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let reader = nonblocking::ModuleReader::new(patient(&proxy.url())).unwrap();
+    for round in 1..=3 {
+        assert_eq!(reader.get("a.py").await.unwrap(), None);
+        assert_eq!(reader.paths().await.unwrap().len(), 0);
+        assert_eq!(proxy.connections(), 2 * round);
+        proxy.drop_replies();
+        // The caller has less patience than we have.
+        let limit = Duration::from_millis(300);
+        let given_up = tokio::time::timeout(limit, reader.get("a.py")).await;
+        assert!(given_up.is_err());
+        let given_up = tokio::time::timeout(limit, reader.paths()).await;
+        assert!(given_up.is_err());
+        proxy.resume();
+    }
+    assert_eq!(reader.stats().retries, 0);
+}
+
 #[test]
 fn a_connection_does_not_outlive_its_runtime() {
     let server = RedisServer::start();

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use super::inspect::{Inspect, Verdict};
 use super::mark::Completion;
-use super::publish::{Edit, apply};
+use super::publish::{Edit, writes};
 use super::report::PublishReport;
 use super::settle::send;
 use super::survey::cached_paths;
 use super::{BATCH_BYTES, BATCH_MODULES, Stage, SyncOptions};
-use crate::commands::{Class, Unlist, Unmark, checked_module};
-use crate::transport::{Budget, Transport};
+use crate::commands::{Unlist, Unmark, checked_module};
+use crate::transport::Transport;
 use crate::{CachedModule, Error, call};
 
 pub(crate) async fn publish_exact<T: Transport>(
@@ -32,9 +32,7 @@ pub(crate) async fn publish_exact<T: Transport>(
         .iter()
         .map(|module| (module.path.as_str(), module))
         .collect();
-    let mut link = transport
-        .dedicated(Budget::new(config, Class::Bulk))
-        .await?;
+    let mut link = call::dedicated(transport).await?;
     let completion = Completion::begin(&mut link, config).await?;
 
     let paths: Vec<String> = wanted.keys().map(|path| (*path).to_owned()).collect();
@@ -75,9 +73,14 @@ pub(crate) async fn publish_exact<T: Transport>(
 
     // Readers see a large publication in parts: until its end nothing may claim that all is there.
     if edits.iter().map(Edit::bytes).sum::<usize>() > BATCH_BYTES {
-        call::write(transport, &Unmark).await?;
+        send(&mut link, &Unmark { generation: false }, config).await?;
     }
-    let mut report = apply(transport, edits).await?;
+    // Over the same connection: another one may lead to another server.
+    let mut report = PublishReport::default();
+    for write in writes(edits) {
+        let done = send(&mut link, &write, config).await?;
+        report.count(&write, done)?;
+    }
     for members in cached.bad.chunks(BATCH_MODULES) {
         send(&mut link, &Unlist { members }, config).await?;
     }

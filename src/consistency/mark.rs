@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::random;
 use super::settle::send;
 use crate::commands::{Class, Command, Request};
-use crate::keys::{COMPLETE_KEY, WARMING_KEY_PREFIX};
+use crate::keys::{COMPLETE_KEY, GENERATION_KEY, WARMING_KEY_PREFIX};
 use crate::transport::Link;
 use crate::{Config, Error, reply};
 
-/// How long the token of a warm-up lives, in milliseconds: longer than any warm-up.
+/// How long the token of a warm-up and the generation live, in milliseconds: longer than any
+/// warm-up.
 const TOKEN_MS: u64 = 24 * 3_600 * 1_000;
 
 /// What is stored under [`COMPLETE_KEY`].
@@ -28,24 +29,27 @@ pub(crate) struct Mark {
 }
 
 /// A cache being completed: between its begin and its end, the token tells whether the data was
-/// flushed, which would make what was written before it incomplete.
+/// flushed, and the generation whether it was cleared. Either would make what was written before it
+/// incomplete.
 pub(crate) struct Completion {
     key: String,
+    generation: Option<Vec<u8>>,
     run_id: String,
 }
 
 impl Completion {
     pub(crate) async fn begin<L: Link>(link: &mut L, config: &Config) -> Result<Self, Error> {
         let key = format!("{WARMING_KEY_PREFIX}{:016x}{:016x}", random(), random());
-        let run_id = send(link, &Begin { key: &key }, config).await?;
+        let (generation, run_id) = send(link, &Begin { key: &key }, config).await?;
         Ok(Self {
             key,
+            generation,
             run_id: run_id.unwrap_or_default(),
         })
     }
 
-    /// Writes the mark, unless the token is gone: then the answer is `false`. It goes when the
-    /// first entry does.
+    /// Writes the mark, unless the token is gone or the generation another one: then the answer is
+    /// `false`. It goes when the first entry does.
     pub(crate) async fn finish<L: Link>(
         self,
         link: &mut L,
@@ -54,7 +58,8 @@ impl Completion {
         expires: Option<Instant>,
         config: &Config,
     ) -> Result<bool, Error> {
-        if !send(link, &Guard { key: &self.key }, config).await? {
+        let generation = send(link, &Guard { key: &self.key }, config).await?;
+        if generation.is_none() || generation != self.generation {
             return Ok(false);
         }
         let completed_at = SystemTime::now()
@@ -85,16 +90,21 @@ struct Begin<'a> {
 }
 
 impl Command for Begin<'_> {
-    type Reply = Option<String>;
+    /// The generation and the run id.
+    type Reply = (Option<Vec<u8>>, Option<String>);
 
     fn request(&self, _: &Config) -> Request {
         let mut pipeline = Pipeline::new();
-        pipeline
-            .cmd("SET")
-            .arg(self.key)
-            .arg(1)
-            .arg("PX")
-            .arg(TOKEN_MS);
+        let set = |key: &str, value: &str| {
+            let mut set = redis::cmd("SET");
+            set.arg(key).arg(value).arg("PX").arg(TOKEN_MS);
+            set
+        };
+        pipeline.add_command(set(self.key, "1"));
+        let mut generate = set(GENERATION_KEY, &format!("{:016x}", random()));
+        generate.arg("NX");
+        pipeline.add_command(generate);
+        pipeline.cmd("GET").arg(GENERATION_KEY);
         pipeline.cmd("INFO").arg("server");
         Request {
             pipeline,
@@ -103,9 +113,12 @@ impl Command for Begin<'_> {
     }
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
-        let [set, info] = reply::exactly(replies)?;
+        let [set, generated, generation, info] = reply::exactly(replies)?;
         reply::ok(set)?;
-        run_id(info)
+        if generated != Value::Nil {
+            reply::ok(generated)?;
+        }
+        Ok((reply::bytes(generation)?, run_id(info)?))
     }
 }
 
@@ -114,24 +127,27 @@ struct Guard<'a> {
 }
 
 impl Command for Guard<'_> {
-    type Reply = bool;
+    /// The generation, if the token is there.
+    type Reply = Option<Vec<u8>>;
 
     fn request(&self, _: &Config) -> Request {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("UNWATCH");
-        pipeline.cmd("WATCH").arg(self.key);
+        pipeline.cmd("WATCH").arg(self.key).arg(GENERATION_KEY);
         pipeline.cmd("EXISTS").arg(self.key);
+        pipeline.cmd("GET").arg(GENERATION_KEY);
         Request {
             pipeline,
             class: Class::Bulk,
         }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<bool, Error> {
-        let [unwatched, watched, exists] = reply::exactly(replies)?;
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let [unwatched, watched, exists, generation] = reply::exactly(replies)?;
         reply::ok(unwatched)?;
         reply::ok(watched)?;
-        Ok(reply::integer(exists)? == 1)
+        let exists = reply::integer(exists)? == 1;
+        Ok(reply::bytes(generation)?.filter(|_| exists))
     }
 }
 

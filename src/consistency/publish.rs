@@ -56,7 +56,12 @@ pub(crate) async fn publish<T: Transport>(
             Change::Set(module) => Edit::Put(module),
             Change::Remove(path) => Edit::Remove(path),
         });
-    apply(transport, edits).await
+    let mut report = PublishReport::default();
+    for write in writes(edits) {
+        let done = call::write(transport, &write).await?;
+        report.count(&write, done)?;
+    }
+    Ok(report)
 }
 
 /// A change that has been checked, and is the only one of its path.
@@ -75,12 +80,9 @@ impl Edit<'_> {
 }
 
 /// One transaction, or several where one would hold the server up for too long.
-pub(crate) async fn apply<'a, T: Transport>(
-    transport: &T,
-    edits: impl IntoIterator<Item = Edit<'a>>,
-) -> Result<PublishReport, Error> {
-    let mut report = PublishReport::default();
-    for batch in batches(edits, usize::MAX, BATCH_BYTES, Edit::bytes) {
+pub(crate) fn writes<'a>(edits: impl IntoIterator<Item = Edit<'a>>) -> Vec<Write<'a>> {
+    let batches = batches(edits, usize::MAX, BATCH_BYTES, Edit::bytes);
+    let write = |batch: Vec<Edit<'a>>| {
         let mut write = Write {
             put: Vec::new(),
             remove: Vec::new(),
@@ -91,14 +93,22 @@ pub(crate) async fn apply<'a, T: Transport>(
                 Edit::Remove(path) => write.remove.push(path),
             }
         }
-        if !call::write(transport, &write).await? {
+        write
+    };
+    batches.into_iter().map(write).collect()
+}
+
+impl PublishReport {
+    /// Counts a transaction that was sent; `done` is its answer.
+    pub(crate) fn count(&mut self, write: &Write<'_>, done: bool) -> Result<(), Error> {
+        if !done {
             return Err(reply::unexpected()); // it watched nothing
         }
         write.log();
-        report.batches += 1;
-        report.written += write.put.len();
-        report.removed += write.remove.len();
-        report.bytes += write.bytes();
+        self.batches += 1;
+        self.written += write.put.len();
+        self.removed += write.remove.len();
+        self.bytes += write.bytes();
+        Ok(())
     }
-    Ok(report)
 }

@@ -12,7 +12,7 @@ use crate::commands::{self, Class, Command, Request};
 use crate::error::Source as Cause;
 use crate::keys::{module_key_unchecked, validate_path};
 use crate::transport::{Budget, Link, Transport};
-use crate::{CachedModule, Config, Error, reply};
+use crate::{CachedModule, Config, Error, call, reply};
 
 /// How often a path that others keep writing is tried.
 const ATTEMPTS: u32 = 12;
@@ -37,9 +37,7 @@ pub(crate) async fn refresh<T: Transport, S: Source>(
         return Ok(RefreshReport::default());
     }
     let _tied = transport.ties().writing(|| unique.clone());
-    let mut link = transport
-        .dedicated(Budget::new(transport.config(), Class::Bulk))
-        .await?;
+    let mut link = call::dedicated(transport).await?;
     settle(transport, &mut link, source, unique).await
 }
 

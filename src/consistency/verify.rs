@@ -8,10 +8,10 @@ use super::report::{Drift, RefreshReport, RepairReport, Unverified};
 use super::settle::{send, settle};
 use super::survey::{CachedPaths, cached_paths};
 use super::{BATCH_MODULES, Stage, SyncOptions};
-use crate::commands::{Class, Unlist};
-use crate::transport::{Budget, Link, Transport};
+use crate::commands::Unlist;
+use crate::transport::{Link, Transport};
 use crate::workspace::{Database, Listing, Paths, Workspace, collect};
-use crate::{Config, Error};
+use crate::{Config, Error, call};
 
 /// How often what was mended is compared and mended again.
 const PASSES: usize = 5;
@@ -25,9 +25,7 @@ pub(crate) async fn verify<T: Transport, D: Database>(
     mut options: SyncOptions<'_>,
 ) -> Result<Drift, Error> {
     let config = transport.config();
-    let mut link = transport
-        .dedicated(Budget::new(config, Class::Bulk))
-        .await?;
+    let mut link = call::dedicated(transport).await?;
     let mut workspace = Workspace::open(database, config).await?;
     let survey = Survey::take(&mut link, &mut workspace, config).await?;
     let mut drift = survey
@@ -59,9 +57,7 @@ pub(crate) async fn repair<T: Transport, D: Database>(
 ) -> Result<RepairReport, Error> {
     let _tied = transport.ties().writing_everything();
     let config = transport.config();
-    let mut link = transport
-        .dedicated(Budget::new(config, Class::Bulk))
-        .await?;
+    let mut link = call::dedicated(transport).await?;
     let mut workspace = Workspace::open(database, config).await?;
     let checked = check(transport, &mut link, &mut workspace, &mut options).await?;
     let drift = checked.survey.report(checked.drift.clone());

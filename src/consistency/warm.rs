@@ -9,10 +9,9 @@ use super::report::{Unverified, WarmReport};
 use super::settle::{Write, begin, finish, send};
 use super::verify::check;
 use super::{Stage, SyncOptions};
-use crate::commands::Class;
-use crate::transport::{Budget, Link, Transport};
+use crate::transport::{Link, Transport};
 use crate::workspace::{Database, Paths, Workspace, collect};
-use crate::{CachedModule, Config, Error};
+use crate::{CachedModule, Config, Error, call};
 
 /// How often a warm-up whose work was flushed away starts again.
 const ROUNDS: usize = 3;
@@ -26,10 +25,9 @@ pub(crate) async fn warm<T: Transport, D: Database>(
     let _tied = transport.ties().writing_everything();
     let config = transport.config();
     let mut workspace = Workspace::open(database, config).await?;
-    let budget = || Budget::new(config, Class::Bulk);
     let mut lanes = [
-        transport.dedicated(budget()).await?,
-        transport.dedicated(budget()).await?,
+        call::dedicated(transport).await?,
+        call::dedicated(transport).await?,
     ];
     let mut report = WarmReport::default();
     for _ in 0..ROUNDS {

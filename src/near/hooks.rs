@@ -33,7 +33,7 @@ impl Invalidation {
 type Hook = Arc<dyn Fn(&Invalidation) + Send + Sync>;
 
 /// How many paths may wait before they become an invalidation that names everything.
-const CAPACITY: usize = 10_000;
+const CAPACITY: usize = 1_024;
 
 /// The hooks of a near cache. A child that forks off takes them along and gives them a thread of
 /// its own.
@@ -95,7 +95,7 @@ impl Hooks {
         }
         let mut state = self.queue.lock();
         match paths {
-            Some(paths) if state.paths + paths.len() <= CAPACITY => {
+            Some(paths) if state.waiting.is_empty() || state.paths + paths.len() <= CAPACITY => {
                 state.paths += paths.len();
                 state.waiting.push_back(Invalidation::Paths(paths));
             }

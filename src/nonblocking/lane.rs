@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
@@ -107,6 +107,44 @@ impl Lane {
     }
 }
 
+/// How long a connection may be silent before whoever gives up may suspect it.
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// A request under way. Whoever gives it up before our own time-out would leave a connection to the
+/// next call that nobody answers on.
+struct Asked<'a> {
+    lane: &'a Lane,
+    open: &'a Arc<Connection>,
+    answers: u64,
+    since: Instant,
+    ended: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn new(lane: &'a Lane, open: &'a Arc<Connection>) -> Self {
+        Self {
+            lane,
+            open,
+            answers: open.answers(),
+            since: Instant::now(),
+            ended: false,
+        }
+    }
+
+    fn ended(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let is_silent = || self.since.elapsed() > SILENCE && self.answers == self.open.answers();
+        if !self.ended && is_silent() {
+            self.lane.discard(self.open);
+        }
+    }
+}
+
 impl Transport for Lanes {
     type Link = AsyncLink;
 
@@ -142,12 +180,14 @@ impl Transport for Lanes {
             Class::Bulk => &self.bulk,
         };
         let open = self.open(lane, budget).await?;
+        let asked = Asked::new(lane, &open);
         let result = open.answer(&self.servers, request, budget).await;
         if result.as_ref().map_or(true, |answer| {
             answer.replies.iter().any(reply::ends_connection)
         }) {
             lane.discard(&open);
         }
+        asked.ended();
         result
     }
 

@@ -1,6 +1,7 @@
 //! Connections, and tasks that end with what they are for.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{RedisResult, Value};
@@ -27,6 +28,8 @@ pub(super) struct Connection {
     pub(super) multiplexed: MultiplexedConnection,
     pub(super) driver: Task<()>,
     server: OnceLock<Identity>,
+    /// How many requests were answered.
+    answers: AtomicU64,
 }
 
 impl Connection {
@@ -35,7 +38,12 @@ impl Connection {
             multiplexed,
             driver,
             server: OnceLock::new(),
+            answers: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// True once the server has closed it, or the runtime that drove it has ended.
@@ -64,7 +72,10 @@ impl Connection {
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
-        answered(timeout(budget.attempt(), send(self.multiplexed.clone(), request)).await)
+        let sent = send(self.multiplexed.clone(), request);
+        let replies = answered(timeout(budget.attempt(), sent).await)?;
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        Ok(replies)
     }
 }
 

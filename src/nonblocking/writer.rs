@@ -79,7 +79,8 @@ impl ModuleWriter {
     /// Removes all modules that the index names, the index, and the mark of a complete cache, in
     /// bounded batches. Returns how many modules there were.
     ///
-    /// What others write meanwhile stays; a warm-up that ends meanwhile marks the cache again.
+    /// A module that others add meanwhile stays. A warm-up under way does not mark the cache: it
+    /// begins again.
     ///
     /// # Errors
     ///
