@@ -349,6 +349,13 @@ fn an_open_breaker_rejects_writes_as_not_applied<F: Facade>() {
         assert!(error.is_unavailable() && error.is_transient(), "{error:?}");
         assert!(!error.may_have_been_applied(), "{error:?}");
     }
+    // Nor does what needs a connection of its own connect, a probe aside.
+    let rejected = writer.reader().stats().rejected;
+    for _ in 0..10 {
+        let error = writer.publish_exact(&[module()]).unwrap_err();
+        assert!(error.is_unavailable(), "{error:?}");
+    }
+    assert!(writer.reader().stats().rejected > rejected);
 }
 
 fn stats_tell_what_happened<F: Facade>() {
