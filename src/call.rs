@@ -100,16 +100,14 @@ pub(crate) async fn dedicated<T: Transport>(transport: &T) -> Result<T::Link, Er
 
 fn admit<T: Transport>(transport: &T) -> Result<Admitted<'_>, Error> {
     let (config, monitor) = (transport.config(), transport.monitor());
-    let pass = monitor
-        .breaker
-        .admit(Instant::now(), config.lookup_deadline);
-    if pass.is_none() {
+    let breaker = &monitor.breaker;
+    let Some(pass) = breaker.admit(Instant::now(), config.lookup_deadline) else {
         monitor.rejected.add(1);
         return Err(reply::outage(Outage::Rejected, None));
-    }
+    };
     Ok(Admitted {
-        breaker: &monitor.breaker,
-        pass,
+        breaker,
+        pass: Some(pass),
     })
 }
 

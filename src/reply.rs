@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, Value};
 
@@ -85,9 +87,17 @@ pub(crate) fn outage(cause: Outage, source: Option<io::Error>) -> Error {
 }
 
 /// No answer by the deadline.
-#[cfg(feature = "nonblocking")]
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn timed_out() -> Error {
     outage(Outage::TimedOut, None)
+}
+
+/// All connections were in use for so long.
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+pub(crate) fn busy(waited: Duration) -> Error {
+    Error::Busy {
+        waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 /// A failure of the network; `otherwise` is what it means unless it was a time-out.

@@ -9,7 +9,7 @@ use bifrost_module_cache::{CachedModule, Error, NearCacheOptions, Resolution};
 use redis::Commands as _;
 use support::{
     Aim, Near, Nearby, PATIENCE, Proxy, READER_ACL, Reader, RedisServer, Setup, Writer,
-    on_both_facades, patient, wait_until,
+    on_both_facades, patient, told, wait_until,
 };
 
 on_both_facades! {
@@ -46,27 +46,34 @@ fn options() -> NearCacheOptions {
 }
 
 fn serving<F: Nearby>(paths: &[&str]) -> (RedisServer, F::Writer, F::Near) {
+    serving_with::<F>(paths, options())
+}
+
+fn serving_with<F: Nearby>(
+    paths: &[&str],
+    options: NearCacheOptions,
+) -> (RedisServer, F::Writer, F::Near) {
     let server = RedisServer::start();
     let writer = F::Writer::new(patient(&server.url())).unwrap();
     for path in paths {
         writer.set(&module(path)).unwrap();
     }
-    let near = F::Near::live(patient(&server.url()), options());
+    let near = F::Near::live(patient(&server.url()), options);
     (server, writer, near)
+}
+
+/// One that may not follow Redis.
+fn not_following<F: Nearby>(server: &RedisServer) -> F::Near {
+    let acl = READER_ACL.replace("PASSWORD", "reads");
+    server.command(&acl.replace("+client|tracking ", ""));
+    let url = server.url_as("bifrost_reader", "reads");
+    let config = patient(&url).with_index_max_age(PATIENCE);
+    F::Near::new(F::Reader::new(config).unwrap(), options()).unwrap()
 }
 
 /// How often Redis was asked for anything.
 fn asked(server: &RedisServer) -> [u64; 4] {
     COMMANDS.map(|command| server.calls(command))
-}
-
-fn told(resolution: &Resolution) -> String {
-    match resolution {
-        Resolution::Package(module) => format!("P {}", module.path),
-        Resolution::Module(module) => format!("M {}", module.path),
-        Resolution::Namespace { path } => format!("N {path}"),
-        Resolution::NotFound => "-".to_owned(),
-    }
 }
 
 fn tell<N: Near>(near: &N, name: &str) -> String {
@@ -244,12 +251,7 @@ fn a_tied_writer_s_modules_are_found_at_once<F: Nearby>() {
     thread::sleep(HALF_KNOWN);
     finds_what_it_wrote::<F>(&writer, &near);
     // Where Redis is not followed, an index may be some time old, but not older than a write.
-    let tracking = "+client|tracking ";
-    let acl = READER_ACL.replace("PASSWORD", "reads");
-    server.command(&acl.replace(tracking, ""));
-    let url = server.url_as("bifrost_reader", "reads");
-    let config = patient(&url).with_index_max_age(PATIENCE);
-    let near = F::Near::new(F::Reader::new(config).unwrap(), options()).unwrap();
+    let near = not_following::<F>(&server);
     near.tie(&writer);
     finds_what_it_wrote::<F>(&writer, &near);
     assert!(!near.is_live());
@@ -269,17 +271,11 @@ fn finds_what_it_wrote<F: Nearby>(writer: &F::Writer, near: &F::Near) {
 
 fn where_redis_is_not_followed_it_is_asked<F: Nearby>() {
     let server = RedisServer::start();
-    let tracking = "+client|tracking ";
-    let acl = READER_ACL.replace("PASSWORD", "reads");
-    server.command(&acl.replace(tracking, ""));
     let writer = F::Writer::new(patient(&server.url())).unwrap();
     for path in PATHS {
         writer.set(&module(path)).unwrap();
     }
-    let url = server.url_as("bifrost_reader", "reads");
-    let config = patient(&url).with_index_max_age(PATIENCE);
-    let reader = F::Reader::new(config).unwrap();
-    let near = F::Near::new(reader, options()).unwrap();
+    let near = not_following::<F>(&server);
     server.reset_stats();
     for _ in 0..3 {
         for (name, expected) in NAMES {
@@ -294,15 +290,7 @@ fn where_redis_is_not_followed_it_is_asked<F: Nearby>() {
 }
 
 fn the_last_known_module_is_served_where_that_is_wanted<F: Nearby>() {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
-    for path in PATHS {
-        writer.set(&module(path)).unwrap();
-    }
-    let near = F::Near::live(
-        patient(&server.url()),
-        options().with_stale_if_error(PATIENCE),
-    );
+    let (server, _, near) = serving_with::<F>(&PATHS, options().with_stale_if_error(PATIENCE));
     for (name, expected) in NAMES {
         assert_eq!(tell(&near, name), expected);
     }
@@ -324,15 +312,7 @@ fn the_last_known_module_is_served_where_that_is_wanted<F: Nearby>() {
 }
 
 fn what_a_package_may_have_hidden_is_not_served_instead<F: Nearby>() {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
-    for path in PATHS {
-        writer.set(&module(path)).unwrap();
-    }
-    let near = F::Near::live(
-        patient(&server.url()),
-        options().with_stale_if_error(PATIENCE),
-    );
+    let (server, writer, near) = serving_with::<F>(&PATHS, options().with_stale_if_error(PATIENCE));
     near.prefetch().unwrap();
     // The package is not known any more, the module is.
     writer.set(&module("p/__init__.py")).unwrap();

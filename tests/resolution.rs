@@ -11,7 +11,7 @@ use bifrost_module_cache::{CachedModule, Config, Error, Integrity, NameCause, Re
 use redis::Commands as _;
 use support::{
     Facade, Monitor, PATIENCE, Proxy, Reader, RedisServer, Setup, Writer, block_on,
-    on_both_facades, patient,
+    on_both_facades, patient, told,
 };
 
 on_both_facades! {
@@ -57,16 +57,6 @@ fn cached<F: Facade>(setup: &Setup, paths: &[&str]) -> F::Writer {
 
 fn reader<F: Facade>(setup: &Setup, index_age: Duration) -> F::Reader {
     F::Reader::new(setup.reader_config().with_index_max_age(index_age)).unwrap()
-}
-
-/// An answer in short: `P`, `M` or `N` for the kind, and the path.
-fn told(resolution: &Resolution) -> String {
-    match resolution {
-        Resolution::Package(module) => format!("P {}", module.path),
-        Resolution::Module(module) => format!("M {}", module.path),
-        Resolution::Namespace { path } => format!("N {path}"),
-        Resolution::NotFound => "-".to_owned(),
-    }
 }
 
 fn tell<R: Reader>(reader: &R, name: &str) -> String {

@@ -196,7 +196,7 @@ impl Lender {
     }
 
     fn slot(&self, timeout: Duration) -> Result<Lent<'_, Open>, Error> {
-        self.slots.lend(timeout).ok_or_else(|| busy(timeout))
+        self.slots.lend(timeout).ok_or_else(|| reply::busy(timeout))
     }
 
     /// The slot's connection, unless it is likely to be dead. While it is in use the slot is
@@ -242,12 +242,6 @@ impl Lender {
         let _ = self
             .losses
             .compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed);
-    }
-}
-
-fn busy(waited: Duration) -> Error {
-    Error::Busy {
-        waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -149,7 +149,7 @@ impl<T: Listen> Near<T> {
                 Lookup::Joined(flight) => {
                     let landing = flight.landing.wait();
                     match self.transport.within(budget.left(), landing).await {
-                        None => return (How::Joined, Err(reply::outage(Outage::TimedOut, None))),
+                        None => return (How::Joined, Err(reply::timed_out())),
                         Some(Landing::Abandoned) => {}
                         Some(Landing::Answered(answer)) => match &*answer {
                             Ok(kept) => return (How::Joined, Ok(kept.clone())),
@@ -286,7 +286,7 @@ impl<T: Listen> Near<T> {
         while let Some(arrival) = life.protocol.session.arrival(Tick::now())? {
             let left = deadline.since(Tick::now());
             if self.transport.within(left, arrival.wait()).await.is_none() {
-                return Err(reply::outage(Outage::TimedOut, None));
+                return Err(reply::timed_out());
             }
         }
         Ok(())

@@ -255,7 +255,7 @@ impl<T: Listen> Near<T> {
         life.wake();
         let limit = self.transport.config().bulk_deadline;
         let announced = self.transport.within(limit, barrier.wait()).await;
-        announced.ok_or_else(|| reply::outage(Outage::TimedOut, None))
+        announced.ok_or_else(reply::timed_out)
     }
 }
 

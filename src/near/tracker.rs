@@ -100,7 +100,7 @@ impl<'p> Tracker<'p> {
                     lapse
                 };
                 if now >= lapse {
-                    return Err(reply::outage(Outage::TimedOut, None));
+                    return Err(reply::timed_out());
                 }
                 receive_until(until, now)
             }
@@ -180,7 +180,7 @@ impl<'p> Tracker<'p> {
 
 fn receive_until(until: Tick, now: Tick) -> Result<Action, Error> {
     if now >= until {
-        return Err(reply::outage(Outage::TimedOut, None));
+        return Err(reply::timed_out());
     }
     Ok(Action::Receive(until.since(now)))
 }

@@ -60,9 +60,7 @@ impl Lanes {
         let wait = self.config.pool_timeout.min(budget.left());
         match timeout(wait, self.in_flight.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Error::Busy {
-                waited_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            }),
+            _ => Err(reply::busy(wait)),
         }
     }
 
@@ -117,7 +115,6 @@ struct Asked<'a> {
     open: &'a Arc<Connection>,
     answers: u64,
     since: Instant,
-    ended: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -127,19 +124,14 @@ impl<'a> Asked<'a> {
             open,
             answers: open.answers(),
             since: Instant::now(),
-            ended: false,
         }
-    }
-
-    fn ended(mut self) {
-        self.ended = true;
     }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let is_silent = || self.since.elapsed() > SILENCE && self.answers == self.open.answers();
-        if !self.ended && is_silent() {
+        // One that was answered counts itself.
+        if self.answers == self.open.answers() && self.since.elapsed() > SILENCE {
             self.lane.discard(self.open);
         }
     }
@@ -180,14 +172,13 @@ impl Transport for Lanes {
             Class::Bulk => &self.bulk,
         };
         let open = self.open(lane, budget).await?;
-        let asked = Asked::new(lane, &open);
+        let _asked = Asked::new(lane, &open);
         let result = open.answer(&self.servers, request, budget).await;
         if result.as_ref().map_or(true, |answer| {
             answer.replies.iter().any(reply::ends_connection)
         }) {
             lane.discard(&open);
         }
-        asked.ended();
         result
     }
 

@@ -9,7 +9,7 @@ use super::{Name, NameCause, NameExplanation, Resolution};
 use crate::commands::Class;
 use crate::operations::{listed, served};
 use crate::transport::{Budget, Transport};
-use crate::{CachedModule, Error, Outage, call, consistency, reply};
+use crate::{CachedModule, Error, call, consistency, reply};
 
 /// How often a call looks whether another one has fetched the index: a fraction of what that takes.
 const GLANCE: Duration = Duration::from_millis(1);
@@ -146,7 +146,7 @@ impl<'a, T: Transport> Call<'a, T> {
             }
             let left = self.budget.left();
             if left.is_zero() {
-                return Err(reply::outage(Outage::TimedOut, None)).inspect_err(failed);
+                return Err(reply::timed_out()).inspect_err(failed);
             }
             let Some(claim) = self.claim() else {
                 self.transport.pause(GLANCE.min(left)).await;

@@ -76,18 +76,20 @@ pub fn warm() -> Value {
         "unverified": "open_transaction|contended|empty_workspace|flushed?", "scanned": "bool"})
 }
 
+/// Of drift.
+pub const KINDS: [&str; 7] = [
+    "missing",
+    "stale",
+    "ghost",
+    "index_only",
+    "key_only",
+    "expiring",
+    "corrupt",
+];
+
 pub fn verify() -> Value {
     let of_each_kind = |shape: Value| {
-        let kinds = [
-            "missing",
-            "stale",
-            "ghost",
-            "index_only",
-            "key_only",
-            "expiring",
-            "corrupt",
-        ];
-        let fields = kinds.map(|kind| (kind.to_owned(), shape.clone()));
+        let fields = KINDS.map(|kind| (kind.to_owned(), shape.clone()));
         Value::Object(fields.into_iter().collect())
     };
     json!({"clean": "bool", "modules": "count", "counts": of_each_kind(json!("count")),

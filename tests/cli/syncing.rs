@@ -84,16 +84,7 @@ fn drift(world: &World) -> Value {
     foreign.run(&format!("SREM {} key_only.py", keys::MODULE_INDEX_KEY));
     foreign.setex("expiring.py", "1", 86_400);
     foreign.set_key("corrupt.py", "{");
-    let kinds = [
-        "missing",
-        "stale",
-        "ghost",
-        "index_only",
-        "key_only",
-        "expiring",
-        "corrupt",
-    ];
-    let paths = kinds.map(|kind| (kind.to_owned(), json!([format!("{kind}.py")])));
+    let paths = schema::KINDS.map(|kind| (kind.to_owned(), json!([format!("{kind}.py")])));
     Value::Object(paths.into_iter().collect())
 }
 

@@ -59,7 +59,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::Config;
+use bifrost_module_cache::{Config, Resolution};
 use socket2::{Domain, Socket, Type};
 
 /// A port of 127.0.0.1 on which nobody listens right now.
@@ -121,4 +121,14 @@ pub fn all_it_says(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     let said = chain.map(|error| format!("{error}\n{error:?}\n{error:#?}\n"));
     said.collect::<Vec<_>>().concat()
+}
+
+/// An answer in short: `P`, `M` or `N` for the kind, and the path.
+pub fn told(resolution: &Resolution) -> String {
+    match resolution {
+        Resolution::Package(module) => format!("P {}", module.path),
+        Resolution::Module(module) => format!("M {}", module.path),
+        Resolution::Namespace { path } => format!("N {path}"),
+        Resolution::NotFound => "-".to_owned(),
+    }
 }
