@@ -252,7 +252,7 @@ fn the_writer_can_do_all_that_a_writer_offers<F: Facade<Writer: Syncing>>() {
         let paths = writer.reader().paths().unwrap();
         assert_eq!(paths, ["c.py", "d.py"].map(String::from).into());
         writer
-            .refresh_from(&["c.py", "d.py"], std::slice::from_ref(&c))
+            .refresh_to(&["c.py", "d.py"], std::slice::from_ref(&c))
             .unwrap();
         assert_eq!(writer.publish_exact(&[d]).unwrap().removed, 1);
         let explained = writer.reader().explain("c.py").unwrap();
@@ -296,7 +296,7 @@ fn the_reader_s_user_can_not_write<F: Facade>() {
             .publish_exact(&[module("b.py", "evil")])
             .map(drop)
             .unwrap_err(),
-        intruder.refresh_from(&["a.py"], &[]).map(drop).unwrap_err(),
+        intruder.refresh_to(&["a.py"], &[]).map(drop).unwrap_err(),
     ] {
         assert!(is_no_permission(&error), "{error:?}");
     }

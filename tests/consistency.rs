@@ -545,7 +545,7 @@ fn an_error_of_the_source_is_a_database_error<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::new();
     let failed = world
         .writer
-        .refresh_with(&["a.py"], |_| Err(io::Error::other("the store is closed")));
+        .refresh_from(&["a.py"], |_| Err(io::Error::other("the store is closed")));
     let error = failed.unwrap_err();
     assert!(error.is_database());
     assert!(!error.is_unavailable() && !error.may_have_been_applied());
@@ -593,7 +593,7 @@ fn refresh_takes_many_paths_and_duplicates<F: Facade<Writer: Syncing>>() {
     world.foreign().assert_holds(&paths);
 
     let mut asked = Vec::new();
-    let report = world.writer.refresh_with(&twice, |paths| {
+    let report = world.writer.refresh_from(&twice, |paths| {
         assert!(paths.len() <= 200, "{} paths at once", paths.len());
         asked.extend(paths);
         Ok::<_, Infallible>(Vec::new())
@@ -614,7 +614,7 @@ fn refresh_of_no_paths_asks_nobody<F: Facade<Writer: Syncing>>() {
     let mut foreign = world.foreign();
     let before = foreign.others();
     let none: [&str; 0] = [];
-    let report = world.writer.refresh_with(&none, never::<Infallible>);
+    let report = world.writer.refresh_from(&none, never::<Infallible>);
     assert_eq!(
         report.unwrap(),
         bifrost_module_cache::RefreshReport::default()
@@ -627,7 +627,7 @@ fn refresh_of_a_bad_path_asks_nobody<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::new();
     for bad in ["index", "", "/a.py", "a/../b.py"] {
         let paths = ["good.py", bad];
-        let error = world.writer.refresh_with(&paths, never::<Infallible>);
+        let error = world.writer.refresh_from(&paths, never::<Infallible>);
         assert!(error.unwrap_err().is_invalid_path(), "{bad:?}");
         let error = world.writer.refresh(&mut world.client(), &paths);
         assert!(error.unwrap_err().is_invalid_path(), "{bad:?}");
@@ -637,7 +637,7 @@ fn refresh_of_a_bad_path_asks_nobody<F: Facade<Writer: Syncing>>() {
 
 fn refresh_ignores_modules_it_did_not_ask_for<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::new();
-    let report = world.writer.refresh_with(&["a.py"], |_| {
+    let report = world.writer.refresh_from(&["a.py"], |_| {
         Ok::<_, Infallible>(vec![module("a.py", "1"), module("b.py", "1")])
     });
     assert_eq!(report.unwrap().written, 1);

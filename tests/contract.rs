@@ -324,7 +324,7 @@ fn invalid_paths_are_refused_before_anything_is_sent<F: Facade>(setup: &Setup) {
             writer.publish(&[set]).map(drop),
             writer.publish(&[Change::Remove(path.into())]).map(drop),
             writer.publish_exact(&[bad]).map(drop),
-            writer.refresh_from(&[path], &[]).map(drop),
+            writer.refresh_to(&[path], &[]).map(drop),
             CachedModule::new(path, "").map(drop),
             CachedModule::with_hash(path, "", "").map(drop),
         ] {
@@ -794,7 +794,7 @@ fn refresh_brings_paths_to_what_the_source_says<F: Facade>(setup: &Setup) {
     writer.set(&module("a.py", "old")).unwrap();
     let source = [module("a.py", "new"), module("b.py", "new")];
     let report = writer
-        .refresh_from(&["a.py", "b.py", "gone.py", "never.py"], &source)
+        .refresh_to(&["a.py", "b.py", "gone.py", "never.py"], &source)
         .unwrap();
     assert_eq!((report.written, report.removed), (2, 2));
     assert_eq!(reader.paths().unwrap(), set_of(&["a.py", "b.py"]));
@@ -826,7 +826,7 @@ fn every_future_can_cross_threads() {
     check(writer.publish(&[]));
     check(writer.publish_exact(&[]));
     check(writer.publish_exact_with(&[], SyncOptions::default()));
-    check(writer.refresh_with(&["a.py"], |_| async { Ok::<_, Error>(Vec::new()) }));
+    check(writer.refresh_from(&["a.py"], |_| async { Ok::<_, Error>(Vec::new()) }));
 }
 
 #[test]

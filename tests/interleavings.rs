@@ -86,7 +86,7 @@ fn refresh_while<F: Facade<Writer: Syncing>>(
         let found = content.map(|content| module(PATH, content));
         Ok::<_, Infallible>(found.into_iter().collect())
     };
-    writer.refresh_with(&[PATH], fetch).unwrap()
+    writer.refresh_from(&[PATH], fetch).unwrap()
 }
 
 /// A cache, with a module at [`PATH`] or without.
@@ -222,7 +222,7 @@ fn a_failed_fetch_leaves_what_was_there<F: Facade<Writer: Syncing>>() {
     let writer = writer::<F>(&redis.url());
     let paths = [PATH, "absent.py"];
     writer
-        .refresh_with(&paths, |_| Err("no source"))
+        .refresh_from(&paths, |_| Err("no source"))
         .unwrap_err();
     foreign.assert_is(PATH, Some("1"));
     assert_eq!(writer.reader().get("absent.py").unwrap(), None);
@@ -235,7 +235,7 @@ fn a_path_that_stays_contended_is_reported_as_unsettled<F: Facade<Writer: Syncin
     let (redis, mut foreign) = cache(Some("0"));
     let writer = writer::<F>(&redis.url());
     let mut reads = 0;
-    let report = writer.refresh_with(&[PATH], |_| {
+    let report = writer.refresh_from(&[PATH], |_| {
         reads += 1;
         foreign.set(PATH, "foreign");
         Ok::<_, Infallible>(vec![module(PATH, "ours")])
@@ -253,7 +253,7 @@ fn one_contended_path_does_not_hold_up_the_others<F: Facade<Writer: Syncing>>() 
     let (redis, mut foreign) = cache(None);
     let writer = writer::<F>(&redis.url());
     let paths = numbered(20);
-    let report = writer.refresh_with(&paths, |asked| {
+    let report = writer.refresh_from(&paths, |asked| {
         if asked.contains(&paths[7]) {
             foreign.set(&paths[7], "foreign");
         }
@@ -763,7 +763,7 @@ fn refresh_a_move<F: Facade<Writer: Syncing>>(
         let seen = |(old, new): (&Option<_>, &Option<_>)| old.is_some() || new.is_some();
         assert!(at_old.iter().zip(&at_new).all(seen), "neither path");
     };
-    let report = writer.refresh_with(&[old.clone(), new.clone()].concat(), |paths| {
+    let report = writer.refresh_from(&[old.clone(), new.clone()].concat(), |paths| {
         assert_seen();
         meanwhile(&mut foreign, &paths);
         let found = paths.iter().filter(|path| path.starts_with("b/"));
@@ -844,7 +844,7 @@ fn connections_that_watch_are_released_after_success_and_failure<F: Facade<Write
     world.refresh(&[PATH]);
     assert_released("a refresh");
     let failed = |_| Err::<Vec<_>, _>("no source");
-    world.writer.refresh_with(&[PATH], failed).unwrap_err();
+    world.writer.refresh_from(&[PATH], failed).unwrap_err();
     assert_released("a failed refresh");
     world.warm(SyncOptions::default());
     assert_released("a warm-up");
@@ -868,7 +868,7 @@ fn a_watch_does_not_disturb_other_calls_of_the_same_writer<F: Facade<Writer: Syn
     let config = patient(&redis.url()).with_pool_size(1);
     let writer = F::Writer::new(config).unwrap();
     let mut calls = 0;
-    let report = writer.refresh_with(&[PATH, "b.py"], |paths| {
+    let report = writer.refresh_from(&[PATH, "b.py"], |paths| {
         calls += 1;
         if calls == 1 {
             // A change of what is watched, which aborts nobody else.
@@ -888,7 +888,7 @@ fn a_watch_does_not_disturb_other_calls_of_the_same_writer<F: Facade<Writer: Syn
 
     // A watch that was left behind would swallow this.
     writer
-        .refresh_with(&[PATH], |_| {
+        .refresh_from(&[PATH], |_| {
             foreign.set(PATH, "5");
             Err("no source")
         })

@@ -237,7 +237,7 @@ fn a_tied_writer_s_bulk_writes_are_seen<F: Nearby>() {
         writer.publish_exact(&modules).unwrap();
         assert_eq!(content(near.get("a.py")), Some(version.to_string()));
         let again = [module("a.py", &format!("{version} again"))];
-        writer.refresh_from(&["a.py"], &again).unwrap();
+        writer.refresh_to(&["a.py"], &again).unwrap();
         assert_eq!(content(near.get("a.py")), Some(format!("{version} again")));
         writer.clear().unwrap();
         assert_eq!(near.get("a.py").unwrap(), None);

@@ -159,7 +159,7 @@ fn all_calls_fail_silently<F: Facade>(url: &str) {
     fails(writer().clear());
     fails(writer().publish(&[Change::Set(module.clone())]));
     fails(writer().publish_exact(std::slice::from_ref(&module)));
-    fails(writer().refresh_from(&["a.py"], &[module]));
+    fails(writer().refresh_to(&["a.py"], &[module]));
 }
 
 fn settings_readers_and_writers_show_no_password<F: Facade>() {

@@ -112,7 +112,7 @@ fn all_are_untrusted<F: Facade>(writer: &F::Writer) {
     untrusted(|| writer.reader().get_many(&["a.py"]));
     untrusted(|| writer.reader().paths());
     untrusted(|| writer.set(&module("a.py", "")));
-    untrusted(|| writer.refresh_from(&["a.py"], &[]));
+    untrusted(|| writer.refresh_to(&["a.py"], &[]));
 }
 
 fn over_tls_all_works_as_without<F: Facade>() {
@@ -133,7 +133,7 @@ fn over_tls_all_works_as_without<F: Facade>() {
         assert_eq!(reader.paths().unwrap().len(), 2);
         // Over a connection of its own.
         let fresh = module("a.py", "fresh");
-        let report = writer.refresh_from(&["a.py", "b.py"], std::slice::from_ref(&fresh));
+        let report = writer.refresh_to(&["a.py", "b.py"], std::slice::from_ref(&fresh));
         assert_eq!(report.unwrap().removed, 1);
         assert_eq!(reader.get("a.py").unwrap(), Some(fresh));
         assert_eq!(writer.clear().unwrap(), 1);
@@ -294,7 +294,7 @@ fn a_client_certificate_lets_in_where_one_is_required<F: Facade>() {
     assert_eq!(writer.reader().get("a.py").unwrap(), Some(module.clone()));
     let found = writer.reader().get_many(&["a.py"]).unwrap();
     assert_eq!(found, [Some(module)]);
-    writer.refresh_from(&["a.py"], &[]).unwrap();
+    writer.refresh_to(&["a.py"], &[]).unwrap();
     assert_eq!(writer.reader().get("a.py").unwrap(), None);
 }
 
@@ -339,7 +339,7 @@ fn all_are_unavailable<F: Facade>(writer: &F::Writer) {
         within_limit(|| reader.get("a.py")),
         within_limit(|| reader.get_many(&["a.py"])),
         within_limit(|| writer.set(&module("a.py", ""))),
-        within_limit(|| writer.refresh_from(&["a.py"], &[])),
+        within_limit(|| writer.refresh_to(&["a.py"], &[])),
     ] {
         assert!(error.is_unavailable(), "{error:?}");
     }

@@ -372,7 +372,7 @@ fn every_future_with_a_database_can_cross_threads(
     check(writer.repair(client));
     check(writer.repair_with(client, SyncOptions::default()));
     // A fetch that borrows.
-    check(writer.refresh_with(&["a.py"], |_| async move {
+    check(writer.refresh_from(&["a.py"], |_| async move {
         client.simple_query("").await.map(|_| Vec::new())
     }));
 }

@@ -5,7 +5,7 @@ use super::ModuleReader;
 use super::database::BlockingDatabase;
 use super::pool::Pool;
 use super::run;
-use crate::consistency::{self, Fetch};
+use crate::consistency::{self, Fetch, unread};
 #[cfg(feature = "postgres")]
 use crate::transport::Transport as _;
 #[cfg(feature = "postgres")]
@@ -142,11 +142,25 @@ impl ModuleWriter {
     /// so the order in which two services get here does not matter. A path that stays contended
     /// is reported as [`unsettled`](RefreshReport::unsettled).
     ///
+    /// ```no_run
+    /// # use bifrost_module_cache::{CachedModule, blocking::ModuleWriter};
+    /// # fn select(_: &[String]) -> Result<Vec<(String, String)>, std::io::Error> { Ok(Vec::new()) }
+    /// # fn example(writer: &ModuleWriter) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let fetch = |paths: Vec<String>| {
+    ///     let rows = select(&paths)?; // SELECT path, content … WHERE path = ANY($1)
+    ///     let modules = rows.into_iter().map(|(path, content)| CachedModule::new(path, content));
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(modules.collect::<Result<_, _>>()?)
+    /// };
+    /// writer.refresh_from(&["shared/halopsa.py"], fetch)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Database`] with the error of `fetch`; otherwise as [`set`](Self::set). Paths before
     /// the failure may have been brought up to date; all may be refreshed again.
-    pub fn refresh_with<E>(
+    pub fn refresh_from<E>(
         &self,
         paths: &[impl AsRef<str>],
         mut fetch: impl FnMut(Vec<String>) -> Result<Vec<CachedModule>, E>,
@@ -154,7 +168,7 @@ impl ModuleWriter {
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut source = Fetch(|paths| std::future::ready(fetch(paths)));
+        let mut source = Fetch(|paths| std::future::ready(fetch(paths).map_err(unread)));
         run(consistency::refresh(self.pool(), &mut source, paths))
     }
 
@@ -169,7 +183,7 @@ impl ModuleWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]; otherwise as [`refresh_with`](Self::refresh_with).
+    /// [`Error::Database`]; otherwise as [`refresh_from`](Self::refresh_from).
     ///
     /// # Panics
     ///

@@ -33,7 +33,7 @@ pub(crate) use diagnose::{Row, diagnose};
 pub(crate) use exact::publish_exact;
 pub(crate) use mark::run_id;
 pub(crate) use publish::publish;
-pub(crate) use settle::{Fetch, refresh};
+pub(crate) use settle::{Fetch, refresh, unread};
 #[cfg(feature = "postgres")]
 pub(crate) use verify::{repair, verify};
 #[cfg(feature = "postgres")]

@@ -247,19 +247,24 @@ impl Command for Write<'_> {
 /// A source that is a caller's own function.
 pub(crate) struct Fetch<F>(pub(crate) F);
 
-impl<F, Answer, E> Source for Fetch<F>
+impl<F, Answer> Source for Fetch<F>
 where
     F: FnMut(Vec<String>) -> Answer,
-    Answer: Future<Output = Result<Vec<CachedModule>, E>>,
-    E: Into<Cause>,
+    Answer: Future<Output = Result<Vec<CachedModule>, Error>>,
 {
     async fn fetch(&mut self, paths: &[String]) -> Result<Vec<CachedModule>, Error> {
-        (self.0)(paths.to_vec())
-            .await
-            .map_err(|error| Error::Database {
-                reason: "the modules could not be read from their source",
-                transient: false,
-                source: Some(error.into()),
-            })
+        (self.0)(paths.to_vec()).await
+    }
+}
+
+/// What a caller's own function failed with.
+///
+/// Its callers convert before the core sees the error: of a future that is held across an await,
+/// the compiler forgets that a `Box<dyn Error>` lives for ever, and with it that it is an `E`.
+pub(crate) fn unread(error: impl Into<Cause>) -> Error {
+    Error::Database {
+        reason: "the modules could not be read from their source",
+        transient: false,
+        source: Some(error.into()),
     }
 }

@@ -4,7 +4,7 @@ use super::ModuleReader;
 #[cfg(feature = "postgres")]
 use super::database::with;
 use super::lane::Lanes;
-use crate::consistency::{self, Fetch};
+use crate::consistency::{self, Fetch, unread};
 #[cfg(feature = "postgres")]
 use crate::transport::Transport as _;
 #[cfg(feature = "postgres")]
@@ -142,20 +142,38 @@ impl ModuleWriter {
     /// so the order in which two services get here does not matter. A path that stays contended
     /// is reported as [`unsettled`](RefreshReport::unsettled).
     ///
+    /// ```no_run
+    /// # use bifrost_module_cache::{CachedModule, nonblocking::ModuleWriter};
+    /// # async fn select(_: &[String]) -> Result<Vec<(String, String)>, std::io::Error> { Ok(Vec::new()) }
+    /// # async fn example(writer: ModuleWriter) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let fetch = |paths: Vec<String>| async move {
+    ///     let rows = select(&paths).await?; // SELECT path, content … WHERE path = ANY($1)
+    ///     let modules = rows.into_iter().map(|(path, content)| CachedModule::new(path, content));
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(modules.collect::<Result<_, _>>()?)
+    /// };
+    /// writer.refresh_from(&["shared/halopsa.py"], fetch).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Database`] with the error of `fetch`; otherwise as [`set`](Self::set). Paths before
     /// the failure may have been brought up to date; all may be refreshed again.
-    pub async fn refresh_with<E, Answer>(
+    pub async fn refresh_from<E, Answer>(
         &self,
         paths: &[impl AsRef<str>],
-        fetch: impl FnMut(Vec<String>) -> Answer,
+        mut fetch: impl FnMut(Vec<String>) -> Answer,
     ) -> Result<RefreshReport, Error>
     where
         Answer: Future<Output = Result<Vec<CachedModule>, E>>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        consistency::refresh(self.lanes(), &mut Fetch(fetch), paths).await
+        let mut source = Fetch(|paths| {
+            let answer = fetch(paths);
+            async { answer.await.map_err(unread) }
+        });
+        consistency::refresh(self.lanes(), &mut source, paths).await
     }
 
     /// Brings paths to what the database says now: written, or invalidated where the row is gone.
@@ -169,7 +187,7 @@ impl ModuleWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]; otherwise as [`refresh_with`](Self::refresh_with).
+    /// [`Error::Database`]; otherwise as [`refresh_from`](Self::refresh_from).
     #[cfg(feature = "postgres")]
     pub async fn refresh(
         &self,

@@ -52,7 +52,7 @@ pub trait Writer: Clone + Debug + Send + Sync + Sized + 'static {
     fn publish(&self, changes: &[Change]) -> Result<PublishReport, Error>;
     fn publish_exact(&self, modules: &[CachedModule]) -> Result<PublishReport, Error>;
     /// With a source that has these modules.
-    fn refresh_from(
+    fn refresh_to(
         &self,
         paths: &[impl AsRef<str>],
         source: &[CachedModule],
@@ -169,12 +169,12 @@ macro_rules! facade {
                 $wait(self.publish_exact(modules))
             }
 
-            fn refresh_from(
+            fn refresh_to(
                 &self,
                 paths: &[impl AsRef<str>],
                 source: &[CachedModule],
             ) -> Result<RefreshReport, Error> {
-                $wait(self.refresh_with(paths, |paths| {
+                $wait(self.refresh_from(paths, |paths| {
                     $answer(Ok::<_, Infallible>(select(source, &paths)))
                 }))
             }

@@ -19,7 +19,7 @@ pub trait Syncing: Writer<Client: Send> {
         client: &mut Self::Client,
         paths: &[impl AsRef<str>],
     ) -> Result<RefreshReport, Error>;
-    fn refresh_with<E: Into<Box<dyn StdError + Send + Sync>>>(
+    fn refresh_from<E: Into<Box<dyn StdError + Send + Sync>>>(
         &self,
         paths: &[impl AsRef<str>],
         fetch: impl FnMut(Vec<String>) -> Result<Vec<CachedModule>, E>,
@@ -57,12 +57,12 @@ impl Syncing for blocking::ModuleWriter {
         self.refresh(client, paths)
     }
 
-    fn refresh_with<E: Into<Box<dyn StdError + Send + Sync>>>(
+    fn refresh_from<E: Into<Box<dyn StdError + Send + Sync>>>(
         &self,
         paths: &[impl AsRef<str>],
         fetch: impl FnMut(Vec<String>) -> Result<Vec<CachedModule>, E>,
     ) -> Result<RefreshReport, Error> {
-        self.refresh_with(paths, fetch)
+        self.refresh_from(paths, fetch)
     }
 
     fn warm_with(
@@ -111,12 +111,12 @@ impl Syncing for nonblocking::ModuleWriter {
         block_on(self.refresh(client, paths))
     }
 
-    fn refresh_with<E: Into<Box<dyn StdError + Send + Sync>>>(
+    fn refresh_from<E: Into<Box<dyn StdError + Send + Sync>>>(
         &self,
         paths: &[impl AsRef<str>],
         mut fetch: impl FnMut(Vec<String>) -> Result<Vec<CachedModule>, E>,
     ) -> Result<RefreshReport, Error> {
-        block_on(self.refresh_with(paths, |paths| ready(outside(|| fetch(paths)))))
+        block_on(self.refresh_from(paths, |paths| ready(outside(|| fetch(paths)))))
     }
 
     fn warm_with(

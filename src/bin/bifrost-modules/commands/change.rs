@@ -78,7 +78,7 @@ pub fn mv(
         Err(error) => Err(servers.failure(error)),
     };
     let mut lost = None;
-    let report = writer.refresh_with(&[old, new], |paths| {
+    let report = writer.refresh_from(&[old, new], |paths| {
         moved(&paths).map_err(|failure| {
             lost = Some(failure);
             "given up"
