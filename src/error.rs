@@ -238,6 +238,11 @@ impl Error {
         }
     }
 
+    /// True if Redis has no memory for what was asked: what frees some is another thing.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Refused { code: "OOM", .. })
+    }
+
     /// The failed attempt had sent something. Who does not trust us has not carried it out.
     pub(crate) fn maybe_applied(self) -> Self {
         let trusted = !matches!(

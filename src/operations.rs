@@ -155,14 +155,15 @@ pub(crate) async fn clear<T: Transport>(transport: &T) -> Result<u64, Error> {
     Ok(cleared)
 }
 
-async fn remove<T: Transport, S: AsRef<str>>(
+/// Removes valid paths; answers how many modules there were.
+pub(crate) async fn remove<T: Transport, S: AsRef<str>>(
     transport: &T,
     paths: &[S],
     class: Class,
 ) -> Result<u64, Error> {
     match call::write(transport, &Remove::new(paths, class)).await {
         // Out of memory, Redis refuses to queue even what frees some.
-        Err(Error::Refused { code: "OOM", .. }) => {
+        Err(error) if error.is_out_of_memory() => {
             call::write(transport, &Remove::new(paths, class).one_by_one()).await
         }
         result => result,

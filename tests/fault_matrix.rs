@@ -60,10 +60,12 @@ enum Call {
     Set,
     Invalidate,
     Rename,
+    /// Of a path that has an entry and no row.
+    Refresh,
     WarmUp,
 }
 
-const CALLS: [Call; 8] = [
+const CALLS: [Call; 9] = [
     Call::Get,
     Call::GetMany,
     Call::Paths,
@@ -71,6 +73,7 @@ const CALLS: [Call; 8] = [
     Call::Set,
     Call::Invalidate,
     Call::Rename,
+    Call::Refresh,
     Call::WarmUp,
 ];
 
@@ -79,7 +82,7 @@ impl Call {
         match self {
             Self::Get | Self::Resolve | Self::Set | Self::Invalidate | Self::Rename => LOOKUP_LIMIT,
             Self::GetMany | Self::Paths => BULK_LIMIT,
-            Self::WarmUp => WARM_UP_LIMIT,
+            Self::Refresh | Self::WarmUp => WARM_UP_LIMIT,
         }
     }
 }
@@ -166,7 +169,8 @@ impl<F: Facade<Writer: Syncing>> World<F> {
     /// Makes a call, and looks up in Redis itself whether it did what it says.
     fn make(&self, call: Call, writer: &F::Writer) -> String {
         let url = self.database.url();
-        let mut client = matches!(call, Call::WarmUp).then(|| F::Writer::connect(&url));
+        let mut client =
+            matches!(call, Call::Refresh | Call::WarmUp).then(|| F::Writer::connect(&url));
         let reader = writer.reader();
         let start = Instant::now();
         let result = match call {
@@ -196,6 +200,13 @@ impl<F: Facade<Writer: Syncing>> World<F> {
             Call::Set => writer.set(&module(PATH)).map(|()| "done"),
             Call::Invalidate => writer.invalidate(PATH).map(|()| "done"),
             Call::Rename => writer.rename(PATH, &module(NEW_PATH)).map(|()| "done"),
+            Call::Refresh => {
+                let report = writer.refresh(client.as_mut().unwrap(), &[NEW_PATH]);
+                report.map(|report| {
+                    assert_eq!((report.removed, report.written), (1, 0), "{report:?}");
+                    "done"
+                })
+            }
             Call::WarmUp => {
                 let report = writer.warm_from_db(client.as_mut().unwrap());
                 report.map(|report| {
@@ -210,6 +221,8 @@ impl<F: Facade<Writer: Syncing>> World<F> {
             let expected = match call {
                 Call::Invalidate => (false, false),
                 Call::Rename => (false, true),
+                // Whether it kept its data or not.
+                Call::Refresh => (self.stored().0, false),
                 _ => (true, false),
             };
             assert_eq!(self.stored(), expected, "{call:?}");
@@ -232,7 +245,7 @@ impl<F: Facade<Writer: Syncing>> World<F> {
 
     /// Each call against the fault; `expected` has the outcomes that are right for it, with `|`
     /// between alternatives.
-    fn row(&self, name: &str, begin: impl Fn(&Self), end: impl Fn(&Self), expected: [&str; 8]) {
+    fn row(&self, name: &str, begin: impl Fn(&Self), end: impl Fn(&Self), expected: [&str; 9]) {
         self.row_with(name, begin, || self.writer.clone(), end, expected);
     }
 
@@ -243,12 +256,15 @@ impl<F: Facade<Writer: Syncing>> World<F> {
         begin: impl Fn(&Self),
         writer: impl Fn() -> F::Writer,
         end: impl Fn(&Self),
-        expected: [&str; 8],
+        expected: [&str; 9],
     ) {
         let facade = std::any::type_name::<F>().rsplit(':').next().unwrap();
         let mut row = format!("| {name} | {} |", facade.to_lowercase());
         for (call, expected) in CALLS.into_iter().zip(expected) {
             self.prepare();
+            if matches!(call, Call::Refresh) {
+                self.writer.set(&module(NEW_PATH)).unwrap();
+            }
             begin(self);
             let start = Instant::now();
             let outcome = self.make(call, &writer());
@@ -271,7 +287,7 @@ fn a_dead_server<F: Facade<Writer: Syncing>>() {
         |world| world.server.kill(),
         |world| world.server.restart(),
         [
-            "Connect", "Connect", "Connect", "Connect", write, write, write, "Connect",
+            "Connect", "Connect", "Connect", "Connect", write, write, write, "Connect", "Connect",
         ],
     );
 }
@@ -282,7 +298,7 @@ fn a_frozen_server<F: Facade<Writer: Syncing>>() {
         "frozen",
         |world| world.server.freeze(),
         |world| world.server.thaw(),
-        [read, read, read, read, write, write, write, write],
+        [read, read, read, read, write, write, write, write, write],
     );
 }
 
@@ -292,7 +308,7 @@ fn a_slow_network<F: Facade<Writer: Syncing>>() {
         |world| world.proxy.set_latency(Duration::from_millis(100)),
         |world| world.proxy.set_latency(Duration::ZERO),
         [
-            "found", "found", "found", "found", "done", "done", "done", "done",
+            "found", "found", "found", "found", "done", "done", "done", "done", "done",
         ],
     );
 }
@@ -304,7 +320,7 @@ fn a_reset_in_the_middle_of_one_reply<F: Facade<Writer: Syncing>>() {
         |world| world.proxy.cut_one_reply_after(3),
         |world| world.proxy.resume(),
         [
-            "found", "found", "found", "found", write, write, write, write,
+            "found", "found", "found", "found", write, write, write, write, write,
         ],
     );
 }
@@ -315,7 +331,7 @@ fn a_reset_in_the_middle_of_every_reply<F: Facade<Writer: Syncing>>() {
         "cut in mid-reply",
         |world| world.proxy.cut_replies_after(3),
         |world| world.proxy.resume(),
-        [read, read, read, read, write, write, write, write],
+        [read, read, read, read, write, write, write, write, write],
     );
 }
 
@@ -325,7 +341,7 @@ fn a_half_open_connection<F: Facade<Writer: Syncing>>() {
         "half-open",
         |world| world.proxy.blackhole_requests(),
         |world| world.proxy.resume(),
-        [read, read, read, read, write, write, write, write],
+        [read, read, read, read, write, write, write, write, write],
     );
 }
 
@@ -340,7 +356,7 @@ fn a_server_restarted_with_its_data<F: Facade<Writer: Syncing>>() {
         },
         |_| {},
         [
-            "found", "found", "found", "found", write, write, write, "done",
+            "found", "found", "found", "found", write, write, write, "done", "done",
         ],
     );
 }
@@ -357,7 +373,7 @@ fn a_server_restarted_empty<F: Facade<Writer: Syncing>>() {
         },
         |_| {},
         [
-            "absent", "absent", "absent", "absent", write, write, write, "done",
+            "absent", "absent", "absent", "absent", write, write, write, "done", "done",
         ],
     );
 }
@@ -400,7 +416,7 @@ fn a_server_that_loads_its_data<F: Facade<Writer: Syncing>>() {
             });
             world.server.command("CONFIG SET key-load-delay 10000");
         },
-        [loading; 8],
+        [loading; 9],
     );
 }
 
@@ -411,7 +427,7 @@ fn a_server_out_of_memory<F: Facade<Writer: Syncing>>() {
         |world| world.server.command("CONFIG SET maxmemory 0"),
         // What frees memory works.
         [
-            "found", "found", "found", "found", "OOM", "done", "OOM", "OOM",
+            "found", "found", "found", "found", "OOM", "done", "OOM", "done", "OOM",
         ],
     );
 }
@@ -428,7 +444,7 @@ fn a_read_only_replica<F: Facade<Writer: Syncing>>() {
         replicate_nobody,
         |world| world.server.command("REPLICAOF NO ONE"),
         [
-            "found", "found", "found", "found", write, write, write, write,
+            "found", "found", "found", "found", write, write, write, write, write,
         ],
     );
 }
@@ -440,7 +456,7 @@ fn a_replica_that_lost_its_primary<F: Facade<Writer: Syncing>>() {
         "replica without primary",
         replicate_nobody,
         |world| world.server.command("REPLICAOF NO ONE"),
-        [read, read, read, read, write, write, write, write],
+        [read, read, read, read, write, write, write, write, write],
     );
 }
 
@@ -467,7 +483,7 @@ fn a_wrong_password<F: Facade<Writer: Syncing>>() {
             assert_eq!(writer.reader().get_many(&[PATH]).unwrap().len(), 1);
             writer.set(&module(PATH)).unwrap();
         },
-        ["WRONGPASS"; 8],
+        ["WRONGPASS"; 9],
     );
 }
 
@@ -479,6 +495,6 @@ fn a_wrong_database<F: Facade<Writer: Syncing>>() {
         |_| {},
         || F::Writer::new(config(&url(99))).unwrap(),
         |_| {},
-        ["ERR"; 8],
+        ["ERR"; 9],
     );
 }

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use bifrost_module_cache::{
     Change, RefreshReport, Stage, Status, SyncOptions, Unverified, WarmReport, keys,
 };
 use support::consistency::{
-    Foreign, Gate, LIMIT, StopOnDrop, Syncing, World, after, at_each, module, numbered, patient,
-    writer,
+    Foreign, Gate, LIMIT, StopOnDrop, Syncing, Table, World, after, at_each, module, numbered,
+    patient, writer,
 };
 use support::{Facade, Reader, RedisServer, Writer, connect, on_both_facades, wait_until};
 
@@ -29,6 +29,7 @@ on_both_facades! {
     a_flush_of_a_present_key_is_noticed
     a_flush_of_an_absent_key_is_noticed
     a_row_that_is_gone_is_invalidated
+    a_row_that_comes_during_a_removal_without_a_watch_is_cached
     a_placeholder_reads_as_absent_and_expires
     a_failed_fetch_leaves_what_was_there
     a_path_that_stays_contended_is_reported_as_unsettled
@@ -199,6 +200,27 @@ fn a_row_that_is_gone_is_invalidated<F: Facade<Writer: Syncing>>() {
     for path in ["deleted.py", "emptied.py", "changed.py"] {
         foreign.assert_is(path, None);
     }
+}
+
+/// Out of memory nothing can be watched.
+fn a_row_that_comes_during_a_removal_without_a_watch_is_cached<F: Facade<Writer: Syncing>>() {
+    let redis = RedisServer::start();
+    let others = Arc::new(Mutex::new(None::<(Table, Foreign)>));
+    let service = Arc::clone(&others);
+    let gate = Gate::start(redis.port(), "SREM", move || {
+        if let Some((table, foreign)) = &mut *service.lock().unwrap() {
+            foreign.run("CONFIG SET maxmemory 0");
+            table.put(PATH, "1");
+            foreign.set(PATH, "1");
+        }
+    });
+    let config = patient(&gate.url());
+    let world = World::<F>::around(redis, config);
+    *others.lock().unwrap() = Some((world.table(), world.foreign()));
+    world.redis.command("CONFIG SET maxmemory 1");
+    let report = world.refresh(&[PATH]);
+    assert_eq!((report.written, report.retried), (1, 1), "{report}");
+    world.foreign().assert_is(PATH, Some("1"));
 }
 
 fn a_placeholder_reads_as_absent_and_expires<F: Facade<Writer: Syncing>>() {

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use super::report::PublishReport;
 use super::settle::Write;
 use super::{BATCH_BYTES, batches};
-use crate::commands::checked_module;
+use crate::commands::{Class, checked_module};
 use crate::keys::validate_path;
 use crate::transport::Transport;
-use crate::{CachedModule, Error, call, reply};
+use crate::{CachedModule, Error, call, operations, reply};
 
 /// One change of [`publish`](crate::blocking::ModuleWriter::publish).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,12 @@ pub(crate) async fn publish<T: Transport>(
         });
     let mut report = PublishReport::default();
     for write in writes(edits) {
-        let done = call::write(transport, &write).await?;
+        let done = if write.put.is_empty() {
+            operations::remove(transport, &write.remove, Class::Bulk).await?;
+            true
+        } else {
+            call::write(transport, &write).await?
+        };
         report.count(&write, done)?;
     }
     Ok(report)

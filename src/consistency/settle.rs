@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Value};
 use super::inspect::cacheable;
 use super::report::RefreshReport;
 use super::{BATCH_BYTES, BATCH_MODULES, Source, random};
-use crate::commands::{self, Class, Command, Request};
+use crate::commands::{self, Class, Command, Remove, Request};
 use crate::error::Source as Cause;
 use crate::keys::{module_key_unchecked, validate_path};
 use crate::transport::{Budget, Link, Transport};
@@ -61,7 +61,14 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         .map(|batch| (batch.to_vec(), 1))
         .collect();
     let mut removals = VecDeque::new();
-    while let Some((batch, attempt)) = queue.pop_front().or_else(|| removals.pop_front()) {
+    // What Redis had no memory for: tried once more when all removals have made room.
+    let mut starved = VecDeque::new();
+    loop {
+        let last_chance = queue.is_empty() && removals.is_empty();
+        let next = queue.pop_front().or_else(|| removals.pop_front());
+        let Some((batch, attempt)) = next.or_else(|| starved.pop_front()) else {
+            return Ok(report);
+        };
         let reserved = send(link, &Reserve { paths: &batch }, config).await?;
         // Only now: a row that was read before the watch began may be older than what it hides.
         let rows = source.fetch(&batch).await?;
@@ -83,25 +90,70 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
             put: here.iter().map(|path| rows[path.as_str()]).collect(),
             remove: gone.iter().collect(),
         };
-        if reserved && send(link, &write, config).await? {
-            report.written += write.put.len();
-            report.removed += write.remove.len();
-            report.skipped += if gone.is_empty() { 0 } else { too_large };
-            report.bytes += write.bytes();
-            write.log();
+        let written = match reserved {
+            Ok(true) => send(link, &write, config).await,
+            other => other,
+        };
+        let contended: Vec<String> = match written {
+            Ok(true) => {
+                report.written += write.put.len();
+                report.removed += write.remove.len();
+                report.skipped += if gone.is_empty() { 0 } else { too_large };
+                report.bytes += write.bytes();
+                write.log();
+                continue;
+            }
+            Ok(false) => here.into_iter().chain(gone).collect(),
+            Err(error) if error.is_out_of_memory() => {
+                if !here.is_empty() {
+                    if last_chance && gone.is_empty() {
+                        return Err(error);
+                    }
+                    starved.push_back((here, attempt));
+                }
+                let came = free(link, source, &gone, config).await?;
+                report.removed += gone.len() - came.len();
+                report.skipped += if gone.is_empty() { 0 } else { too_large };
+                came
+            }
+            Err(error) => return Err(error),
+        };
+        if contended.is_empty() {
             continue;
         }
-        let contended = here.into_iter().chain(gone);
         if attempt == ATTEMPTS {
             report.unsettled.extend(contended);
         } else {
-            let before = queue.len();
-            queue.extend(contended.map(|path| (vec![path], attempt + 1)));
-            report.retried += queue.len() - before;
+            report.retried += contended.len();
+            queue.extend(contended.into_iter().map(|path| (vec![path], attempt + 1)));
             transport.pause(backoff(attempt)).await;
         }
     }
-    Ok(report)
+}
+
+/// Removes paths that have no row from a Redis that is out of memory: it refuses to queue even what
+/// frees some, so nothing watches. Answers those whose row came meanwhile: its writer's entry may
+/// be what was removed.
+async fn free<L: Link, S: Source>(
+    link: &mut L,
+    source: &mut S,
+    gone: &[String],
+    config: &Config,
+) -> Result<Vec<String>, Error> {
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    send(link, &Remove::new(gone, Class::Bulk).one_by_one(), config).await?;
+    let remove = gone.iter().collect();
+    Write {
+        put: Vec::new(),
+        remove,
+    }
+    .log();
+    let rows = source.fetch(gone).await?;
+    let (rows, _) = cacheable(&rows, gone, config);
+    let came = gone.iter().filter(|path| rows.contains_key(path.as_str()));
+    Ok(came.cloned().collect())
 }
 
 /// How many of these modules one transaction may hold: at least one, if there is one.
@@ -158,8 +210,10 @@ struct Reserve<'a> {
 }
 
 impl Command for Reserve<'_> {
-    /// Whether all were there when the watch began: a DEL may come before it.
-    type Reply = bool;
+    /// Whether all were there when the watch began: a DEL may come before it. An error where there
+    /// was no memory for a place, which only what is written needs: whatever comes to a path that
+    /// is removed trips the watch.
+    type Reply = Result<bool, Error>;
 
     fn request(&self, _: &Config) -> Request {
         let mut pipeline = Pipeline::new();
@@ -185,13 +239,17 @@ impl Command for Reserve<'_> {
         }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<bool, Error> {
-        let mut last = Err(reply::unexpected());
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let (mut last, mut lack) = (Err(reply::unexpected()), None);
         for reply in replies {
-            last = Ok(reply::ok(reply)?);
+            match reply::ok(reply) {
+                Err(error) if error.is_out_of_memory() => lack = Some(error),
+                reply => last = Ok(reply?),
+            }
         }
         let there = reply::integer(last?)?;
-        Ok(usize::try_from(there).is_ok_and(|there| there == self.paths.len()))
+        let all = usize::try_from(there).is_ok_and(|there| there == self.paths.len());
+        Ok(lack.map_or(Ok(all), Err))
     }
 }
 
