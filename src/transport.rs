@@ -72,6 +72,11 @@ pub(crate) trait Transport {
     #[cfg(feature = "near-cache")]
     fn identify_servers(&self);
 
+    /// Uses none of the shared connections again that are open now: new ones go where the address
+    /// leads now. Requests under way may end.
+    #[cfg(feature = "near-cache")]
+    fn part(&self);
+
     #[cfg(any(feature = "blocking", feature = "nonblocking"))]
     fn listings(&self) -> &Listings;
 

@@ -3,10 +3,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::{CachedModule, Config, Error, NearCacheOptions, NearCacheStats};
+use bifrost_module_cache::{
+    CachedModule, Config, Error, Invalidation, NearCacheOptions, NearCacheStats,
+};
 use support::{
     Aim, Near, Nearby, PATIENCE, Proxy, RedisServer, Writer, on_both_facades, patient, wait_until,
 };
@@ -26,6 +29,7 @@ on_both_facades! {
     what_the_server_evicts_goes
     a_reader_that_is_slow_takes_in_everything
     after_a_failover_nothing_of_the_new_server_is_kept_before_it_is_followed
+    where_the_address_moves_both_sides_follow_it
     reconnects_are_not_more_than_a_second_apart
     sessions_that_never_last_are_not_begun_in_a_hurry
     the_last_known_module_is_served_if_that_is_wanted
@@ -410,6 +414,50 @@ fn after_a_failover_nothing_of_the_new_server_is_kept_before_it_is_followed<F: N
     });
     new_writer.set(&module("a.py", "newer")).unwrap();
     world.near.until("a.py", Some("newer"));
+}
+
+/// The old server lives on, and so do the connections to it.
+fn where_the_address_moves_both_sides_follow_it<F: Nearby>() {
+    let world = world::<F>(patient, bounded());
+    let new = RedisServer::start();
+    let new_writer = F::Writer::new(patient(&new.url())).unwrap();
+    world.writer.set(&module("a.py", "old")).unwrap();
+    new_writer.set(&module("a.py", "new")).unwrap();
+    // On the connection for lookups, and on that for many.
+    heard(&world.near);
+    assert_eq!(content(world.near.get("a.py")).as_deref(), Some("old"));
+    assert_eq!(world.near.get_many(&["b.py"]).unwrap(), [None]);
+    let flushed = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&flushed);
+    let count = move |change: &Invalidation| {
+        told.fetch_add(usize::from(*change == Invalidation::Everything), SeqCst);
+    };
+    world.near.on_invalidate(count).unwrap();
+    let sessions = world.near.stats().sessions;
+    world.proxy.set_target(new.port());
+    world.proxy.aim(Aim::Followers);
+    world.proxy.cut_one_reply_after(1);
+    wait_until("the new server is followed", PATIENCE, || {
+        let stats = world.near.stats();
+        stats.live && stats.sessions > sessions
+    });
+    world.near.until("a.py", Some("new"));
+    wait_until("it is kept", PATIENCE, || {
+        world.near.get("a.py").unwrap();
+        world.near.stats().modules == 1
+    });
+    // One that followed the new server and met the old one, and one that met the new one.
+    let begun = world.near.stats().sessions;
+    assert!(begun <= sessions + 2, "{begun}");
+    for version in ["newer", "newest"] {
+        new_writer.set(&module("a.py", version)).unwrap();
+        world.near.until("a.py", Some(version));
+        assert_eq!(world.near.get_many(&[version]).unwrap(), [None]);
+    }
+    // The end and the beginning of each session.
+    let stats = world.near.stats();
+    assert!(stats.live && stats.sessions == begun, "{stats:?}");
+    assert!(flushed.load(SeqCst) <= 4);
 }
 
 fn reconnects_are_not_more_than_a_second_apart<F: Nearby>() {

@@ -92,6 +92,8 @@ fn shows<N: Near>(near: &N, path: &str, expected: Option<&str>) {
 
 fn an_answer_overtaken_by_a_change_is_not_kept<F: Nearby>() {
     let (server, near) = following::<F>();
+    // What it asks for is kept from now on.
+    near.hear_all();
     for version in 0..50 {
         let (old, new) = (format!("old {version}"), format!("new {version}"));
         let path = format!("{version}.py");

@@ -143,6 +143,11 @@ impl Transport for Pool {
         self.servers.identify();
     }
 
+    #[cfg(feature = "near-cache")]
+    fn part(&self) {
+        self.lender().losses.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn listings(&self) -> &Listings {
         &self.listings
     }

@@ -215,7 +215,17 @@ impl<T: Listen> Near<T> {
             return Ok((Kept::Index(index), server));
         }
         let (module, server) = operations::get_from(&*self.transport, path, budget).await?;
+        self.hear_from(life, server);
         Ok((Kept::module(module), server))
+    }
+
+    /// Sees who answered. If it is not the server that is followed, the connections go as well as the
+    /// session: only where the address leads now can both meet again.
+    pub(super) fn hear_from(&self, life: &Life, server: Option<ServerId>) {
+        if life.protocol.session.suspects(server) {
+            self.transport.part();
+            life.wake();
+        }
     }
 
     /// Reads paths at once and keeps what may be kept.
@@ -228,6 +238,7 @@ impl<T: Listen> Near<T> {
         room: Room,
     ) -> Result<Vec<Result<Kept, Error>>, Error> {
         let (entries, server) = operations::get_each_from(&*self.transport, paths, budget).await?;
+        self.hear_from(life, server);
         let now = Tick::now();
         let entries = paths.iter().zip(entries);
         Ok(entries

@@ -47,6 +47,7 @@ impl<T: Listen> Near<T> {
                 let paths = &update.paths;
                 let answer = call::read_within(transport, &AskMembership { paths }, budget).await;
                 let (membership, server) = answer?;
+                self.hear_from(life, server);
                 // Another server's answer says nothing about this index.
                 if protocol.session.accepts(asked.epoch, server)
                     && let Some(index) = protocol.announcements.updated(&asked, update, &membership)
@@ -59,6 +60,7 @@ impl<T: Listen> Near<T> {
             None => {}
         }
         let (members, server) = call::read_within(transport, &Members, budget).await?;
+        self.hear_from(life, server);
         let bad = members.bad.iter().cloned().collect();
         let index = Arc::new(operations::listed(transport, members).into());
         if let Some(asked) = whole.filter(|asked| protocol.session.accepts(asked.epoch, server)) {

@@ -220,6 +220,7 @@ impl<'p> World<'p> {
                 if let Some(read) = self.reads[reader].take_if(|read| read.answer.is_some()) {
                     let (value, server) = read.answer.unwrap_or_default();
                     let answer = (kept(read.path, value), Some(ServerId::new(server)));
+                    self.protocol.session.suspects(answer.1);
                     read.ticket.land(Ok(answer), self.now);
                 }
             }
@@ -340,6 +341,7 @@ impl<'p> World<'p> {
                 match read {
                     Some(read) => {
                         let answer = (kept(path, value), Some(ServerId::new(server)));
+                        self.protocol.session.suspects(answer.1);
                         read.ticket.land(Ok(answer), self.now);
                     }
                     None => prop_assert!(false, "nobody makes a flight that can be joined"),

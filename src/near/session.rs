@@ -1,6 +1,6 @@
 //! Whether Redis is followed, and since when: what makes all that is kept valid at once.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -20,13 +20,13 @@ pub(crate) struct Session {
     lease: AtomicU64,
     /// The server that is followed; zero for none.
     server: AtomicU64,
-    /// Somebody was answered by another server.
-    suspected: AtomicBool,
     state: Mutex<State>,
 }
 
 struct State {
     following: Following,
+    /// A reader was answered by another server.
+    suspected: bool,
     since: SystemTime,
     last_failure: Option<String>,
     /// The epoch in which the connection was lost last, and until when what was kept in it was known to be right.
@@ -51,9 +51,9 @@ impl Session {
             epoch: AtomicU64::new(1),
             lease: AtomicU64::new(0),
             server: AtomicU64::new(0),
-            suspected: AtomicBool::new(false),
             state: Mutex::new(State {
                 following: Following::NotYet,
+                suspected: false,
                 since: SystemTime::now(),
                 last_failure: None,
                 ended: None,
@@ -94,50 +94,53 @@ impl Session {
 
     /// Whether an answer to what was asked in that epoch, by that server, may be kept.
     pub(crate) fn accepts(&self, epoch: u64, server: Option<ServerId>) -> bool {
-        let followed = self.server.load(SeqCst);
-        let same = server.is_some_and(|server| server.get() == followed);
-        if server.is_some() && !same && followed != 0 && self.rules.keep(Rule::SameServer) {
-            // All that is kept is of a server to which nobody writes any more.
-            self.suspected.store(true, SeqCst);
-            self.lease.store(0, SeqCst);
-        }
+        let same = server.is_some_and(|server| server.get() == self.server.load(SeqCst));
         (same || !self.rules.keep(Rule::SameServer)) && epoch == self.epoch()
     }
 
-    /// True once after an answer came from another server than the one that is followed.
-    pub(crate) fn take_suspicion(&self) -> bool {
-        self.suspected.swap(false, SeqCst)
+    /// True for the first answer from another server than the one that is followed. The session
+    /// is over then: nobody knows to which of the two writers write now.
+    pub(crate) fn suspects(&self, server: Option<ServerId>) -> bool {
+        let is_other = |server: ServerId| ![0, server.get()].contains(&self.server.load(SeqCst));
+        if !server.is_some_and(is_other) || !self.rules.keep(Rule::SameServer) {
+            return false;
+        }
+        let mut state = self.lock();
+        // It may be over, or another one.
+        if !server.is_some_and(is_other) {
+            return false;
+        }
+        self.lease.store(0, SeqCst);
+        !std::mem::replace(&mut state.suspected, true)
+    }
+
+    /// Whether an answer came from another server than the one that is followed.
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.lock().suspected
     }
 
     /// Redis has confirmed that it announces changes, in answer to what was sent then.
     pub(crate) fn begin(&self, server: ServerId, sent: Tick) {
-        self.suspected.store(false, SeqCst);
+        let mut state = self.lock();
+        state.suspected = false;
         self.server.store(server.get(), SeqCst);
         if self.rules.keep(Rule::Begin) {
             self.epoch.fetch_add(1, SeqCst);
         }
         self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
-        let mut state = self.lock();
         state.following = Following::Yes;
         state.since = SystemTime::now();
-        let arrivals = std::mem::take(&mut state.arrivals);
-        drop(state);
-        for arrival in arrivals {
-            arrival.keep(());
-        }
+        arrive(state);
     }
 
     /// Redis answered a sign of life that was asked for then, and all that it had announced before
     /// has been applied.
     pub(crate) fn renew(&self, sent: Tick) {
-        if self.suspected.load(SeqCst) {
-            return;
-        }
-        self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
-        // Of somebody who came when it had lapsed.
-        let arrivals = std::mem::take(&mut self.lock().arrivals);
-        for arrival in arrivals {
-            arrival.keep(());
+        let state = self.lock();
+        if !state.suspected {
+            self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
+            // Of a caller who came when it had lapsed.
+            arrive(state);
         }
     }
 
@@ -153,6 +156,7 @@ impl Session {
         let mut state = self.lock();
         let lease = Tick::from_bits(self.lease.swap(0, SeqCst));
         self.server.store(0, SeqCst);
+        state.suspected = false;
         let was_live = matches!(state.following, Following::Yes);
         if was_live {
             state.ended = Some((self.epoch(), lease.minus(self.bound)));
@@ -241,6 +245,15 @@ impl Session {
     }
 }
 
+/// Tells those who wait for a session.
+fn arrive(mut state: MutexGuard<'_, State>) {
+    let arrivals = std::mem::take(&mut state.arrivals);
+    drop(state);
+    for arrival in arrivals {
+        arrival.keep(());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,6 +293,24 @@ mod tests {
             }
             is_over.store(true, SeqCst);
         });
+    }
+
+    #[test]
+    fn an_answer_of_another_server_ends_a_session_once_and_for_all() {
+        let (session, now) = (session(), Tick::now());
+        let [here, there] = [1, 2].map(|server| Some(ServerId::new(server)));
+        // Nothing is followed, so nothing can be elsewhere.
+        assert!(!session.suspects(there));
+        session.begin(ServerId::new(1), now);
+        assert!(!session.suspects(here) && !session.suspects(None));
+        assert!(session.is_live(now) && !session.is_suspected());
+        assert!(session.suspects(there) && !session.suspects(there));
+        session.renew(now);
+        assert!(!session.is_live(now) && session.is_suspected());
+        session.end(&lost());
+        session.begin(ServerId::new(2), now);
+        assert!(session.is_live(now) && !session.is_suspected());
+        assert!(session.suspects(here));
     }
 
     #[test]

@@ -204,6 +204,7 @@ impl<T: Listen> Near<T> {
         for chunk in missing.chunks(BULK_PATHS) {
             let (entries, server) =
                 operations::get_each_from(&*self.transport, chunk, self.bulk_budget()).await?;
+            self.hear_from(life, server);
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
@@ -331,6 +332,8 @@ mod tests {
         }
 
         fn identify_servers(&self) {}
+
+        fn part(&self) {}
 
         fn in_use(&self) -> usize {
             0

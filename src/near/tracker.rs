@@ -81,7 +81,7 @@ impl<'p> Tracker<'p> {
                 Ok(Action::Send(message::greeting()))
             }
             Stage::Greeting { sent, .. } => receive_until(sent.plus(bound), now),
-            Stage::Following { .. } if session.take_suspicion() => {
+            Stage::Following { .. } if session.is_suspected() => {
                 Err(reply::outage(Outage::Lost, None))
             }
             Stage::Following { ping, next } => {

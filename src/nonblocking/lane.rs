@@ -157,6 +157,13 @@ impl Transport for Lanes {
         self.servers.identify();
     }
 
+    #[cfg(feature = "near-cache")]
+    fn part(&self) {
+        for lane in [&self.lookups, &self.bulk] {
+            lane.open.store(None);
+        }
+    }
+
     fn listings(&self) -> &Listings {
         &self.listings
     }
