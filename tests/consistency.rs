@@ -29,6 +29,7 @@ on_both_facades! {
     an_empty_table_wipes_a_full_cache_where_that_is_meant
     a_long_open_transaction_leaves_the_warm_up_unverified_within_its_bound
     a_long_open_transaction_leaves_the_repair_unverified_within_its_bound
+    a_long_open_transaction_makes_verify_unsure_of_what_differs
     verify_tells_every_kind_of_drift_and_writes_nothing
     repair_mends_exactly_the_drift
     a_mark_is_not_written_by_a_repair
@@ -273,6 +274,29 @@ fn a_long_open_transaction_leaves_the_repair_unverified_within_its_bound<
     table.run("ROLLBACK");
     reader.run("BEGIN; SELECT * FROM workspace_files");
     assert_eq!(world.repair(bounded()).unverified, None);
+}
+
+fn a_long_open_transaction_makes_verify_unsure_of_what_differs<F: Facade<Writer: Syncing>>() {
+    let paths = numbered(3);
+    let world = World::<F>::with_rows(&paths);
+    world.warm(SyncOptions::default());
+    let (mut table, mut foreign) = (world.table(), world.foreign());
+    let verify = || {
+        let client = &mut world.client();
+        world.writer.verify_with(client, bounded()).unwrap()
+    };
+    table.run("BEGIN");
+    table.put(&paths[0], "2");
+    // What equals its row does so whatever others are about to do.
+    assert_eq!(verify().unverified, None);
+    foreign.set(&paths[0], "2");
+    let drift = verify();
+    assert_eq!(drift.stale, paths[..1]);
+    assert_eq!(drift.unverified, Some(Unverified::OpenTransaction));
+    assert!(drift.to_string().contains("unverified"), "{drift}");
+    table.run("ROLLBACK");
+    let drift = verify();
+    assert_eq!((drift.stale.len(), drift.unverified), (1, None));
 }
 
 /// Each kind of drift once, beside two modules that are right.

@@ -221,6 +221,10 @@ pub struct Drift {
     pub bad_members: usize,
     /// Whether the keys were looked through for entries that the index does not name.
     pub scanned: bool,
+    /// Of [`verify`](crate::blocking::ModuleWriter::verify), why what differs may be right all the
+    /// same: a transaction that stayed open may belong to a writer under way. `None` if it was
+    /// looked at again after all transactions of that time had ended.
+    pub unverified: Option<Unverified>,
 }
 
 impl Drift {
@@ -267,7 +271,10 @@ impl fmt::Display for Drift {
         if self.is_clean() {
             f.write_str(", no drift")?;
         }
-        Ok(())
+        match self.unverified {
+            None => Ok(()),
+            Some(why) => write!(f, ", unverified: {why}"),
+        }
     }
 }
 

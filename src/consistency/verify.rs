@@ -32,10 +32,11 @@ pub(crate) async fn verify<T: Transport, D: Database>(
         .compare(&mut link, &mut workspace, config, &mut options)
         .await?
         .drift;
+    let mut held = true;
     if !drift.is_empty() {
         // A writer between its commit and its write looks like drift: a second look, once all of
         // that time are done, tells.
-        barrier(transport, &mut workspace, options.barrier_timeout()).await?;
+        held = barrier(transport, &mut workspace, options.barrier_timeout()).await?;
         let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
         drift = compare(
             &mut link,
@@ -47,7 +48,11 @@ pub(crate) async fn verify<T: Transport, D: Database>(
         .await?
         .drift;
     }
-    Ok(survey.report(drift))
+    let unsure = !held && !drift.is_empty();
+    Ok(Drift {
+        unverified: unsure.then_some(Unverified::OpenTransaction),
+        ..survey.report(drift)
+    })
 }
 
 pub(crate) async fn repair<T: Transport, D: Database>(

@@ -194,6 +194,10 @@ fn drift_object(drift: &Drift) -> Map<String, Value> {
         ("bad_members".to_owned(), json!(drift.bad_members)),
         ("skipped".to_owned(), json!(drift.skipped)),
         ("scanned".to_owned(), json!(drift.scanned)),
+        (
+            "unverified".to_owned(),
+            json!(drift.unverified.map(text::unverified_name)),
+        ),
     ])
 }
 
@@ -230,6 +234,10 @@ fn print_drift(output: &mut Output, drift: &Drift) -> Result<(), Failure> {
         )
     };
     output.line(format_args!("{modules} in the database: {differ}"))?;
+    if drift.unverified.is_some() {
+        output
+            .hint("a transaction stayed open: what differs may be its writer's, who is not done")?;
+    }
     hint_unscanned(output, drift.scanned)
 }
 
