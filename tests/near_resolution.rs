@@ -16,6 +16,7 @@ on_both_facades! {
     a_warm_name_costs_nothing
     a_cold_name_costs_one_round_trip_and_one_for_the_index
     many_names_cost_what_one_costs
+    a_name_spelled_like_a_path_leaves_that_path_alone
     what_a_foreign_writer_does_is_found_or_gone_when_it_is_announced
     a_change_asks_for_the_changed_paths_alone
     a_flush_leaves_nothing
@@ -130,6 +131,29 @@ fn a_cold_name_costs_one_round_trip_and_one_for_the_index<F: Nearby>() {
         assert_eq!(tell(&near, name), expected);
         assert_eq!(asked(&server), cost);
     }
+}
+
+fn a_name_spelled_like_a_path_leaves_that_path_alone<F: Nearby>() {
+    let (server, writer, near) = serving::<F>(&["x.py"]);
+    let is_there = || near.get("x.py").unwrap().is_some();
+    assert!(is_there() && near.get("y.py").unwrap().is_none());
+    for name in ["x.py", "y.py"] {
+        assert_eq!(tell(&near, name), "-");
+    }
+    server.reset_stats();
+    for _ in 0..2 {
+        assert!(is_there() && near.get("y.py").unwrap().is_none());
+        for name in ["x.py", "y.py"] {
+            assert_eq!(tell(&near, name), "-");
+        }
+    }
+    assert_eq!(asked(&server), [0; 4]);
+    // Nor does the path's change give up the name.
+    writer.set(&module("x.py")).unwrap();
+    near.until_announced();
+    server.reset_stats();
+    assert!(is_there() && tell(&near, "x.py") == "-");
+    assert_eq!(asked(&server), [1, 0, 0, 0]);
 }
 
 fn many_names_cost_what_one_costs<F: Nearby>() {

@@ -1,13 +1,12 @@
 //! Names, answered from memory. Most are not ours, and are asked for again and again: that such a
 //! name is not found is kept under the name itself, so that it costs one look.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::clock::Tick;
 use super::kept::{INDEX_PATH, Kept};
 use super::protocol::Protocol;
-use super::store::Entry;
+use super::store::{Entry, Key};
 use crate::Resolution;
 use crate::resolution::Name;
 
@@ -27,7 +26,7 @@ impl Protocol {
         now: Tick,
         may_keep: impl FnOnce() -> bool,
     ) -> Option<Resolution> {
-        let is_foreign = self.store.read(name, |entry| match &entry.kept {
+        let is_foreign = self.store.read(Key::Name(name), |entry| match &entry.kept {
             Kept::Foreign(evidence) if self.is_valid(entry, now) && self.holds(evidence) => {
                 entry.visit();
                 Some(())
@@ -51,18 +50,18 @@ impl Protocol {
         now: Tick,
         may_keep: impl FnOnce() -> bool,
     ) -> Option<Resolution> {
-        // Before the look: what changes while it lasts makes it worthless. Nothing may take the
-        // place of the index.
-        let evidence = (name != INDEX_PATH)
-            .then(|| self.evidence(parsed))
-            .flatten();
-        let view = self.store.view();
+        // Before the look: what changes while it lasts makes it worthless.
+        let evidence = self.evidence(parsed);
         let mut looks = Looks::default();
         let mut look = |path: &str| {
-            let entry = view.get(path).filter(|entry| self.is_valid(entry, now))?;
-            entry.visit();
-            looks.add(entry);
-            Some(&entry.kept)
+            self.store.read(Key::Path(path), |entry| {
+                if !self.is_valid(entry, now) {
+                    return None;
+                }
+                entry.visit();
+                looks.add(entry);
+                Some(entry.kept.clone())
+            })
         };
         let mut absent = 0;
         for path in parsed.candidates() {
@@ -70,7 +69,7 @@ impl Protocol {
                 Kept::Module(module) => {
                     self.counters.module_hits.add_one();
                     self.counters.absent_hits.add(absent);
-                    return Some(Resolution::sourced(parsed, Arc::clone(module)));
+                    return Some(Resolution::sourced(parsed, module));
                 }
                 Kept::Absent => absent += 1,
                 Kept::Index(_) | Kept::Foreign(_) => return None,
@@ -80,14 +79,14 @@ impl Protocol {
             return None;
         };
         self.counters.absent_hits.add(absent);
-        let answer = Resolution::without_source(parsed, index);
+        let answer = Resolution::without_source(parsed, &index);
         if let (Resolution::NotFound, Some(evidence), Some(epoch)) =
             (&answer, evidence, looks.epoch())
             && may_keep()
         {
             let kept = Kept::Foreign(Box::new(evidence));
-            let entry = Entry::new(kept, epoch, now, looks.expires);
-            let evicted = self.store.insert(&name.into(), entry);
+            let entry = Entry::new(&name.into(), kept, epoch, now, looks.expires);
+            let evicted = self.store.insert(entry);
             self.counters.evictions.add(evicted);
         }
         Some(answer)
@@ -147,6 +146,7 @@ mod tests {
     use crate::near::rule::Rules;
     use crate::resolution::PathIndex;
     use std::collections::HashSet;
+    use std::sync::Arc;
     use std::time::Duration;
 
     const AGE: Duration = Duration::from_secs(300);
@@ -191,7 +191,7 @@ mod tests {
 
     fn kept_foreign(protocol: &Protocol, name: &str) -> bool {
         let is_kept = |entry: &Entry| matches!(entry.kept, Kept::Foreign(_)).then_some(());
-        protocol.store.read(name, is_kept).is_some()
+        protocol.store.read(Key::Name(name), is_kept).is_some()
     }
 
     const ABSENT: [&str; 2] = ["a/b/__init__.py", "a/b.py"];
@@ -263,13 +263,24 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_be_that_of_a_path() {
-        let protocol = protocol(&["b"], &["b/__init__.py", "b.py"], &["b"]);
-        assert!(is_foreign(&protocol, "b") && kept_foreign(&protocol, "b"));
-        // It is asked for anew, and the name is answered as before.
-        assert!(protocol.hit("b", now()).is_none() && protocol.kept("b", now()).is_none());
-        keep(&protocol, "b", Kept::Absent);
-        assert!(is_foreign(&protocol, "b"));
+    fn a_name_may_be_spelled_like_a_path() {
+        let absent = [
+            "b/py/__init__.py",
+            "b/py.py",
+            "index/__init__.py",
+            "index.py",
+        ];
+        let protocol = protocol(&["b.py"], &absent, &[]);
+        for name in ["b.py", INDEX_PATH] {
+            assert!(is_foreign(&protocol, name) && kept_foreign(&protocol, name));
+        }
+        let index = protocol.kept(INDEX_PATH, now());
+        assert!(matches!(index, Some(Kept::Index(_))));
+        assert!(protocol.hit("b.py", now()).flatten().is_some());
+        // Each goes on its own.
+        protocol.invalidate("b.py");
+        assert!(protocol.hit("b.py", now()).is_none() && kept_foreign(&protocol, "b.py"));
+        assert_eq!(protocol.stats(now()).absent_paths, absent.len() + 2);
     }
 
     #[test]
@@ -280,16 +291,6 @@ mod tests {
             assert_eq!(answer, Some(Resolution::NotFound));
         }
         assert!(!kept_foreign(&protocol, "a.b"));
-    }
-
-    #[test]
-    fn the_index_keeps_its_place() {
-        let protocol = protocol(&[], &["index/__init__.py", "index.py"], &["a/b.py"]);
-        assert!(is_foreign(&protocol, "index"));
-        assert!(matches!(
-            protocol.kept(INDEX_PATH, now()),
-            Some(Kept::Index(_))
-        ));
     }
 
     #[test]

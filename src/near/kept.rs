@@ -17,7 +17,7 @@ pub(crate) enum Kept {
     Absent,
     /// All cached paths: kept under [`INDEX_PATH`], which can't be a module's.
     Index(Arc<PathIndex>),
-    /// A name is not found: kept under the name, which may be that of another path.
+    /// A name is not found: kept under the name, whatever is kept under the path so spelled.
     Foreign(Box<Evidence>),
 }
 

@@ -20,7 +20,7 @@ use super::options::NearCacheOptions;
 use super::promise::Promise;
 use super::rule::{Rule, Rules};
 use super::session::Session;
-use super::store::{Entry, Store};
+use super::store::{Entry, Key, Store};
 use crate::Error;
 use crate::identity::ServerId;
 
@@ -99,7 +99,7 @@ impl Protocol {
 
     /// The hot path: a module, or that there is none, if that is kept and may be served.
     pub(crate) fn hit(&self, path: &str, now: Tick) -> Option<Found> {
-        self.store.read(path, |entry| {
+        self.store.read(Key::Path(path), |entry| {
             if !self.is_valid(entry, now) {
                 return None;
             }
@@ -120,8 +120,8 @@ impl Protocol {
 
     /// What is kept and may be served, without counting it.
     pub(crate) fn kept(&self, path: &str, now: Tick) -> Option<Kept> {
-        self.store.read(path, |entry| {
-            if !self.is_valid(entry, now) || matches!(entry.kept, Kept::Foreign(_)) {
+        self.store.read(Key::Path(path), |entry| {
+            if !self.is_valid(entry, now) {
                 return None;
             }
             entry.visit();
@@ -217,9 +217,8 @@ impl Protocol {
 
     fn keep(&self, path: &Arc<str>, kept: Kept, epoch: u64, now: Tick) {
         let expires = now.plus(self.options.max_age);
-        let evicted = self
-            .store
-            .insert(path, Entry::new(kept, epoch, now, expires));
+        let entry = Entry::new(path, kept, epoch, now, expires);
+        let evicted = self.store.insert(entry);
         self.counters.evictions.add(evicted);
         // A flush between the two has not found it, and it is not to be known in an outage.
         if self.session.epoch() != epoch {
@@ -231,7 +230,7 @@ impl Protocol {
     /// current not too long ago.
     pub(crate) fn last_known(&self, path: &str, now: Tick) -> Option<Found> {
         let max_age = self.options.stale_if_error?;
-        let found = self.store.read(path, |entry| {
+        let found = self.store.read(Key::Path(path), |entry| {
             let known = self.session.known_until(entry.epoch);
             let known = known.map_or(entry.fetched, |known| {
                 known.min(entry.expires).max(entry.fetched)

@@ -1,28 +1,41 @@
-//! What is kept, within its bounds. Reading takes no lock.
+//! What is kept, within its bounds. Reading takes no lock, so a forked child may read what it
+//! inherited: there are many small lists, and each is copied to be changed.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 use std::mem::size_of;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use papaya::{Guard, HashMap, HashMapRef, LocalGuard};
 
 use super::clock::Tick;
 use super::kept::Kept;
 use super::options::NearCacheOptions;
 
 /// What keeping one thing takes beside its strings. Measured under a million absent paths of 30
-/// bytes, where it counts most: 135 bytes in small pieces, 27 in the queue, 18 to 36 in the map,
-/// which is between a quarter and half full, as much again while that is tidied up, and a tenth
-/// for the gaps that the allocator leaves.
+/// bytes, where it counts most.
 const OVERHEAD: usize = 256;
 
 /// The share of the bytes that absent paths may take.
 const ABSENT_SHARE: usize = 8;
 
+/// So many lists that each is short: all of it is copied when something comes or goes. Few where
+/// the model plays, which makes a store for each game.
+const LISTS: usize = if cfg!(test) { 8 } else { 1024 };
+
+/// Under what something is kept. A path and a name may be spelled alike.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key<'a> {
+    Path(&'a str),
+    Name(&'a str),
+}
+
 /// Something kept.
 pub(crate) struct Entry {
+    /// The path, or the name that is not found.
+    path: Arc<str>,
     pub(crate) kept: Kept,
     /// The session in which it was asked for.
     pub(crate) epoch: u64,
@@ -30,21 +43,28 @@ pub(crate) struct Entry {
     pub(crate) expires: Tick,
     /// Asked for since it came or was last considered for eviction.
     visited: AtomicBool,
+    /// Its place in the queue.
+    turn: AtomicU64,
     cost: usize,
-    /// Tells it from what was kept under the same path before and after.
-    id: u64,
 }
 
 impl Entry {
-    pub(crate) fn new(kept: Kept, epoch: u64, fetched: Tick, expires: Tick) -> Self {
+    pub(crate) fn new(
+        path: &Arc<str>,
+        kept: Kept,
+        epoch: u64,
+        fetched: Tick,
+        expires: Tick,
+    ) -> Self {
         Self {
+            cost: OVERHEAD + path.len() + kept.bytes(),
+            path: Arc::clone(path),
             kept,
             epoch,
             fetched,
             expires,
             visited: AtomicBool::new(false),
-            cost: 0,
-            id: 0,
+            turn: AtomicU64::new(0),
         }
     }
 
@@ -54,94 +74,81 @@ impl Entry {
             self.visited.store(true, Relaxed);
         }
     }
-}
 
-pub(crate) struct View<'s>(HashMapRef<'s, Arc<str>, Entry, RandomState, LocalGuard<'s>>);
-
-impl View<'_> {
-    pub(crate) fn get(&self, path: &str) -> Option<&Entry> {
-        self.0.get(path)
+    fn key(&self) -> Key<'_> {
+        match self.kept {
+            Kept::Foreign(_) => Key::Name(&self.path),
+            Kept::Module(_) | Kept::Absent | Kept::Index(_) => Key::Path(&self.path),
+        }
     }
 }
 
+/// Some of the entries, in the order of their keys' hashes.
+type List = Vec<(u64, Arc<Entry>)>;
+
 pub(crate) struct Store {
-    map: HashMap<Arc<str>, Entry, RandomState>,
+    hasher: RandomState,
+    lists: Box<[ArcSwap<List>]>,
     max_bytes: usize,
     max_absent: usize,
     max_absent_bytes: usize,
-    bytes: AtomicUsize,
-    absent_bytes: AtomicUsize,
-    modules: AtomicUsize,
-    absent: AtomicUsize,
-    next_id: AtomicU64,
-    queues: Mutex<Queues>,
+    books: Mutex<Books>,
 }
 
-/// In the order of their coming, or of their second chance. What was removed meanwhile is still
-/// named here, until it is met or there is too much of it.
+/// All that is kept, by what it is. Lists are changed under the lock of these.
 #[derive(Default)]
-struct Queues {
+struct Books {
     modules: Queue,
+    /// Absent paths, and names that are not found.
     absent: Queue,
+    /// Never given up for something else.
+    index: Queue,
 }
 
-type Queue = VecDeque<(Arc<str>, u64)>;
+/// In the order of their coming, or of their second chance.
+#[derive(Default)]
+struct Queue {
+    entries: BTreeMap<u64, Arc<Entry>>,
+    turns: u64,
+    bytes: usize,
+}
 
 impl Store {
     pub(crate) fn new(options: &NearCacheOptions) -> Self {
-        // What is removed is to be freed at once, not with the next thirty.
-        let collector = seize::Collector::new().batch_size(1);
         Self {
-            map: HashMap::builder()
-                .hasher(RandomState::default())
-                .collector(collector)
-                .build(),
+            hasher: RandomState::default(),
+            lists: (0..LISTS).map(|_| ArcSwap::default()).collect(),
             max_bytes: options.max_bytes,
             max_absent: options.max_absent_paths,
             max_absent_bytes: options.max_bytes / ABSENT_SHARE,
-            bytes: AtomicUsize::new(0),
-            absent_bytes: AtomicUsize::new(0),
-            modules: AtomicUsize::new(0),
-            absent: AtomicUsize::new(0),
-            next_id: AtomicU64::new(0),
-            queues: Mutex::default(),
+            books: Mutex::default(),
         }
     }
 
-    /// What is kept, to look at several things.
-    pub(crate) fn view(&self) -> View<'_> {
-        View(self.map.pin())
-    }
-
     /// Looks at what is kept.
-    pub(crate) fn read<R>(&self, path: &str, look: impl FnOnce(&Entry) -> Option<R>) -> Option<R> {
-        look(self.map.pin().get(path)?)
+    pub(crate) fn read<R>(
+        &self,
+        key: Key<'_>,
+        look: impl FnOnce(&Entry) -> Option<R>,
+    ) -> Option<R> {
+        let (hash, list) = self.locate(key);
+        let list = list.load();
+        let place = search(&list, hash, key).ok()?;
+        look(&list[place].1)
     }
 
     /// Keeps something, unless it is too large, and gives up as much else as the bounds demand:
     /// how many that were.
-    pub(crate) fn insert(&self, path: &Arc<str>, mut entry: Entry) -> usize {
-        entry.cost = OVERHEAD + path.len() + entry.kept.bytes();
-        entry.id = self.next_id.fetch_add(1, Relaxed);
-        let guard = self.map.guard();
+    pub(crate) fn insert(&self, entry: Entry) -> usize {
+        let mut books = self.lock();
         if entry.cost > self.max_bytes / 2 {
-            self.remove(path);
+            self.replace(&mut books, entry.key(), None);
             return 0;
         }
-        let id = entry.id;
-        let is_absent = matches!(entry.kept, Kept::Absent | Kept::Foreign(_));
-        let is_module = matches!(entry.kept, Kept::Module(_));
-        self.hold(&entry);
-        if let Some(old) = self.map.insert(Arc::clone(path), entry, &guard) {
-            self.release(old);
-        }
-        let mut queues = self.lock();
-        if is_absent {
-            push(&mut queues.absent, path, id);
-        } else if is_module {
-            push(&mut queues.modules, path, id);
-        }
-        self.trim(&mut queues, &guard)
+        let entry = Arc::new(entry);
+        self.replace(&mut books, entry.key(), Some(&entry));
+        books.queue(&entry).push(entry);
+        self.trim(&mut books)
     }
 
     /// Whether something of that size finds a place without anything being given up for it.
@@ -150,136 +157,137 @@ impl Store {
     }
 
     pub(crate) fn remove(&self, path: &str) -> bool {
-        let guard = self.map.guard();
-        let removed = self.map.remove(path, &guard);
-        removed.inspect(|entry| self.release(entry)).is_some()
+        self.replace(&mut self.lock(), Key::Path(path), None)
     }
 
     /// Gives up all that is of an earlier session.
     pub(crate) fn purge(&self, epoch: u64) {
-        let guard = self.map.guard();
-        for (path, entry) in self.map.iter(&guard) {
-            if entry.epoch < epoch {
-                self.remove_this(path, entry.id, &guard);
+        let mut books = self.lock();
+        for list in &self.lists {
+            let old = list.load();
+            let is_old = |(_, entry): &&(u64, Arc<Entry>)| entry.epoch < epoch;
+            if old.iter().any(|slot| is_old(&slot)) {
+                let kept = old.iter().filter(|slot| !is_old(slot)).cloned();
+                list.store(Arc::new(kept.collect()));
+                old.iter()
+                    .filter(is_old)
+                    .for_each(|(_, entry)| books.queue(entry).remove(entry));
             }
         }
-        self.lock().compact(self, &guard);
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+        self.lock().bytes()
     }
 
     pub(crate) fn modules(&self) -> usize {
-        self.modules.load(Relaxed)
+        self.lock().modules.entries.len()
     }
 
     pub(crate) fn absent(&self) -> usize {
-        self.absent.load(Relaxed)
+        self.lock().absent.entries.len()
     }
 
-    fn remove_this(&self, path: &str, id: u64, guard: &impl Guard) -> bool {
-        let same = |_: &Arc<str>, entry: &Entry| entry.id == id;
-        match self.map.remove_if(path, same, guard) {
-            Ok(Some((_, entry))) => {
-                self.release(entry);
-                true
-            }
-            _ => false,
+    fn locate(&self, key: Key<'_>) -> (u64, &ArcSwap<List>) {
+        let (Key::Path(text) | Key::Name(text)) = key;
+        let hash = self.hasher.hash_one(text);
+        #[allow(clippy::cast_possible_truncation, reason = "the lowest bits count")]
+        let list = hash as usize % LISTS;
+        (hash, &self.lists[list])
+    }
+
+    /// Puts something, or nothing, where something was kept or nothing: true if there was.
+    fn replace(&self, books: &mut Books, key: Key<'_>, new: Option<&Arc<Entry>>) -> bool {
+        let (hash, list) = self.locate(key);
+        let old = list.load();
+        let found = search(&old, hash, key);
+        let (Ok(place) | Err(place)) = found;
+        let rest = place + usize::from(found.is_ok());
+        if found.is_ok() || new.is_some() {
+            let mut copy =
+                Vec::with_capacity(place + usize::from(new.is_some()) + old.len() - rest);
+            copy.extend_from_slice(&old[..place]);
+            copy.extend(new.map(|entry| (hash, Arc::clone(entry))));
+            copy.extend_from_slice(&old[rest..]);
+            list.store(Arc::new(copy));
         }
+        old[place..rest]
+            .iter()
+            .for_each(|(_, entry)| books.queue(entry).remove(entry));
+        found.is_ok()
     }
 
-    fn hold(&self, entry: &Entry) {
-        self.bytes.fetch_add(entry.cost, Relaxed);
-        match entry.kept {
-            Kept::Module(_) => _ = self.modules.fetch_add(1, Relaxed),
-            Kept::Absent | Kept::Foreign(_) => {
-                self.absent.fetch_add(1, Relaxed);
-                self.absent_bytes.fetch_add(entry.cost, Relaxed);
-            }
-            Kept::Index(_) => {}
-        }
-    }
-
-    fn release(&self, entry: &Entry) {
-        self.bytes.fetch_sub(entry.cost, Relaxed);
-        match entry.kept {
-            Kept::Module(_) => _ = self.modules.fetch_sub(1, Relaxed),
-            Kept::Absent | Kept::Foreign(_) => {
-                self.absent.fetch_sub(1, Relaxed);
-                self.absent_bytes.fetch_sub(entry.cost, Relaxed);
-            }
-            Kept::Index(_) => {}
-        }
-    }
-
-    fn trim(&self, queues: &mut Queues, guard: &impl Guard) -> usize {
+    fn trim(&self, books: &mut Books) -> usize {
         let mut evicted = 0;
-        while self.absent() > self.max_absent
-            || self.absent_bytes.load(Relaxed) > self.max_absent_bytes
-        {
-            if !self.evict(&mut queues.absent, guard) {
-                break;
-            }
+        while let Some(entry) = self.next_to_go(books) {
+            self.replace(books, entry.key(), None);
             evicted += 1;
-        }
-        while self.bytes() > self.max_bytes {
-            if !self.evict(&mut queues.modules, guard) && !self.evict(&mut queues.absent, guard) {
-                break;
-            }
-            evicted += 1;
-        }
-        if queues.modules.len() > 2 * self.modules() + SLACK
-            || queues.absent.len() > 2 * self.absent() + SLACK
-        {
-            queues.compact(self, guard);
         }
         evicted
     }
 
-    /// Gives up the first that was not visited. False if there is nothing.
-    fn evict(&self, queue: &mut Queue, guard: &impl Guard) -> bool {
-        while let Some((path, id)) = queue.pop_front() {
-            let Some(entry) = self.map.get(&path, guard).filter(|entry| entry.id == id) else {
-                continue;
-            };
-            if entry.visited.swap(false, Relaxed) {
-                queue.push_back((path, id));
-            } else if self.remove_this(&path, id, guard) {
-                return true;
-            }
+    /// What the bounds demand to be given up next.
+    fn next_to_go(&self, books: &mut Books) -> Option<Arc<Entry>> {
+        let absent = &books.absent;
+        if absent.entries.len() > self.max_absent || absent.bytes > self.max_absent_bytes {
+            books.absent.next()
+        } else if books.bytes() > self.max_bytes {
+            books.modules.next().or_else(|| books.absent.next())
+        } else {
+            None
         }
-        false
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How many names of what has gone are borne with.
-const SLACK: usize = 1024;
+/// Where it is, or else where it would be.
+fn search(list: &List, hash: u64, key: Key<'_>) -> Result<usize, usize> {
+    let first = list.partition_point(|(other, _)| *other < hash);
+    let mut alike = list[first..].iter().take_while(|(other, _)| *other == hash);
+    let place = alike.position(|(_, entry)| entry.key() == key);
+    place.map(|place| first + place).ok_or(first)
+}
 
-/// Adds a name. A queue that doubled when it is full would be half empty.
-fn push(queue: &mut Queue, path: &Arc<str>, id: u64) {
-    if queue.len() == queue.capacity() {
-        queue.reserve_exact(spare(queue.len()));
+impl Books {
+    fn queue(&mut self, entry: &Entry) -> &mut Queue {
+        match entry.kept {
+            Kept::Module(_) => &mut self.modules,
+            Kept::Absent | Kept::Foreign(_) => &mut self.absent,
+            Kept::Index(_) => &mut self.index,
+        }
     }
-    queue.push_back((Arc::clone(path), id));
+
+    fn bytes(&self) -> usize {
+        self.modules.bytes + self.absent.bytes + self.index.bytes
+    }
 }
 
-fn spare(names: usize) -> usize {
-    64 + names / 8
-}
+impl Queue {
+    fn push(&mut self, entry: Arc<Entry>) {
+        self.bytes += entry.cost;
+        entry.turn.store(self.turns, Relaxed);
+        self.entries.insert(self.turns, entry);
+        self.turns += 1;
+    }
 
-impl Queues {
-    fn compact(&mut self, store: &Store, guard: &impl Guard) {
-        for queue in [&mut self.modules, &mut self.absent] {
-            queue.retain(|(path, id)| {
-                let entry = store.map.get(path, guard);
-                entry.is_some_and(|entry| entry.id == *id)
-            });
-            queue.shrink_to(queue.len() + spare(queue.len()));
+    fn remove(&mut self, entry: &Entry) {
+        if self.entries.remove(&entry.turn.load(Relaxed)).is_some() {
+            self.bytes -= entry.cost;
+        }
+    }
+
+    /// The first that was not asked for; those before it were, and have a second chance.
+    fn next(&mut self) -> Option<Arc<Entry>> {
+        loop {
+            let entry = Arc::clone(self.entries.first_key_value()?.1);
+            if !entry.visited.swap(false, Relaxed) {
+                return Some(entry);
+            }
+            self.remove(&entry);
+            self.push(entry);
         }
     }
 }
