@@ -94,7 +94,7 @@ pub fn verify() -> Value {
     };
     json!({"clean": "bool", "modules": "count", "counts": of_each_kind(json!("count")),
         "paths": of_each_kind(json!(["text"])), "bad_members": "count", "skipped": "count",
-        "scanned": "bool"})
+        "scanned": "bool", "unverified": "open_transaction?"})
 }
 
 pub fn repair() -> Value {
