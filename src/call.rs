@@ -90,12 +90,15 @@ async fn guarded<T: Transport, C: Command>(
 
 /// A connection for one caller alone, which is no call by itself.
 pub(crate) async fn dedicated<T: Transport>(transport: &T) -> Result<T::Link, Error> {
-    let admitted = admit(transport)?;
-    let budget = Budget::new(transport.config(), Class::Bulk);
-    let result = transport.dedicated(budget).await;
-    // To connect takes no longer than for a lookup.
-    admitted.ended(Class::Lookup, &result);
-    counted(transport, result)
+    let result = async {
+        let admitted = admit(transport)?;
+        let budget = Budget::new(transport.config(), Class::Bulk);
+        let result = transport.dedicated(budget).await;
+        // To connect takes no longer than for a lookup.
+        admitted.ended(Class::Lookup, &result);
+        result
+    };
+    counted(transport, result.await.map_err(Error::not_applied))
 }
 
 fn admit<T: Transport>(transport: &T) -> Result<Admitted<'_>, Error> {
@@ -125,7 +128,7 @@ impl Admitted<'_> {
         };
         match result {
             Err(Error::Unavailable { cause, .. }) => match cause {
-                Outage::NotReady => breaker.answered(),
+                cause if cause.was_answered() => breaker.answered(),
                 // A large answer that takes long says nothing about lookups.
                 Outage::TimedOut if class == Class::Bulk && !pass.is_probe() => {}
                 cause => breaker.failed(pass, *cause, Instant::now(), random()),
@@ -146,8 +149,14 @@ impl Drop for Admitted<'_> {
     }
 }
 
-fn counted<T: Transport, R>(transport: &T, result: Result<R, Error>) -> Result<R, Error> {
-    result.inspect_err(|error| transport.monitor().failed(error))
+/// Where every call ends: an error is counted, and says which Redis it is about.
+pub(crate) fn counted<T: Transport, R>(
+    transport: &T,
+    result: Result<R, Error>,
+) -> Result<R, Error> {
+    result
+        .inspect_err(|error| transport.monitor().failed(error))
+        .map_err(|error| error.of_redis(transport.config()))
 }
 
 /// A connection that could not be made now can't be made in the next instant either.

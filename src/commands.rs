@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-#[cfg(feature = "blocking")]
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 use redis::RedisConnectionInfo;
 use redis::{Cmd, Pipeline, Value};
 
@@ -53,6 +53,10 @@ impl Request {
 /// A request and the meaning of its answer.
 pub(crate) trait Command {
     type Reply;
+
+    /// Whether it may change a module or what says that all are there: then a lost answer leaves
+    /// open whether it did.
+    const WRITES: bool = false;
 
     fn request(&self, config: &Config) -> Request;
 
@@ -179,6 +183,7 @@ pub(crate) struct Unlist<'a> {
 
 impl Command for Unlist<'_> {
     type Reply = ();
+    const WRITES: bool = true;
 
     fn request(&self, _: &Config) -> Request {
         let mut command = redis::cmd("SREM");
@@ -199,6 +204,7 @@ pub(crate) struct Unmark {
 
 impl Command for Unmark {
     type Reply = ();
+    const WRITES: bool = true;
 
     fn request(&self, _: &Config) -> Request {
         let mut command = redis::cmd("DEL");
@@ -216,7 +222,7 @@ impl Command for Unmark {
 
 /// What a new connection says first: who it is, in which protocol, for which database. `None` if
 /// the defaults of a new connection are what is wanted.
-#[cfg(feature = "blocking")]
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn greeting(settings: &RedisConnectionInfo) -> Option<Request> {
     let mut pipeline = Pipeline::new();
     let (user, password) = (settings.username(), settings.password());
@@ -241,7 +247,7 @@ pub(crate) fn greeting(settings: &RedisConnectionInfo) -> Option<Request> {
 }
 
 /// Asks for a sign of life.
-#[cfg(any(feature = "blocking", feature = "tls"))]
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn ping() -> Request {
     Request::one(redis::cmd("PING"), Class::Lookup)
 }
@@ -277,6 +283,7 @@ impl<'a> Set<'a> {
 
 impl Command for Set<'_> {
     type Reply = ();
+    const WRITES: bool = true;
 
     fn request(&self, config: &Config) -> Request {
         let removal = self.old_path.into_iter().flat_map(|old| remove(&[old]));
@@ -343,6 +350,7 @@ impl<'a, S: AsRef<str>> Remove<'a, S> {
 
 impl<S: AsRef<str>> Command for Remove<'_, S> {
     type Reply = u64;
+    const WRITES: bool = true;
 
     fn request(&self, _: &Config) -> Request {
         let commands = remove(self.paths);
@@ -417,15 +425,12 @@ pub(crate) fn entry(
     let Some(json) = reply::bytes(value)?.filter(|json| !json.is_empty()) else {
         return Ok(None);
     };
-    let limit = config.max_entry_bytes();
-    if json.len() > limit {
-        return Err(Error::corrupt(
-            path,
-            format!(
-                "it has {} bytes, more than the limit of {limit}",
-                json.len()
-            ),
-        ));
-    }
-    CachedModule::from_json(path, &json).map(Some)
+    let (size, limit) = (json.len(), config.max_entry_bytes());
+    let module = if size > limit {
+        let reason = format!("it has {size} bytes, more than the limit of {limit}");
+        Err(Error::corrupt(path, reason))
+    } else {
+        CachedModule::from_json(path, &json)
+    };
+    module.map(Some).map_err(|error| error.of_redis(config))
 }

@@ -148,14 +148,16 @@ impl Config {
         }
     }
 
-    /// Where Redis is: `host:port`, or the path of a socket, for a message. Never who may log in.
+    /// Where Redis is: `host:port/database`, or `path?db=database` for a socket, for a message.
+    /// Never who may log in.
     #[must_use]
     pub fn redis_address(&self) -> String {
+        let database = self.redis.redis_settings().db();
         match self.redis.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                address(host, *port)
+                format!("{}/{database}", address(host, *port))
             }
-            other => other.to_string(),
+            other => format!("{other}?db={database}"),
         }
     }
 
@@ -424,9 +426,10 @@ mod tests {
         for (url, address) in [
             (
                 "redis://user:hunter2@cache:6380/3?protocol=resp3",
-                "cache:6380",
+                "cache:6380/3",
             ),
-            ("redis://[::1]", "[::1]:6379"),
+            ("redis://[::1]", "[::1]:6379/0"),
+            ("unix:///run/redis.sock?db=2", "/run/redis.sock?db=2"),
         ] {
             assert_eq!(Config::new(url).unwrap().redis_address(), address);
         }

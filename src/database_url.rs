@@ -18,7 +18,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 #[cfg(feature = "tls")]
 const PEER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Where the Postgres at `url` is: `host:port`, for a message. Never who may log in.
+/// Where the Postgres at `url` is: `host:port/database`, for a message. Never who may log in.
 ///
 /// # Errors
 ///
@@ -34,7 +34,10 @@ pub fn postgres_address(url: &str) -> Result<String, Error> {
             Host::Unix(path) => path.display().to_string(),
         }
     });
-    Ok(hosts.collect::<Vec<_>>().join(","))
+    // Without one, the client takes the user's name, which is not for a message.
+    let database = config.get_dbname().map(|name| format!("/{name}"));
+    let hosts = hosts.collect::<Vec<_>>().join(",");
+    Ok(hosts + &database.unwrap_or_default())
 }
 
 /// The settings in `url`, with encryption required (the client's default, `prefer`, falls back to
@@ -162,11 +165,17 @@ mod tests {
     #[test]
     fn the_address_shows_no_secret() {
         for (url, address) in [
-            ("postgres://user:hunter2@db/app", "db:5432"),
-            ("postgresql+asyncpg://user:hunter2@db:5433/app", "db:5433"),
-            ("postgres://user:hunter2@[::1]:6000/app", "[::1]:6000"),
-            ("postgres://user:hunter2@a:1,b:2/app", "a:1,b:2"),
-            ("postgres://user:hun?ssl=ter2@db/app?ssl=true", "db:5432"),
+            ("postgres://user:hunter2@db/app", "db:5432/app"),
+            (
+                "postgresql+asyncpg://user:hunter2@db:5433/app",
+                "db:5433/app",
+            ),
+            ("postgres://user:hunter2@[::1]:6000/app", "[::1]:6000/app"),
+            ("postgres://user:hunter2@a:1,b:2/app", "a:1,b:2/app"),
+            (
+                "postgres://user:hun?ssl=ter2@db/app?ssl=true",
+                "db:5432/app",
+            ),
             ("host=db password=hunter2", "db:5432"),
         ] {
             assert_eq!(postgres_address(url).unwrap(), address);

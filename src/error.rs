@@ -6,6 +6,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::Config;
+
 pub(crate) type Source = Box<dyn StdError + Send + Sync + 'static>;
 
 /// Everything that can go wrong, each kind with one remedy of its own.
@@ -56,9 +58,11 @@ pub enum Error {
     },
 
     /// Redis could not be asked, or did not answer: an outage, never an absence.
-    #[error("redis is unavailable: {cause}{}", if *.may_have_been_applied { "; the write may have been applied" } else { "" })]
+    #[error("redis{} is unavailable: {cause}{}", named(" ", .server), if *.may_have_been_applied { "; the write may have been applied" } else { "" })]
     #[non_exhaustive]
     Unavailable {
+        /// Which Redis, as [`Error::server`] has it.
+        server: String,
         /// How it is unavailable.
         cause: Outage,
         /// True if a write was sent and its answer never came: it may or may not have been
@@ -72,18 +76,23 @@ pub enum Error {
     /// Every connection was in use for the whole time that a call may wait for one, or, in
     /// `nonblocking`, too many calls were in flight.
     #[error(
-        "all connections to redis were in use for {waited_ms} ms: raise the pool size or send less at once"
+        "all connections to redis{} were in use for {waited_ms} ms: raise the pool size or send less at once",
+        named(" ", .server)
     )]
     #[non_exhaustive]
     Busy {
+        /// Which Redis, as [`Error::server`] has it.
+        server: String,
         /// How long the call waited, in milliseconds.
         waited_ms: u64,
     },
 
     /// What is stored under a module's key is not that module.
-    #[error("the cached entry of module {path} is corrupt: {reason}")]
+    #[error("the cached entry of module {path}{} is corrupt: {reason}", named(" in redis ", .server))]
     #[non_exhaustive]
     Corrupt {
+        /// Which Redis, as [`Error::server`] has it.
+        server: String,
         /// The path whose entry it is.
         path: String,
         /// What is wrong with it. Never contains its content.
@@ -91,9 +100,11 @@ pub enum Error {
     },
 
     /// Redis answered, and the answer was no.
-    #[error("redis refused the command with {code}: {hint}")]
+    #[error("redis{} refused the command with {code}: {hint}", named(" ", .server))]
     #[non_exhaustive]
     Refused {
+        /// Which Redis, as [`Error::server`] has it.
+        server: String,
         /// The error code, such as `NOPERM`; `ERR` for one that this crate does not know.
         code: &'static str,
         /// What the code means here and what to do.
@@ -108,9 +119,11 @@ pub enum Error {
     Empty,
 
     /// The database failed, or answered what cannot be used.
-    #[error("{reason}")]
+    #[error("{}{reason}", if .server.is_empty() { String::new() } else { format!("postgres {server}: ") })]
     #[non_exhaustive]
     Database {
+        /// Which database, as [`Error::server`] has it.
+        server: String,
         /// What could not be done.
         reason: &'static str,
         /// Whether trying again may help: a lost connection, a serialization failure, a shutdown.
@@ -132,7 +145,16 @@ pub enum Outage {
     Untrusted,
     /// The connection was lost.
     Lost,
-    /// It is there, but not ready: loading, busy, failing over, out of client slots.
+    /// It answers that it is loading its data from disk: `LOADING`.
+    Loading,
+    /// It answers that a script or function keeps it busy: `BUSY`.
+    Scripting,
+    /// It answers that it is a replica without its primary, and may not serve old data:
+    /// `MASTERDOWN`.
+    PrimaryDown,
+    /// It answers that it has as many clients as it may: `maxclients`.
+    TooManyClients,
+    /// It answers that it is not ready for other reasons: `CLUSTERDOWN`, `TRYAGAIN`.
     NotReady,
     /// It failed so often in a row that it is not asked for a moment: the breaker is open.
     Rejected,
@@ -149,11 +171,35 @@ impl fmt::Display for Outage {
             Self::TimedOut => "it did not answer in time",
             Self::Untrusted => "a certificate was not accepted",
             Self::Lost => "the connection was lost",
+            Self::Loading => "it is loading its data from disk (LOADING): wait until it is done",
+            Self::Scripting => {
+                "a script keeps it busy (BUSY): end it with SCRIPT KILL or FUNCTION KILL"
+            }
+            Self::PrimaryDown => {
+                "it is a replica that has lost its primary (MASTERDOWN): connect to the primary"
+            }
+            Self::TooManyClients => {
+                "it has as many clients as it may: raise its maxclients, or connect fewer"
+            }
             Self::NotReady => "it is not ready to answer",
             Self::Rejected => "it failed so often that it is left alone for a moment",
             Self::Protocol => "its answer is not valid protocol",
             Self::Contended => "modules changed faster than a snapshot of them could be taken",
         })
+    }
+}
+
+impl Outage {
+    /// True if Redis has said so itself: it is there, and the connection is sound.
+    pub(crate) fn was_answered(self) -> bool {
+        matches!(
+            self,
+            Self::Loading
+                | Self::Scripting
+                | Self::PrimaryDown
+                | Self::TooManyClients
+                | Self::NotReady
+        )
     }
 }
 
@@ -243,6 +289,44 @@ impl Error {
         matches!(self, Self::Refused { code: "OOM", .. })
     }
 
+    /// Which server the error is about, if it is about one: `host:port/database`, as
+    /// [`Config::redis_address`](crate::Config::redis_address) has it for Redis, and as Postgres
+    /// itself says where it could be asked. Never who may log in.
+    #[must_use]
+    pub fn server(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable { server, .. }
+            | Self::Busy { server, .. }
+            | Self::Corrupt { server, .. }
+            | Self::Refused { server, .. }
+            | Self::Database { server, .. } => Some(server).filter(|server| !server.is_empty()),
+            _ => None,
+        }
+        .map(String::as_str)
+    }
+
+    /// The error of a call to this Redis, unless it says already whose it is.
+    pub(crate) fn of_redis(mut self, config: &Config) -> Self {
+        if let Self::Unavailable { server, .. }
+        | Self::Busy { server, .. }
+        | Self::Corrupt { server, .. }
+        | Self::Refused { server, .. } = &mut self
+            && server.is_empty()
+        {
+            *server = config.redis_address();
+        }
+        self
+    }
+
+    /// The error of a statement for this database.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn of_database(mut self, address: &str) -> Self {
+        if let Self::Database { server, .. } = &mut self {
+            address.clone_into(server);
+        }
+        self
+    }
+
     /// The failed attempt had sent something. Who does not trust us has not carried it out.
     pub(crate) fn maybe_applied(self) -> Self {
         let trusted = !matches!(
@@ -279,28 +363,42 @@ impl Error {
                 limit: *limit,
             },
             Self::Unavailable {
+                server,
                 cause,
                 may_have_been_applied,
                 source,
             } => Self::Unavailable {
+                server: server.clone(),
                 cause: *cause,
                 may_have_been_applied: *may_have_been_applied,
                 source: copied(source),
             },
-            Self::Busy { waited_ms } => Self::Busy {
+            Self::Busy { server, waited_ms } => Self::Busy {
+                server: server.clone(),
                 waited_ms: *waited_ms,
             },
-            Self::Corrupt { path, reason } => Self::Corrupt {
+            Self::Corrupt {
+                server,
+                path,
+                reason,
+            } => Self::Corrupt {
+                server: server.clone(),
                 path: path.clone(),
                 reason: reason.clone(),
             },
-            Self::Refused { code, hint } => Self::Refused { code, hint },
+            Self::Refused { server, code, hint } => Self::Refused {
+                server: server.clone(),
+                code,
+                hint,
+            },
             Self::Empty => Self::Empty,
             Self::Database {
+                server,
                 reason,
                 transient,
                 source,
             } => Self::Database {
+                server: server.clone(),
                 reason,
                 transient: *transient,
                 source: copied(source),
@@ -308,15 +406,15 @@ impl Error {
         }
     }
 
-    fn with_applied(self, may_have_been_applied: bool) -> Self {
-        match self {
-            Self::Unavailable { cause, source, .. } => Self::Unavailable {
-                cause,
-                may_have_been_applied,
-                source,
-            },
-            other => other,
+    fn with_applied(mut self, applied: bool) -> Self {
+        if let Self::Unavailable {
+            may_have_been_applied,
+            ..
+        } = &mut self
+        {
+            *may_have_been_applied = applied;
         }
+        self
     }
 
     pub(crate) fn invalid_path(path: &str, reason: &'static str) -> Self {
@@ -334,9 +432,19 @@ impl Error {
 
     pub(crate) fn corrupt(path: &str, reason: impl Into<String>) -> Self {
         Self::Corrupt {
+            server: String::new(),
             path: path.to_owned(),
             reason: reason.into(),
         }
+    }
+}
+
+/// The name of a server where it is known, as a part of a sentence.
+fn named(before: &str, server: &str) -> String {
+    if server.is_empty() {
+        String::new()
+    } else {
+        format!("{before}{server}")
     }
 }
 
@@ -369,6 +477,7 @@ mod tests {
     #[test]
     fn an_ambiguous_write_says_so() {
         let error = Error::Unavailable {
+            server: String::new(),
             cause: Outage::TimedOut,
             may_have_been_applied: true,
             source: None,

@@ -81,8 +81,7 @@ pub(crate) fn served<T: Transport>(
     monitor.mismatched.add(1);
     if config.integrity == Integrity::Enforce {
         let error = Error::corrupt(&module.path, "its content does not match its hash");
-        monitor.failed(&error);
-        return Err(error);
+        return call::counted(transport, Err(error));
     }
     log::warn!(
         "The content of module {} does not match its hash",

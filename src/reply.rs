@@ -54,32 +54,56 @@ const KNOWN_CODES: &[(&str, &str)] = &[
     ),
 ];
 
+/// What is said in words alone, by a part of them that holds nothing of ours.
+const KNOWN_WORDS: &[(&str, &str)] = &[
+    ("DB index", "it has no database of that number"),
+    (
+        "unknown command",
+        "it does not know the command: redis 6.2 or later is needed",
+    ),
+    (
+        "without any password configured",
+        "it asks for no password: take the one in the redis URL away, or set requirepass there",
+    ),
+    ("", "it failed or does not allow it"),
+];
+
 /// Codes that mean "ask again later" rather than "no".
-const NOT_READY: &[&str] = &["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"];
+const NOT_READY: &[(&str, Outage)] = &[
+    ("LOADING", Outage::Loading),
+    ("BUSY", Outage::Scripting),
+    ("MASTERDOWN", Outage::PrimaryDown),
+    ("CLUSTERDOWN", Outage::NotReady),
+    ("TRYAGAIN", Outage::NotReady),
+];
 
 fn refused(code: &str, detail: &str) -> Error {
-    if NOT_READY.contains(&code) || no_client_slot(detail) {
-        return outage(Outage::NotReady, None);
+    if no_client_slot(detail) {
+        return outage(Outage::TooManyClients, None);
     }
-    match KNOWN_CODES.iter().find(|(known, _)| *known == code) {
-        Some(&(code, hint)) => Error::Refused { code, hint },
-        None if detail.contains("DB index") => Error::Refused {
-            code: "ERR",
-            hint: "it has no database of that number",
-        },
-        None if detail.contains("unknown command") => Error::Refused {
-            code: "ERR",
-            hint: "it does not know the command: redis 6.2 or later is needed",
-        },
-        None => Error::Refused {
-            code: "ERR",
-            hint: "it failed or does not allow it",
-        },
+    if let Some((_, cause)) = NOT_READY.iter().find(|(known, _)| *known == code) {
+        return outage(*cause, None);
+    }
+    let known = KNOWN_CODES.iter().find(|(known, _)| *known == code);
+    let (code, hint) = known.copied().unwrap_or_else(|| {
+        let said = KNOWN_WORDS.iter().find(|(words, _)| detail.contains(words));
+        ("ERR", said.map_or("", |(_, hint)| hint))
+    });
+    refusal(code, hint)
+}
+
+/// An answer that is no.
+pub(crate) fn refusal(code: &'static str, hint: &'static str) -> Error {
+    Error::Refused {
+        server: String::new(),
+        code,
+        hint,
     }
 }
 
 pub(crate) fn outage(cause: Outage, source: Option<io::Error>) -> Error {
     Error::Unavailable {
+        server: String::new(),
         cause,
         may_have_been_applied: false,
         source: source.map(Into::into),
@@ -96,6 +120,7 @@ pub(crate) fn timed_out() -> Error {
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn busy(waited: Duration) -> Error {
     Error::Busy {
+        server: String::new(),
         waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
     }
 }
@@ -182,7 +207,16 @@ pub(crate) fn ends_connection(value: &Value) -> bool {
 }
 
 fn no_client_slot(detail: &str) -> bool {
-    detail.contains("max number of clients")
+    detail.contains(NO_CLIENT_SLOT)
+}
+
+const NO_CLIENT_SLOT: &str = "max number of clients";
+
+/// The same for what has come over a connection.
+#[cfg(feature = "nonblocking")]
+pub(crate) fn is_full(bytes: &[u8]) -> bool {
+    let text = bytes.strip_prefix(b"-ERR ");
+    text.is_some_and(|text| text.starts_with(NO_CLIENT_SLOT.as_bytes()))
 }
 
 /// The only reply of a request of one command.
@@ -401,9 +435,18 @@ mod tests {
             ("ERR DB index is out of range", "database"),
             ("ERR unknown command 'SMISMEMBER'", "command"),
             ("ERR syntax error", "failed"),
+            (
+                "ERR AUTH <password> called without any password configured for the default user",
+                "no password",
+            ),
         ] {
             let error = ok(server_error(line)).unwrap_err();
-            let others = ["database of that", "know the command", "it failed"];
+            let others = [
+                "database of that",
+                "know the command",
+                "it failed",
+                "no password",
+            ];
             let said: Vec<_> = others
                 .iter()
                 .filter(|text| error.to_string().contains(**text))

@@ -32,9 +32,42 @@ pub(crate) trait Rows {
     async fn next(&mut self) -> Result<Option<Row>, Error>;
 }
 
+/// The rows of [`ask`].
+pub(crate) struct Asked<'a, R> {
+    rows: R,
+    server: &'a str,
+}
+
+impl<R: Rows> Rows for Asked<'_, R> {
+    async fn next(&mut self) -> Result<Option<Row>, Error> {
+        let row = self.rows.next().await;
+        row.map_err(|error| error.of_database(self.server))
+    }
+}
+
+/// Sends a statement, such that an error says which database it is about.
+async fn ask<'a, D: Database>(
+    database: &'a mut D,
+    server: &'a str,
+    statement: &str,
+    paths: Option<&[String]>,
+) -> Result<Asked<'a, D::Rows<'a>>, Error> {
+    match database.query(statement, paths).await {
+        Ok(rows) => Ok(Asked { rows, server }),
+        Err(error) => Err(error.of_database(server)),
+    }
+}
+
+/// Which database answers, wherever the URL leads.
+const WHO: &str = "SELECT coalesce(CASE family(inet_server_addr()) \
+    WHEN 6 THEN '[' || host(inet_server_addr()) || ']' ELSE host(inet_server_addr()) END \
+    || ':' || inet_server_port() || '/', '') || current_database()";
+
 /// The workspace's table, through a client.
 pub(crate) struct Workspace<D> {
     database: D,
+    /// Which one answers: `host:port/name`, or the name alone through a local socket.
+    server: String,
     list: String,
     range: String,
     fetch: String,
@@ -85,6 +118,7 @@ impl<D: Database> Workspace<D> {
         let changed = "(to_jsonb(workspace) ->> 'updated_at')";
         let mut workspace = Self {
             database,
+            server: String::new(),
             list: format!("SELECT path, octet_length(content) {modules} ORDER BY path"),
             range: format!(
                 "SELECT path, content, content_hash {modules} \
@@ -105,6 +139,7 @@ impl<D: Database> Workspace<D> {
                 config.max_content_bytes
             ),
         };
+        workspace.server = workspace.single(WHO).await?;
         if workspace.single("SELECT pg_is_in_recovery()").await? {
             return Err(unusable(
                 "the database is a standby, which may be behind: connect to the primary",
@@ -117,7 +152,7 @@ impl<D: Database> Workspace<D> {
     pub(crate) async fn list(&mut self, config: &Config) -> Result<Listing, Error> {
         let mut skipped = 0;
         let mut found: Vec<(String, usize)> = Vec::new();
-        let mut rows = self.database.query(&self.list, None).await?;
+        let mut rows = ask(&mut self.database, &self.server, &self.list, None).await?;
         while let Some(row) = rows.next().await? {
             let (path, bytes): (&str, i32) = (column(&row, 0)?, column(&row, 1)?);
             let bytes = usize::try_from(bytes).unwrap_or_default();
@@ -148,14 +183,17 @@ impl<D: Database> Workspace<D> {
     }
 
     /// Asks for the modules of these paths; [`collect`] them later.
-    pub(crate) async fn start(&mut self, paths: Paths<'_>) -> Result<D::Rows<'_>, Error> {
+    pub(crate) async fn start(
+        &mut self,
+        paths: Paths<'_>,
+    ) -> Result<Asked<'_, D::Rows<'_>>, Error> {
         match paths {
             Paths::Listed([first, .., last]) => {
                 let range = [first.clone(), last.clone()];
-                self.database.query(&self.range, Some(&range)).await
+                ask(&mut self.database, &self.server, &self.range, Some(&range)).await
             }
             Paths::Listed(paths) | Paths::Any(paths) => {
-                self.database.query(&self.fetch, Some(paths)).await
+                ask(&mut self.database, &self.server, &self.fetch, Some(paths)).await
             }
         }
     }
@@ -163,7 +201,7 @@ impl<D: Database> Workspace<D> {
     /// What the table has at `path`, be it a module or not.
     pub(crate) async fn row(&mut self, path: &str) -> Result<Found, Error> {
         let paths = [path.to_owned()];
-        let mut rows = self.database.query(&self.row, Some(&paths)).await?;
+        let mut rows = ask(&mut self.database, &self.server, &self.row, Some(&paths)).await?;
         let Some(row) = rows.next().await? else {
             return Ok(Found {
                 state: RowState::Absent,
@@ -209,7 +247,7 @@ impl<D: Database> Workspace<D> {
 
     /// The only column of the only row.
     async fn single<T: for<'a> FromSql<'a>>(&mut self, statement: &str) -> Result<T, Error> {
-        let mut rows = self.database.query(statement, None).await?;
+        let mut rows = ask(&mut self.database, &self.server, statement, None).await?;
         let row = rows
             .next()
             .await?
@@ -258,6 +296,7 @@ pub(crate) fn connect_failed(error: tokio_postgres::Error) -> Error {
 #[cfg(feature = "tls")]
 pub(crate) fn connect_timed_out() -> Error {
     Error::Database {
+        server: String::new(),
         reason: "the database did not accept the connection in time",
         transient: true,
         source: None,
@@ -266,6 +305,7 @@ pub(crate) fn connect_timed_out() -> Error {
 
 fn unusable(reason: &'static str) -> Error {
     Error::Database {
+        server: String::new(),
         reason,
         transient: false,
         source: None,
@@ -284,6 +324,7 @@ fn failed(reason: &'static str, error: tokio_postgres::Error) -> Error {
             .code()
             .is_some_and(|state| matches!(state.code().get(..2), Some("08" | "53" | "57" | "40")));
     Error::Database {
+        server: String::new(),
         reason,
         transient,
         source: Some(error.into()),

@@ -16,7 +16,7 @@ use bifrost_module_cache::{
 use support::consistency::{
     Foreign, Syncing, World, after, at_each, json, module, numbered, patient,
 };
-use support::{Facade, Reader, RedisServer, Setup, Writer, on_both_facades};
+use support::{Facade, Proxy, Reader, RedisServer, Setup, Writer, on_both_facades};
 
 on_both_facades! {
     a_warm_up_says_what_it_did
@@ -41,6 +41,7 @@ on_both_facades! {
     progress_only_grows_and_reaches_the_total
     an_error_of_the_source_is_a_database_error
     a_failed_statement_is_a_database_error
+    reading_alone_may_not_have_been_applied
     refresh_takes_many_paths_and_duplicates
     refresh_of_no_paths_asks_nobody
     refresh_of_a_bad_path_asks_nobody
@@ -591,6 +592,10 @@ fn a_failed_statement_is_a_database_error<F: Facade<Writer: Syncing>>() {
     for error in errors {
         assert!(error.is_database() && !error.is_transient(), "{error:?}");
         assert!(error.source().is_some());
+        let url = world.postgres.url();
+        let (_, address) = url.rsplit_once('@').unwrap();
+        assert_eq!(error.server(), Some(address));
+        assert!(error.to_string().contains(address), "{error}");
     }
     // A connection that is lost in the middle: to try again may help.
     let world = World::<F>::with_rows(&numbered(3));
@@ -601,6 +606,21 @@ fn a_failed_statement_is_a_database_error<F: Facade<Writer: Syncing>>() {
     let error = world.writer.warm_with(&mut world.client(), options);
     assert!(error.is_err_and(|error| error.is_database() && error.is_transient()));
     assert_eq!(world.status(), Status::Cold);
+}
+
+fn reading_alone_may_not_have_been_applied<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::with_rows(&numbered(3));
+    let proxy = Proxy::start(world.redis.port());
+    let config = patient(&proxy.url()).with_bulk_deadline(Duration::from_millis(300));
+    let writer = F::Writer::new(config).unwrap();
+    let mut client = world.client();
+    // The first is that to the index, over a connection of its own.
+    proxy.stall_replies();
+    let error = writer.verify_with(&mut client, SyncOptions::default());
+    let error = error.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    assert!(!error.may_have_been_applied(), "{error:?}");
+    assert!(!error.to_string().contains("applied"), "{error}");
 }
 
 fn refresh_takes_many_paths_and_duplicates<F: Facade<Writer: Syncing>>() {

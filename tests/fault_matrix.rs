@@ -399,7 +399,7 @@ fn a_server_that_loads_its_data<F: Facade<Writer: Syncing>>() {
     }
     drop(redis);
     let world = World::<F>::with(server, |server, _| server.url());
-    let loading = "NotReady";
+    let loading = "Loading";
     world.row_with(
         "loading",
         |world| {
@@ -450,7 +450,7 @@ fn a_read_only_replica<F: Facade<Writer: Syncing>>() {
 }
 
 fn a_replica_that_lost_its_primary<F: Facade<Writer: Syncing>>() {
-    let (read, write) = ("NotReady", "READONLY");
+    let (read, write) = ("PrimaryDown", "READONLY");
     let server = RedisServer::start_with(&["--replica-serve-stale-data", "no"]);
     World::<F>::with(server, |server, _| server.url()).row(
         "replica without primary",

@@ -37,7 +37,10 @@ on_both_facades! {
     a_wrong_password_is_refused
     a_missing_password_is_refused
     a_wrong_database_is_refused
+    a_password_that_nobody_asked_for_is_refused_as_that
     no_client_slot_is_unavailable
+    what_keeps_redis_from_answering_is_said
+    an_error_says_which_redis_it_is_about
     a_server_that_is_not_redis_is_unavailable
     a_server_that_closes_at_once_is_unavailable
     a_server_that_never_answers_is_unavailable
@@ -495,6 +498,113 @@ fn a_wrong_database_is_refused<F: Facade>() {
     let writer = F::Writer::new(patient(&url)).unwrap();
     refused("ERR", || writer.reader().get("a.py"));
     refused("ERR", || writer.set(&module()));
+}
+
+fn a_password_that_nobody_asked_for_is_refused_as_that<F: Facade>() {
+    let server = RedisServer::start();
+    let writer = F::Writer::new(patient(&server.url_as("", "hunter2"))).unwrap();
+    for error in [
+        writer.reader().get("a.py").unwrap_err(),
+        writer.reader().paths().unwrap_err(),
+        writer.set(&module()).unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("it asks for no password"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+/// The call was answered with this, and changed nothing.
+#[track_caller]
+fn answered<T: Debug>(cause: Outage, word: &str, call: impl FnOnce() -> Result<T, Error>) {
+    let error = call().unwrap_err();
+    assert!(
+        matches!(error, Error::Unavailable { cause: seen, .. } if seen == cause),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains(word), "{error}");
+    assert!(
+        error.is_transient() && !error.may_have_been_applied(),
+        "{error:?}"
+    );
+}
+
+fn what_keeps_redis_from_answering_is_said<F: Facade>() {
+    let each = |server: &RedisServer, cause, word| {
+        let writer = F::Writer::new(patient(&server.url())).unwrap();
+        answered(cause, word, || writer.reader().get("a.py"));
+        answered(cause, word, || writer.reader().paths());
+        // More than one command at once.
+        answered(cause, word, || writer.reader().status());
+        answered(cause, word, || writer.set(&module()));
+    };
+    let replica = RedisServer::start_with(&[
+        "--replica-serve-stale-data",
+        "no",
+        "--replica-read-only",
+        "no",
+    ]);
+    replica.command(&format!("REPLICAOF 127.0.0.1 {}", support::free_port()));
+    each(&replica, Outage::PrimaryDown, "MASTERDOWN");
+
+    let busy = RedisServer::start();
+    busy.command("CONFIG SET lua-time-limit 10");
+    let (url, mut other) = (busy.url(), busy.connection());
+    let script = thread::spawn(move || {
+        let mut redis = support::connect(&url);
+        redis::cmd("EVAL")
+            .arg("while true do end")
+            .arg(0)
+            .exec(&mut redis)
+    });
+    wait_until("the script keeps it busy", PATIENCE, || {
+        redis::cmd("PING").exec(&mut other).is_err()
+    });
+    each(&busy, Outage::Scripting, "SCRIPT KILL");
+    redis::cmd("SCRIPT").arg("KILL").exec(&mut other).unwrap();
+    script.join().unwrap().unwrap_err();
+
+    let full = RedisServer::start_with(&["--maxclients", "1"]);
+    let _only = full.connection();
+    each(&full, Outage::TooManyClients, "maxclients");
+}
+
+fn an_error_says_which_redis_it_is_about<F: Facade>() {
+    let server = RedisServer::start();
+    let address = format!("127.0.0.1:{}/1", server.port());
+    let url = |login: &str| format!("redis://{login}{address}");
+    server.command("ACL SETUSER hunter2 on >hunter2 +@all -get ~*");
+    let writer = F::Writer::new(patient(&url("hunter2:hunter2@"))).unwrap();
+    let foreign = || support::connect(&url(""));
+    let names = |error: Error, words: &str| {
+        assert_eq!(error.server(), Some(&*address), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("{words}{address}")), "{text}");
+        assert!(
+            !format!("{text} {error:?}").contains("hunter2"),
+            "{error:?}"
+        );
+    };
+    names(writer.reader().get("a.py").unwrap_err(), "redis ");
+    server.command("ACL SETUSER hunter2 +get");
+    let key = "bifrost:module:a.py";
+    redis::cmd("SET")
+        .arg(key)
+        .arg("{")
+        .exec(&mut foreign())
+        .unwrap();
+    names(writer.reader().get("a.py").unwrap_err(), "in redis ");
+    names(
+        writer.reader().get_many(&["a.py"]).unwrap_err(),
+        "in redis ",
+    );
+    // Over a connection of its own.
+    server.command("ACL SETUSER hunter2 -set");
+    names(writer.publish_exact(&[module()]).unwrap_err(), "redis ");
+    server.kill();
+    names(writer.reader().get("a.py").unwrap_err(), "redis ");
+    names(writer.set(&module()).unwrap_err(), "redis ");
+    names(writer.publish_exact(&[module()]).unwrap_err(), "redis ");
 }
 
 fn no_client_slot_is_unavailable<F: Facade>() {

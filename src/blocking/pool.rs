@@ -170,10 +170,8 @@ impl Transport for Pool {
         };
         let answer = open.exchange(&self.servers, request, budget);
         let answer = lender.watch(open.losses_before, answer)?;
-        if !answer.replies.iter().any(reply::ends_connection) {
-            open.used = Instant::now();
-            *slot = Some(open);
-        }
+        open.used = Instant::now();
+        *slot = Some(open);
         Ok(answer)
     }
 
@@ -234,9 +232,11 @@ impl Lender {
         })
     }
 
-    /// Counts a loss once, however many connections of that age find it out.
+    /// Counts a loss once, however many connections of that age find it out. For want of a client
+    /// slot the server ends one connection and keeps the others.
     fn watch<T>(&self, losses_before: u64, result: Result<T, Error>) -> Result<T, Error> {
-        if result.is_err() {
+        let said = |error: &Error| matches!(error, Error::Unavailable { cause, .. } if cause.was_answered());
+        if result.as_ref().is_err_and(|error| !said(error)) {
             self.lost(losses_before);
         }
         result

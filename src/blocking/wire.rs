@@ -96,6 +96,8 @@ impl Wire {
         while replies.len() < awaited {
             match self.parser.parse_value(&mut self.channel) {
                 Ok(Value::Push { .. }) => {}
+                // Nothing follows.
+                Ok(value) if reply::ends_connection(&value) => reply::ok(value).map(drop)?,
                 Ok(value) => replies.push(value),
                 Err(error) => {
                     return Err(reply::client_error(&error, Outage::Lost).maybe_applied());

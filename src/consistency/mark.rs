@@ -159,6 +159,7 @@ struct Finish<'a> {
 
 impl Command for Finish<'_> {
     type Reply = bool;
+    const WRITES: bool = true;
 
     fn request(&self, _: &Config) -> Request {
         let mut set = redis::cmd("SET");

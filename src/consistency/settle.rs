@@ -184,7 +184,8 @@ pub(crate) async fn begin<L: Link, C: Command>(
     config: &Config,
 ) -> Result<(), Error> {
     let request = command.request(config);
-    link.begin(request, Budget::new(config, Class::Bulk)).await
+    let begun = link.begin(request, Budget::new(config, Class::Bulk)).await;
+    begun.map_err(|error| failed::<C>(error, config))
 }
 
 /// The second half of [`send`].
@@ -193,8 +194,20 @@ pub(crate) async fn finish<L: Link, C: Command>(
     command: &C,
     config: &Config,
 ) -> Result<C::Reply, Error> {
-    let replies = link.finish(Budget::new(config, Class::Bulk)).await?;
-    command.decode(replies, config)
+    let replies = link.finish(Budget::new(config, Class::Bulk)).await;
+    replies
+        .and_then(|replies| command.decode(replies, config))
+        .map_err(|error| failed::<C>(error, config))
+}
+
+/// Where all that goes over a dedicated link ends, if it fails.
+fn failed<C: Command>(error: Error, config: &Config) -> Error {
+    let error = error.of_redis(config);
+    if C::WRITES {
+        error
+    } else {
+        error.not_applied()
+    }
 }
 
 /// Jittered, so that two writers that met once don't meet again in step.
@@ -292,6 +305,7 @@ impl Write<'_> {
 
 impl Command for Write<'_> {
     type Reply = bool;
+    const WRITES: bool = true;
 
     fn request(&self, config: &Config) -> Request {
         Request::transaction(self.commands(config), Class::Bulk)
@@ -321,6 +335,7 @@ where
 /// the compiler forgets that a `Box<dyn Error>` lives for ever, and with it that it is an `E`.
 pub(crate) fn unread(error: impl Into<Cause>) -> Error {
     Error::Database {
+        server: String::new(),
         reason: "the modules could not be read from their source",
         transient: false,
         source: Some(error.into()),

@@ -45,7 +45,7 @@ pub(crate) fn confirmed(answers: Vec<Value>) -> Result<ServerId, Error> {
 }
 
 fn untracked(hint: &'static str) -> Error {
-    Error::Refused { code: "ERR", hint }
+    reply::refusal("ERR", hint)
 }
 
 /// Where RESP2 is spoken, or a proxy answers, tracking is said to be on and nothing ever comes.
@@ -82,10 +82,7 @@ pub(crate) fn is_alive(pong: Value) -> Result<bool, Error> {
     match reply::bytes(pong) {
         Ok(Some(pong)) if pong == b"PONG" => Ok(true),
         Ok(_) => Err(reply::unexpected()),
-        Err(Error::Unavailable {
-            cause: crate::Outage::NotReady,
-            ..
-        }) => Ok(false),
+        Err(Error::Unavailable { cause, .. }) if cause.was_answered() => Ok(false),
         Err(error) => Err(error),
     }
 }

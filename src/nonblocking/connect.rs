@@ -2,15 +2,22 @@
 //! ended.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr};
-use tokio::io::{AsyncRead, AsyncWrite};
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, RedisConnectionInfo, RedisError, parse_redis_value_async,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
 use super::link::{Connection, Task};
+use crate::commands::{self, Request};
 use crate::{Config, Error, Outage, reply};
 
 /// Connects, encrypts where the address asks for it, authenticates and selects the database. The
@@ -27,20 +34,24 @@ pub(super) async fn connect_with(
     settings: AsyncConnectionConfig,
 ) -> Result<Connection, Error> {
     match config.redis.addr() {
-        ConnectionAddr::Tcp(host, port) => greet(config, settings, tcp(host, *port).await?).await,
+        ConnectionAddr::Tcp(host, port) => {
+            let stream = tcp(host, *port).await?;
+            greet(config, settings, stream, false).await
+        }
         #[cfg(feature = "tls")]
         ConnectionAddr::TcpTls { host, port, .. } => {
             let connector = tokio_rustls::TlsConnector::from(config.tls.client_config()?);
             let name = crate::tls::server_name(host)?;
             let socket = tcp(host, *port).await?;
-            let mut stream = connector.connect(name, socket).await.map_err(failed)?;
-            hear_back(&mut stream).await.map_err(failed)?;
-            greet(config, settings, stream).await
+            let stream = connector.connect(name, socket).await.map_err(failed)?;
+            // For our side the handshake of TLS 1.3 ends before the server has judged our
+            // certificate.
+            greet(config, settings, stream, true).await
         }
         #[cfg(unix)]
         ConnectionAddr::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(failed)?;
-            greet(config, settings, stream).await
+            greet(config, settings, stream, false).await
         }
         _ => Err(failed(io::ErrorKind::Unsupported.into())),
     }
@@ -53,35 +64,100 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
     Ok(socket)
 }
 
+/// Says who we are: the library would call each refusal of a login a wrong password.
 async fn greet<S>(
     config: &Config,
     settings: AsyncConnectionConfig,
     stream: S,
+    hear_back: bool,
 ) -> Result<Connection, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (multiplexed, driver) =
-        MultiplexedConnection::new_with_config(config.redis.redis_settings(), stream, settings)
-            .await
-            .map_err(|error| reply::client_error(&error, Outage::Connect))?;
+    let full = Arc::new(AtomicBool::new(false));
+    let mut stream = Overheard {
+        stream,
+        full: Some(Arc::clone(&full)),
+    };
+    let login = commands::greeting(config.redis.redis_settings());
+    let granted = login.as_ref().map_or(0, Request::replies);
+    let sign = hear_back.then(commands::ping);
+    for request in login.iter().chain(&sign) {
+        let bytes = request.pipeline.get_packed_pipeline();
+        stream.write_all(&bytes).await.map_err(failed)?;
+    }
+    stream.flush().await.map_err(failed)?;
+    #[allow(
+        clippy::default_trait_access,
+        reason = "the type is a dependency's of the library"
+    )]
+    let mut decoder = Default::default();
+    for answered in 0..granted + usize::from(hear_back) {
+        let value = parse_redis_value_async(&mut decoder, &mut stream).await;
+        let value = value.map_err(|error| connect_failed(&error))?;
+        // A sign of life is one, also where it is forbidden.
+        if answered < granted || reply::ends_connection(&value) {
+            reply::ok(value)?;
+        }
+    }
+    // What has been said need not be said again.
+    let said = RedisConnectionInfo::default()
+        .set_protocol(config.redis.redis_settings().protocol())
+        .set_skip_set_lib_name();
+    let (multiplexed, driver) = MultiplexedConnection::new_with_config(&said, stream, settings)
+        .await
+        .map_err(|error| connect_failed(&error))?;
     let driver = Task(tokio::spawn(driver));
-    Ok(Connection::new(multiplexed, driver))
+    Ok(Connection::new(multiplexed, driver, full))
 }
 
-/// Waits for the first line that the server sends. For our side the handshake of TLS 1.3 ends
-/// before the server has judged our certificate, and the library would tell of its refusal only
-/// that the connection was lost.
-#[cfg(feature = "tls")]
-async fn hear_back(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+/// A stream that notes whether the first that came was the refusal for want of a client slot. The
+/// library drops that where it waits for another answer, or for none yet, and calls the connection
+/// lost.
+struct Overheard<S> {
+    stream: S,
+    /// Until something has come.
+    full: Option<Arc<AtomicBool>>,
+}
 
-    // Whatever the answer: a server that wants a password first refuses to answer.
-    let ping = crate::commands::ping().pipeline.get_packed_pipeline();
-    stream.write_all(&ping).await?;
-    stream.flush().await?;
-    while stream.read_u8().await? != b'\n' {}
-    Ok(())
+impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let news = &buffer.filled()[before..];
+        if !news.is_empty()
+            && let Some(full) = self.full.take()
+        {
+            full.store(reply::is_full(news), Ordering::Relaxed);
+        }
+        poll
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Overheard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+fn connect_failed(error: &RedisError) -> Error {
+    reply::client_error(error, Outage::Connect)
 }
 
 fn failed(error: io::Error) -> Error {

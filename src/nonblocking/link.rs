@@ -1,7 +1,7 @@
 //! Connections, and tasks that end with what they are for.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{RedisResult, Value};
@@ -30,15 +30,37 @@ pub(super) struct Connection {
     server: OnceLock<Identity>,
     /// How many requests were answered.
     answers: AtomicU64,
+    /// Whether the server has refused it for want of a client slot.
+    full: Arc<AtomicBool>,
 }
 
 impl Connection {
-    pub(super) fn new(multiplexed: MultiplexedConnection, driver: Task<()>) -> Self {
+    pub(super) fn new(
+        multiplexed: MultiplexedConnection,
+        driver: Task<()>,
+        full: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             multiplexed,
             driver,
             server: OnceLock::new(),
             answers: AtomicU64::new(0),
+            full,
+        }
+    }
+
+    /// What came in time, or an error that does not claim that nothing was done unless that is so.
+    fn answered<E>(
+        &self,
+        in_time: Result<RedisResult<Vec<Value>>, E>,
+    ) -> Result<Vec<Value>, Error> {
+        match in_time {
+            Ok(Ok(replies)) => Ok(replies),
+            Ok(Err(_)) if self.full.load(Ordering::Relaxed) => {
+                Err(reply::outage(Outage::TooManyClients, None))
+            }
+            Ok(Err(error)) => Err(reply::client_error(&error, Outage::Lost).maybe_applied()),
+            Err(_) => Err(reply::timed_out().maybe_applied()),
         }
     }
 
@@ -73,7 +95,7 @@ impl Connection {
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
         let sent = send(self.multiplexed.clone(), request);
-        let replies = answered(timeout(budget.attempt(), sent).await)?;
+        let replies = self.answered(timeout(budget.attempt(), sent).await)?;
         self.answers.fetch_add(1, Ordering::Relaxed);
         Ok(replies)
     }
@@ -107,10 +129,10 @@ impl Link for AsyncLink {
             return Ok(Vec::new());
         };
         let Ok(joined) = timeout(budget.attempt(), &mut begun.0).await else {
-            return answered(Err(()));
+            return self.connection.answered(Err(()));
         };
         match joined {
-            Ok(replies) => answered(Ok::<_, ()>(replies)),
+            Ok(replies) => self.connection.answered(Ok::<_, ()>(replies)),
             Err(_) => Err(reply::outage(Outage::Lost, None).maybe_applied()),
         }
     }
@@ -123,13 +145,4 @@ pub(super) async fn send(
     connection
         .req_packed_commands(&request.pipeline, 0, request.replies())
         .await
-}
-
-/// What came in time, or an error that does not claim that nothing was done.
-fn answered<E>(in_time: Result<RedisResult<Vec<Value>>, E>) -> Result<Vec<Value>, Error> {
-    match in_time {
-        Ok(Ok(replies)) => Ok(replies),
-        Ok(Err(error)) => Err(reply::client_error(&error, Outage::Lost).maybe_applied()),
-        Err(_) => Err(reply::timed_out().maybe_applied()),
-    }
 }

@@ -136,17 +136,16 @@ impl<'a, T: Transport> Call<'a, T> {
         &self,
         mut asked: Option<Result<Arc<Listing>, Error>>,
     ) -> Result<Arc<Listing>, Error> {
-        let failed = |error: &Error| self.transport.monitor().failed(error);
         loop {
             if let Some(listing) = asked {
-                return listing.inspect_err(failed);
+                return call::counted(self.transport, listing);
             }
             if let Some(listing) = self.fresh() {
                 return Ok(listing);
             }
             let left = self.budget.left();
             if left.is_zero() {
-                return Err(reply::timed_out()).inspect_err(failed);
+                return call::counted(self.transport, Err(reply::timed_out()));
             }
             let Some(claim) = self.claim() else {
                 self.transport.pause(GLANCE.min(left)).await;

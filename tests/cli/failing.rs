@@ -42,7 +42,7 @@ fn without_redis_each_command_says_so() {
     for arguments in commands(dir.path().to_str().unwrap()) {
         let mut command = tool(&world, &arguments);
         command.env("REDIS_URL", &url);
-        run(command, 3).says(&["redis is unavailable", &url[8..url.len() - 2]]);
+        run(command, 3).says(&["is unavailable", &url[8..url.len() - 2]]);
     }
 }
 
@@ -72,7 +72,7 @@ fn a_wrong_password_is_refused() {
         ] {
             let mut command = tool(&world, &arguments);
             command.env("REDIS_URL", url);
-            let ran = run(command, 4).says(&["redis refused", code]);
+            let ran = run(command, 4).says(&["refused the command with", code]);
             assert!(!ran.err.contains("hunter2"), "{ran:?}");
         }
     }
@@ -114,7 +114,7 @@ fn a_reader_s_user_reads_and_is_refused_the_rest() {
             "status" | "ls" | "get" | "resolve" | "explain" | "diff" => drop(run(command, 0)),
             // It would not end.
             "watch" => {}
-            _ => drop(run(command, 4).says(&["redis refused", "NOPERM"])),
+            _ => drop(run(command, 4).says(&["refused the command with", "NOPERM"])),
         }
     }
     foreign.assert_is("a.py", Some("a.py"));

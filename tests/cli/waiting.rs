@@ -87,7 +87,7 @@ fn it_gives_up_with_one_clear_line_when_they_never_come() {
     let world = World::new();
     let ran = warm(&["--wait", "300ms"], &urls[0], &world.postgres.url());
     assert!(!ran.err.contains(&ports[1]), "{ran:?}");
-    ran.says(&["gave up", &ports[0], "redis is unavailable"]);
+    ran.says(&["gave up", &ports[0], "is unavailable"]);
     let ran = warm(&["--wait", "300ms"], &world.redis.url(), &urls[1]);
     assert!(!ran.err.contains(&ports[0]), "{ran:?}");
     ran.says(&[
@@ -131,7 +131,7 @@ fn what_waiting_does_not_mend_is_said_at_once() {
     };
     let wrong = world.redis.url_as("default", "hunter2");
     let right = world.redis.url_as("default", "right");
-    warm(&wrong, &world.postgres.url()).says(&["redis refused", "WRONGPASS"]);
+    warm(&wrong, &world.postgres.url()).says(&["refused the command with", "WRONGPASS"]);
     let other_database = world.postgres.url().replace("/postgres", "/nowhere");
     warm(&right, &other_database).says(&["nowhere", "does not exist"]);
     // Also where the other server may still come.

@@ -150,7 +150,7 @@ fn whoever_may_not_watch_is_told() {
     world.foreign().run(&narrow);
     let mut command = without_database(&world, &["watch"]);
     command.env("REDIS_URL", world.redis.url_as("bifrost_reader", "reads"));
-    run(command, 4).says(&["redis refused", "NOPERM"]);
+    run(command, 4).says(&["refused the command with", "NOPERM"]);
 }
 
 #[test]
