@@ -30,12 +30,11 @@ on_both_facades! {
     a_corrupt_entry_is_named_unless_a_package_hides_it
     a_snapshot_answers_as_of_its_moment
     it_works_for_the_reader_s_acl_user
+    a_user_that_may_not_ask_for_members_asks_for_the_whole_index
+    an_index_too_large_to_be_kept_is_not_asked_for_each_time
 }
 
 const COMMANDS: [&str; 4] = ["get", "mget", "smembers", "smismember"];
-
-/// How long after the beginning changes may be half known, so that all of the index is asked for.
-const HALF_KNOWN: Duration = Duration::from_millis(2_100);
 
 fn module(path: &str) -> CachedModule {
     CachedModule::new(path, path).unwrap()
@@ -199,7 +198,6 @@ fn what_a_foreign_writer_does_is_found_or_gone_when_it_is_announced<F: Nearby>()
 
 fn a_change_asks_for_the_changed_paths_alone<F: Nearby>() {
     let (server, writer, near) = serving::<F>(&PATHS);
-    thread::sleep(HALF_KNOWN);
     assert_eq!(tell(&near, "numpy"), "-");
     server.reset_stats();
     for number in 0..3 {
@@ -249,7 +247,6 @@ fn a_module_that_becomes_a_package_is_found_at_every_moment<F: Nearby>() {
 fn a_path_that_cannot_be_one_breaks_nothing<F: Nearby>() {
     let (server, writer, near) = serving::<F>(&["a.py"]);
     let mut redis = server.connection();
-    thread::sleep(HALF_KNOWN);
     assert_eq!(near.paths().unwrap().len(), 1);
     for bad in ["/b.py", "c//d.py", "e\\f.py"] {
         let key = format!("bifrost:module:{bad}");
@@ -272,7 +269,6 @@ fn a_path_that_cannot_be_one_breaks_nothing<F: Nearby>() {
 fn a_tied_writer_s_modules_are_found_at_once<F: Nearby>() {
     let (server, writer, near) = serving::<F>(&["a.py"]);
     near.tie(&writer);
-    thread::sleep(HALF_KNOWN);
     finds_what_it_wrote::<F>(&writer, &near);
     // Where Redis is not followed, an index may be some time old, but not older than a write.
     let near = not_following::<F>(&server);
@@ -419,7 +415,6 @@ fn it_works_for_the_reader_s_acl_user<F: Nearby>() {
     let setup = Setup::acl();
     let writer = setup.writer::<F>();
     let near = F::Near::live(setup.reader_config(), options());
-    thread::sleep(HALF_KNOWN);
     assert_eq!(tell(&near, "n"), "-");
     for path in PATHS {
         writer.set(&module(path)).unwrap();
@@ -430,4 +425,44 @@ fn it_works_for_the_reader_s_acl_user<F: Nearby>() {
         assert_eq!(tell(&near, name), expected, "{name}");
     }
     assert!(setup.server.calls("smismember") > 0 && near.is_live());
+}
+
+fn a_user_that_may_not_ask_for_members_asks_for_the_whole_index<F: Nearby>() {
+    let (server, writer, _) = serving::<F>(&["a.py"]);
+    let acl = READER_ACL.replace("PASSWORD", "reads");
+    server.command(&acl.replace("+smismember ", ""));
+    let url = server.url_as("bifrost_reader", "reads");
+    let near = F::Near::live(patient(&url), options());
+    for number in 0..4 {
+        writer.set(&module(&format!("d{number}/m.py"))).unwrap();
+        near.until_announced();
+        assert_eq!(tell(&near, &format!("d{number}")), format!("N d{number}"));
+        assert_eq!(tell(&near, "numpy"), "-");
+    }
+    assert_eq!(asked(&server)[2..], [4, 0]);
+}
+
+fn an_index_too_large_to_be_kept_is_not_asked_for_each_time<F: Nearby>() {
+    let server = RedisServer::start();
+    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let paths = (0..2_000).map(|number| module(&format!("d{number}/m.py")));
+    writer.publish_exact(&paths.collect::<Vec<_>>()).unwrap();
+    // Like a reader's, it is as old as this for the names that it is asked for.
+    let config = patient(&server.url()).with_index_max_age(PATIENCE);
+    let near = F::Near::live(config, options().with_max_bytes(100_000));
+    near.tie(&writer);
+    server.reset_stats();
+    for number in 0..40 {
+        assert_eq!(tell(&near, &format!("new{number}")), "-");
+        assert_eq!(tell(&near, &format!("d{number}")), format!("N d{number}"));
+    }
+    assert_eq!(asked(&server)[2..], [1, 0]);
+    assert!(near.stats().bytes < 100_000);
+    // What is written here is seen at once all the same.
+    writer.set(&module("new0/m.py")).unwrap();
+    assert_eq!(tell(&near, "new0"), "N new0");
+    assert_eq!(asked(&server)[2..], [2, 0]);
+    // All paths are asked for, as ever.
+    writer.set(&module("new1/m.py")).unwrap();
+    assert_eq!(near.paths().unwrap().len(), 2_002);
 }

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::clock::Tick;
 use super::counters::NearCacheStats;
@@ -211,8 +212,7 @@ impl<T: Listen> Near<T> {
         budget: Budget,
     ) -> Result<(Kept, Option<ServerId>), Error> {
         if path == INDEX_PATH {
-            let (index, server) = self.ask_index(life, budget).await?;
-            return Ok((Kept::Index(index), server));
+            return self.ask_index(life, budget).await;
         }
         let (module, server) = operations::get_from(&*self.transport, path, budget).await?;
         self.hear_from(life, server);
@@ -365,7 +365,7 @@ pub(super) fn last_known(life: &Life, path: &str, error: Error) -> Result<Found,
 impl<T: Listen> Tied for Near<T> {
     fn wrote(&self, paths: &[String]) {
         if self.rules.keep(Rule::LocalWrite) {
-            self.transport.listings().void();
+            self.transport.listings().void(Instant::now());
             let protocol = &self.adopted_life().protocol;
             protocol.announcements.add(paths, Tick::now());
             for path in paths.iter().map(String::as_str).chain([INDEX_PATH]) {
@@ -376,7 +376,7 @@ impl<T: Listen> Tied for Near<T> {
 
     fn wrote_everything(&self) {
         if self.rules.keep(Rule::LocalWrite) {
-            self.transport.listings().void();
+            self.transport.listings().void(Instant::now());
             self.adopted_life().protocol.flush();
         }
     }

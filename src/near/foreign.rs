@@ -72,10 +72,10 @@ impl Protocol {
                     return Some(Resolution::sourced(parsed, module));
                 }
                 Kept::Absent => absent += 1,
-                Kept::Index(_) | Kept::Foreign(_) => return None,
+                Kept::Index(..) | Kept::Foreign(_) => return None,
             }
         }
-        let Kept::Index(index) = look(INDEX_PATH)? else {
+        let Kept::Index(index, _) = look(INDEX_PATH)? else {
             return None;
         };
         self.counters.absent_hits.add(absent);
@@ -142,6 +142,7 @@ mod tests {
     use super::*;
     use crate::CachedModule;
     use crate::identity::ServerId;
+    use crate::near::announced::RELIST;
     use crate::near::options::NearCacheOptions;
     use crate::near::rule::Rules;
     use crate::resolution::PathIndex;
@@ -181,7 +182,7 @@ mod tests {
 
     fn list(protocol: &Protocol, paths: &[&str]) {
         let paths: HashSet<String> = paths.iter().map(ToString::to_string).collect();
-        let index = Kept::Index(Arc::new(PathIndex::from(paths)));
+        let index = Kept::Index(Arc::new(PathIndex::from(paths)), now());
         keep(protocol, INDEX_PATH, index);
     }
 
@@ -249,7 +250,27 @@ mod tests {
         assert_eq!(resolve(&lapsed, "a.b", now().plus(bound)), None);
         let old = made();
         old.session.renew(now().plus(AGE));
+        keep(
+            &old,
+            INDEX_PATH,
+            Kept::Index(Arc::default(), now().plus(AGE)),
+        );
         assert_eq!(resolve(&old, "a.b", now().plus(AGE)), None);
+    }
+
+    #[test]
+    fn it_is_no_older_than_the_listing_of_the_index_may_be() {
+        let protocol = protocol(&[], &ABSENT, &[]);
+        // Brought up to date just now, and listed some time ago.
+        let listed = now().minus(RELIST / 2);
+        keep(&protocol, INDEX_PATH, Kept::Index(Arc::default(), listed));
+        protocol.session.renew(now().plus(RELIST));
+        let last = now().plus(RELIST / 2).minus(Duration::from_millis(1));
+        for time in [now(), last] {
+            let answer = resolve(&protocol, "a.b", time);
+            assert_eq!(answer, Some(Resolution::NotFound));
+        }
+        assert_eq!(resolve(&protocol, "a.b", listed.plus(RELIST)), None);
     }
 
     #[test]
@@ -275,7 +296,7 @@ mod tests {
             assert!(is_foreign(&protocol, name) && kept_foreign(&protocol, name));
         }
         let index = protocol.kept(INDEX_PATH, now());
-        assert!(matches!(index, Some(Kept::Index(_))));
+        assert!(matches!(index, Some(Kept::Index(..))));
         assert!(protocol.hit("b.py", now()).flatten().is_some());
         // Each goes on its own.
         protocol.invalidate("b.py");

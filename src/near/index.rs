@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::announced::{AskMembership, Question};
 use super::cache::{Listen, Near};
@@ -10,7 +11,7 @@ use super::kept::{INDEX_PATH, Kept};
 use super::life::Life;
 use crate::commands::Members;
 use crate::identity::ServerId;
-use crate::resolution::PathIndex;
+use crate::resolution::{self, Listing, PathIndex};
 use crate::transport::Budget;
 use crate::{Error, call, operations, reply};
 
@@ -20,52 +21,76 @@ impl<T: Listen> Near<T> {
         Ok(Arc::clone(index.paths()))
     }
 
-    pub(super) async fn index(&self, budget: Budget) -> Result<Arc<PathIndex>, Error> {
-        if let Some(Kept::Index(index)) = self.life().protocol.kept(INDEX_PATH, Tick::now()) {
+    /// For names: where the index is too large to be kept, as old as a reader's may be.
+    pub(super) async fn directories(
+        &self,
+        life: &Life,
+        budget: Budget,
+    ) -> Result<Arc<PathIndex>, Error> {
+        match self.transport.listings().last() {
+            Some(last) if !life.protocol.admits(&last.index) => {
+                let listing = resolution::listing(&*self.transport, budget).await?;
+                Ok(Arc::clone(&listing.index))
+            }
+            _ => self.index(budget).await,
+        }
+    }
+
+    async fn index(&self, budget: Budget) -> Result<Arc<PathIndex>, Error> {
+        if let Some(Kept::Index(index, _)) = self.life().protocol.kept(INDEX_PATH, Tick::now()) {
             return Ok(index);
         }
         let life = self.own_life();
         match self.look_up(life, INDEX_PATH, budget).await.1? {
-            Kept::Index(index) => Ok(index),
+            Kept::Index(index, _) => Ok(index),
             // Nothing else is kept there.
             Kept::Module(_) | Kept::Absent | Kept::Foreign(_) => Err(reply::unexpected()),
         }
     }
 
-    /// Asks only for what was announced, if that is enough.
+    /// The index. Asks only for what was announced, if that is enough.
     pub(super) async fn ask_index(
         &self,
         life: &Life,
         budget: Budget,
-    ) -> Result<(Arc<PathIndex>, Option<ServerId>), Error> {
+    ) -> Result<(Kept, Option<ServerId>), Error> {
         let (transport, protocol) = (&*self.transport, &life.protocol);
-        let now = Tick::now();
+        let announcements = &protocol.announcements;
+        let (now, taken) = (Tick::now(), Instant::now());
         let epoch = protocol.session.begin_read(now);
-        let mut whole = None;
-        match epoch.map(|epoch| protocol.announcements.question(epoch, now)) {
+        let whole = match epoch.map(|epoch| announcements.question(epoch, now)) {
             Some(Question::Update(asked, update)) => {
                 let paths = &update.paths;
                 let answer = call::read_within(transport, &AskMembership { paths }, budget).await;
-                let (membership, server) = answer?;
-                self.hear_from(life, server);
-                // Another server's answer says nothing about this index.
-                if protocol.session.accepts(asked.epoch, server)
-                    && let Some(index) = protocol.announcements.updated(&asked, update, &membership)
-                {
-                    return Ok((index, server));
+                match answer {
+                    Ok((members, server)) => {
+                        self.hear_from(life, server);
+                        // Another server's answer says nothing about this index.
+                        if protocol.session.accepts(asked.epoch, server) {
+                            let (index, listed) = announcements.updated(asked, update, &members);
+                            return Ok((Kept::Index(index, listed), server));
+                        }
+                    }
+                    // An ACL may forbid it, and Redis before 6.2 does not know it.
+                    Err(error) if error.is_refused() => announcements.refused(),
+                    Err(error) => return Err(error),
                 }
-                whole = Some(asked);
+                Some(asked)
             }
-            Some(Question::Whole(asked)) => whole = Some(asked),
-            None => {}
-        }
+            Some(Question::Whole(asked)) => Some(asked),
+            None => None,
+        };
         let (members, server) = call::read_within(transport, &Members, budget).await?;
         self.hear_from(life, server);
-        let bad = members.bad.iter().cloned().collect();
-        let index = Arc::new(operations::listed(transport, members).into());
-        if let Some(asked) = whole.filter(|asked| protocol.session.accepts(asked.epoch, server)) {
-            protocol.announcements.listed(&asked, &index, bad);
+        let index = Arc::new(PathIndex::from(operations::listed(transport, members)));
+        if !protocol.admits(&index) {
+            let index = Arc::clone(&index);
+            transport.listings().keep(Listing { index, taken });
+        } else if let Some(asked) = whole
+            && protocol.session.accepts(asked.epoch, server)
+        {
+            announcements.listed(asked, &index);
         }
-        Ok((index, server))
+        Ok((Kept::Index(index, now), server))
     }
 }

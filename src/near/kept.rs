@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::clock::Tick;
 use super::foreign::Evidence;
-use super::store::set_bytes;
 use crate::CachedModule;
 use crate::resolution::PathIndex;
 
@@ -15,8 +15,9 @@ pub(crate) enum Kept {
     Module(Arc<CachedModule>),
     /// Redis said that there is nothing.
     Absent,
-    /// All cached paths: kept under [`INDEX_PATH`], which can't be a module's.
-    Index(Arc<PathIndex>),
+    /// All cached paths, and when they were asked for: kept under [`INDEX_PATH`], which can't be a
+    /// module's.
+    Index(Arc<PathIndex>, Tick),
     /// A name is not found: kept under the name, whatever is kept under the path so spelled.
     Foreign(Box<Evidence>),
 }
@@ -39,7 +40,7 @@ impl Kept {
     pub(crate) fn into_module(self) -> Found {
         match self {
             Self::Module(module) => Some(module),
-            Self::Absent | Self::Index(_) | Self::Foreign(_) => None,
+            Self::Absent | Self::Index(..) | Self::Foreign(_) => None,
         }
     }
 
@@ -57,7 +58,7 @@ impl Kept {
             }
             Self::Absent => 0,
             Self::Foreign(_) => size_of::<Evidence>() + 16,
-            Self::Index(index) => set_bytes(index.paths().iter()) + set_bytes(index.directories()),
+            Self::Index(index, _) => index.bytes(),
         }
     }
 }

@@ -41,7 +41,9 @@ impl NearCacheOptions {
     ///
     /// What was not asked for since it came, or since it was last considered, goes first, the
     /// oldest before the newer ones (the CLOCK policy). What is larger than half of this is never
-    /// kept. Modules that are handed out, or in a [`Snapshot`](crate::Snapshot), live on.
+    /// kept; for an index so large, names are resolved with one as old as a reader's: see
+    /// [`Config::with_index_max_age`](crate::Config::with_index_max_age). Modules that are handed out,
+    /// or in a [`Snapshot`](crate::Snapshot), live on.
     #[must_use]
     pub fn with_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;

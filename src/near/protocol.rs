@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 
-use super::announced::Announcements;
+use super::announced::{Announcements, RELIST};
 use super::clock::Tick;
 use super::counters::{Counters, NearCacheStats};
-use super::kept::{Found, Kept};
+use super::kept::{Found, INDEX_PATH, Kept};
 use super::options::NearCacheOptions;
 use super::promise::Promise;
 use super::rule::{Rule, Rules};
@@ -23,6 +23,7 @@ use super::session::Session;
 use super::store::{Entry, Key, Store};
 use crate::Error;
 use crate::identity::ServerId;
+use crate::resolution::PathIndex;
 
 const STRIPES: usize = 256;
 
@@ -113,7 +114,7 @@ impl Protocol {
                     self.counters.absent_hits.add_one();
                     Some(None)
                 }
-                Kept::Index(_) | Kept::Foreign(_) => None,
+                Kept::Index(..) | Kept::Foreign(_) => None,
             }
         })
     }
@@ -215,8 +216,18 @@ impl Protocol {
         self.store.has_room(path.len() + kept.bytes())
     }
 
+    /// Whether an index of that size can be kept.
+    pub(crate) fn admits(&self, index: &PathIndex) -> bool {
+        self.store.admits(INDEX_PATH.len() + index.bytes())
+    }
+
     fn keep(&self, path: &Arc<str>, kept: Kept, epoch: u64, now: Tick) {
         let expires = now.plus(self.options.max_age);
+        // It may have been brought up to date, and is as old as its listing.
+        let expires = match &kept {
+            Kept::Index(_, listed) => expires.min(listed.plus(RELIST)),
+            _ => expires,
+        };
         let entry = Entry::new(path, kept, epoch, now, expires);
         let evicted = self.store.insert(entry);
         self.counters.evictions.add(evicted);

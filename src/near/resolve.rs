@@ -98,7 +98,7 @@ impl<T: Listen> Near<T> {
             }
             let index = match &mut index {
                 Some(index) => index,
-                none => none.insert(self.index(budget).await?),
+                none => none.insert(self.directories(life, budget).await?),
             };
             answers.push(Resolution::without_source(name, index));
         }

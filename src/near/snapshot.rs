@@ -229,17 +229,16 @@ impl<T: Listen> Near<T> {
         let kept = if let Some(kept) = kept {
             kept
         } else {
-            let (index, server) = self.ask_index(life, self.bulk_budget()).await?;
+            let (kept, server) = self.ask_index(life, self.bulk_budget()).await?;
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
-            let kept = Kept::Index(index);
             let now = Tick::now();
             life.protocol
                 .insert_marked(INDEX_PATH, kept.clone(), &draft.marks, server, now);
             kept
         };
-        if let Kept::Index(index) = kept {
+        if let Kept::Index(index, _) = kept {
             draft.index = Some(index);
         }
         Ok(draft.index.is_some())

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
-use std::mem::size_of;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -78,7 +77,7 @@ impl Entry {
     fn key(&self) -> Key<'_> {
         match self.kept {
             Kept::Foreign(_) => Key::Name(&self.path),
-            Kept::Module(_) | Kept::Absent | Kept::Index(_) => Key::Path(&self.path),
+            Kept::Module(_) | Kept::Absent | Kept::Index(..) => Key::Path(&self.path),
         }
     }
 }
@@ -154,6 +153,11 @@ impl Store {
     /// Whether something of that size finds a place without anything being given up for it.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.bytes() + OVERHEAD + bytes <= self.max_bytes
+    }
+
+    /// Whether something of that size can be kept at all.
+    pub(crate) fn admits(&self, bytes: usize) -> bool {
+        OVERHEAD + bytes <= self.max_bytes / 2
     }
 
     pub(crate) fn remove(&self, path: &str) -> bool {
@@ -256,7 +260,7 @@ impl Books {
         match entry.kept {
             Kept::Module(_) => &mut self.modules,
             Kept::Absent | Kept::Foreign(_) => &mut self.absent,
-            Kept::Index(_) => &mut self.index,
+            Kept::Index(..) => &mut self.index,
         }
     }
 
@@ -290,10 +294,4 @@ impl Queue {
             self.push(entry);
         }
     }
-}
-
-/// What a set of paths takes.
-pub(crate) fn set_bytes<'a>(paths: impl ExactSizeIterator<Item = &'a String>) -> usize {
-    let slots = paths.len() * 2 * (size_of::<String>() + 1);
-    slots + paths.map(|path| path.len() + 16).sum::<usize>()
 }

@@ -151,7 +151,7 @@ impl<'p> Tracker<'p> {
                 if answers.len() == GREETING_REPLIES {
                     let (sent, answers) = (*sent, std::mem::take(answers));
                     let server = message::confirmed(answers)?;
-                    self.protocol.announcements.begin(now);
+                    self.protocol.announcements.begin();
                     self.protocol.begin(server, from(sent));
                     // Before now nobody told them what changed.
                     self.hooks.everything();

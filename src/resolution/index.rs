@@ -13,6 +13,8 @@ pub(crate) struct PathIndex {
     paths: Arc<HashSet<String>>,
     /// How many entries each directory has: paths and further directories directly in it.
     directories: HashMap<String, usize>,
+    /// How long the names of both are together.
+    text: usize,
 }
 
 impl PathIndex {
@@ -21,9 +23,12 @@ impl PathIndex {
         &self.paths
     }
 
-    #[cfg(feature = "near-cache")]
-    pub(crate) fn directories(&self) -> impl ExactSizeIterator<Item = &String> {
-        self.directories.keys()
+    /// What it takes. A map that has just grown is half empty.
+    #[cfg(any(test, feature = "near-cache"))]
+    pub(crate) fn bytes(&self) -> usize {
+        let names = self.paths.len() + self.directories.len();
+        let (slot, allocation) = (size_of::<String>() + 1, 16);
+        names * (2 * slot + allocation) + self.text
     }
 
     pub(crate) fn contains(&self, path: &str) -> bool {
@@ -37,6 +42,7 @@ impl PathIndex {
             return false;
         }
         self.enter(&path);
+        self.text += path.len();
         Arc::make_mut(&mut self.paths).insert(path)
     }
 
@@ -49,6 +55,7 @@ impl PathIndex {
                 break;
             }
             self.directories.insert(name.to_owned(), 1);
+            self.text += name.len();
             // It is new, and so an entry of the one above.
             directory = parent(name);
         }
@@ -60,6 +67,7 @@ impl PathIndex {
         if !self.paths.contains(path) || !Arc::make_mut(&mut self.paths).remove(path) {
             return false;
         }
+        self.text -= path.len();
         let mut directory = parent(path);
         while let Some(name) = directory {
             match self.directories.get_mut(name) {
@@ -67,8 +75,11 @@ impl PathIndex {
                     *entries -= 1;
                     break;
                 }
-                _ => self.directories.remove(name),
-            };
+                _ => {
+                    self.directories.remove(name);
+                    self.text -= name.len();
+                }
+            }
             directory = parent(name);
         }
         true
@@ -90,6 +101,7 @@ impl From<HashSet<String>> for PathIndex {
         let mut index = Self::default();
         for path in &paths {
             index.enter(path);
+            index.text += path.len();
         }
         Self {
             paths: Arc::new(paths),
@@ -168,10 +180,11 @@ mod tests {
             }
             let at_once = PathIndex::from((*index.paths).clone());
             prop_assert_eq!(&at_once.directories, &index.directories);
+            prop_assert_eq!(at_once.bytes(), index.bytes());
             for path in &model {
                 index.remove(path);
             }
-            prop_assert!(index.directories.is_empty());
+            prop_assert!(index.directories.is_empty() && index.bytes() == 0);
         }
     }
 }

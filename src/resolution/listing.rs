@@ -12,7 +12,7 @@ use super::PathIndex;
 /// The index as it was at some moment.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    pub(crate) index: PathIndex,
+    pub(crate) index: Arc<PathIndex>,
     /// Before it was asked for.
     pub(crate) taken: Instant,
 }
@@ -45,10 +45,25 @@ impl Listings {
         (is_young && !is_void).then_some(listing)
     }
 
-    /// The index has changed: one that may be from before that is not fresh any more.
+    /// The index has changed by then: one that may be from before that is not fresh any more.
     #[cfg(feature = "near-cache")]
-    pub(crate) fn void(&self) {
-        self.void_before.store(Some(Arc::new(Instant::now())));
+    pub(crate) fn void(&self, then: Instant) {
+        self.void_before.rcu(|before| {
+            let before = before.as_deref().copied();
+            // Writers that end at once may come here in either order.
+            Some(Arc::new(before.map_or(then, |before| before.max(then))))
+        });
+    }
+
+    /// From now on this is the last one, unless one that was taken later is known.
+    pub(crate) fn keep(&self, listing: Listing) -> Arc<Listing> {
+        let listing = Arc::new(listing);
+        self.last.rcu(|last| match last {
+            Some(last) if last.taken > listing.taken => Some(Arc::clone(last)),
+            _ => Some(Arc::clone(&listing)),
+        });
+        self.failing.store(false, Ordering::Relaxed);
+        listing
     }
 
     /// True if the last attempt to fetch one failed.
@@ -77,10 +92,7 @@ pub(crate) struct Claim<'a> {
 
 impl Claim<'_> {
     pub(crate) fn keep(self, listing: Listing) -> Arc<Listing> {
-        let listing = Arc::new(listing);
-        self.listings.last.store(Some(Arc::clone(&listing)));
-        self.listings.failing.store(false, Ordering::Relaxed);
-        listing
+        self.listings.keep(listing)
     }
 
     pub(crate) fn failed(&self) {
@@ -102,7 +114,7 @@ mod tests {
     const INSTANT: Duration = Duration::from_nanos(1);
 
     fn listing(taken: Instant) -> Listing {
-        let index = PathIndex::default();
+        let index = Arc::default();
         Listing { index, taken }
     }
 
@@ -120,6 +132,22 @@ mod tests {
         assert!(is_fresh(before, Duration::ZERO));
         assert!(is_fresh(taken, Duration::ZERO));
         assert!(!is_fresh(taken + INSTANT, Duration::ZERO));
+    }
+
+    #[test]
+    #[cfg(feature = "near-cache")]
+    fn what_is_void_or_old_does_not_come_back() {
+        let (listings, before) = (Listings::default(), Instant::now());
+        let (then, later) = (before + SECOND, before + 2 * SECOND);
+        let is_fresh = || listings.fresh(later, 2 * SECOND).is_some();
+        listings.keep(listing(then));
+        assert!(is_fresh());
+        listings.void(later);
+        listings.void(before);
+        assert!(!is_fresh());
+        listings.keep(listing(later));
+        listings.keep(listing(then));
+        assert!(is_fresh());
     }
 
     #[test]

@@ -21,7 +21,10 @@ pub(crate) use name::Name;
     feature = "near-cache",
     any(feature = "blocking", feature = "nonblocking")
 ))]
-pub(crate) use resolve::resolve_all;
+pub(crate) use {
+    listing::Listing,
+    resolve::{listing, resolve_all},
+};
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) use {
     listing::Listings,

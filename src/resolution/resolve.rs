@@ -66,6 +66,20 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
     Ok(answers)
 }
 
+/// The index, as old as a resolution's may be.
+#[cfg(feature = "near-cache")]
+pub(crate) async fn listing<T: Transport>(
+    transport: &T,
+    budget: Budget,
+) -> Result<Arc<Listing>, Error> {
+    let call = Call {
+        transport,
+        budget,
+        start: Instant::now(),
+    };
+    call.listing(None).await
+}
+
 /// The modules of the names, and the index, if it was asked for.
 type Answer = (
     Vec<Option<CachedModule>>,
@@ -120,7 +134,7 @@ impl<'a, T: Transport> Call<'a, T> {
         let (reply, _) = reply.inspect_err(|_| claim.failed())?;
         let listing = match reply.index.unwrap_or_else(|| Err(reply::unexpected())) {
             Ok(members) => {
-                let index = listed(self.transport, members).into();
+                let index = Arc::new(listed(self.transport, members).into());
                 Ok(claim.keep(Listing { index, taken }))
             }
             Err(error) => {
