@@ -3,11 +3,15 @@
 //! Statements are unnamed and each is a transaction of its own, so all works behind `PgBouncer` in
 //! transaction mode. Rows are streamed.
 
+use std::collections::HashSet;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use crate::config::quoted_table;
-use crate::consistency::{BATCH_BYTES, BATCH_MODULES, Row as Found, RowState, Source, batches};
+use crate::consistency::{
+    BATCH_BYTES, BATCH_MODULES, Fetched, Plan, Row as Found, RowState, Source, batches,
+};
 use crate::error::shown;
 use crate::keys::validate_path;
 use crate::{CachedModule, Config, Error};
@@ -69,6 +73,8 @@ pub(crate) struct Workspace<D> {
     /// Which one answers: `host:port/name`, or the name alone through a local socket.
     server: String,
     list: String,
+    list_these: String,
+    count: String,
     range: String,
     fetch: String,
     row: String,
@@ -102,6 +108,8 @@ pub(crate) struct Listing {
     pub(crate) modules: usize,
     /// How many rows can't be cached.
     pub(crate) skipped: usize,
+    /// How many rows there are, if none of them is a module.
+    pub(crate) not_modules: usize,
 }
 
 impl<D: Database> Workspace<D> {
@@ -114,29 +122,35 @@ impl<D: Database> Workspace<D> {
         let modules = format!(
             "FROM {table} WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
         );
+        let fits = format!("octet_length(content) <= {}", config.max_content_bytes);
         // Names no column: a table without it, which nothing else needs, has a NULL.
         let changed = "(to_jsonb(workspace) ->> 'updated_at')";
         let mut workspace = Self {
             database,
             server: String::new(),
             list: format!("SELECT path, octet_length(content) {modules} ORDER BY path"),
-            range: format!(
-                "SELECT path, content, content_hash {modules} \
-                 AND path >= $1[1] AND path <= $1[2] AND octet_length(content) <= {}",
-                config.max_content_bytes
+            list_these: format!(
+                "SELECT path, octet_length(content) {modules} AND path = ANY($1) ORDER BY path"
             ),
-            fetch: format!("SELECT path, content, content_hash {modules} AND path = ANY($1)"),
+            count: format!("SELECT count(*) FROM {table} WHERE is_deleted IS NOT TRUE"),
+            range: format!(
+                "SELECT path, content, content_hash {modules} AND {fits} \
+                 AND path >= $1[1] AND path <= $1[2]"
+            ),
+            fetch: format!(
+                "SELECT path, CASE WHEN {fits} THEN content END, content_hash {modules} \
+                 AND path = ANY($1)"
+            ),
             // A plain timestamp is the specification's `datetime.utcnow`, whatever the session's
             // time zone is; one with a zone says so in JSON.
             row: format!(
                 "SELECT is_deleted, \
                  entity_type IS NOT DISTINCT FROM 'module' AND content IS NOT NULL, \
-                 CASE WHEN octet_length(content) <= {} THEN content END, content_hash, \
+                 CASE WHEN {fits} THEN content END, content_hash, \
                  (extract(epoch FROM clock_timestamp()) - extract(epoch FROM \
                  ({changed} || CASE WHEN {changed} ~ 'T[0-9:.]+$' THEN 'Z' ELSE '' END)\
                  ::timestamptz))::float8 \
-                 FROM {table} AS workspace WHERE path = ANY($1)",
-                config.max_content_bytes
+                 FROM {table} AS workspace WHERE path = ANY($1)"
             ),
         };
         workspace.server = workspace.single(WHO).await?;
@@ -150,9 +164,36 @@ impl<D: Database> Workspace<D> {
 
     /// All modules by path and size. A row that can't be cached is logged and counted.
     pub(crate) async fn list(&mut self, config: &Config) -> Result<Listing, Error> {
+        let mut listing = self.listing(None, config).await?;
+        if listing.modules + listing.skipped == 0 {
+            let rows: i64 = self.single(&self.count.clone()).await?;
+            listing.not_modules = usize::try_from(rows).unwrap_or_default();
+        }
+        Ok(listing)
+    }
+
+    /// The same of some paths; which of them are no modules.
+    pub(crate) async fn list_these(
+        &mut self,
+        paths: &[String],
+        config: &Config,
+    ) -> Result<(Listing, Vec<String>), Error> {
+        let listing = self.listing(Some(paths), config).await?;
+        let listed: HashSet<&String> = listing.batches.iter().flatten().collect();
+        let others = paths.iter().filter(|path| !listed.contains(path));
+        let others = others.cloned().collect();
+        Ok((listing, others))
+    }
+
+    async fn listing(
+        &mut self,
+        paths: Option<&[String]>,
+        config: &Config,
+    ) -> Result<Listing, Error> {
         let mut skipped = 0;
         let mut found: Vec<(String, usize)> = Vec::new();
-        let mut rows = ask(&mut self.database, &self.server, &self.list, None).await?;
+        let statement = paths.map_or(&self.list, |_| &self.list_these);
+        let mut rows = ask(&mut self.database, &self.server, statement, paths).await?;
         while let Some(row) = rows.next().await? {
             let (path, bytes): (&str, i32) = (column(&row, 0)?, column(&row, 1)?);
             let bytes = usize::try_from(bytes).unwrap_or_default();
@@ -179,6 +220,7 @@ impl<D: Database> Workspace<D> {
             batches,
             modules,
             skipped,
+            not_modules: 0,
         })
     }
 
@@ -259,23 +301,42 @@ impl<D: Database> Workspace<D> {
 }
 
 impl<D: Database> Source for Workspace<D> {
-    async fn fetch(&mut self, paths: &[String]) -> Result<Vec<CachedModule>, Error> {
+    async fn plan(&mut self, paths: Vec<String>, config: &Config) -> Result<Plan, Error> {
+        let mut plan = Plan::default();
+        if paths.len() == 1 {
+            plan.batches.push(paths);
+            return Ok(plan);
+        }
+        for paths in paths.chunks(BATCH_MODULES) {
+            let (listing, others) = self.list_these(paths, config).await?;
+            plan.batches.extend(listing.batches);
+            plan.rowless
+                .extend(Some(others).filter(|paths| !paths.is_empty()));
+        }
+        Ok(plan)
+    }
+
+    async fn fetch(&mut self, paths: &[String]) -> Result<Fetched, Error> {
         collect(self.start(Paths::Any(paths)).await?).await
     }
 }
 
 /// The modules of [`Workspace::start`].
-pub(crate) async fn collect(mut rows: impl Rows) -> Result<Vec<CachedModule>, Error> {
-    let mut modules = Vec::new();
+pub(crate) async fn collect(mut rows: impl Rows) -> Result<Fetched, Error> {
+    let mut fetched = Fetched::default();
     while let Some(row) = rows.next().await? {
-        let hash: Option<String> = column(&row, 2)?;
-        modules.push(CachedModule {
+        let (content, hash): (_, Option<String>) = (column(&row, 1)?, column(&row, 2)?);
+        let Some(content) = content else {
+            fetched.too_large += 1;
+            continue;
+        };
+        fetched.modules.push(CachedModule {
             path: column(&row, 0)?,
-            content: column(&row, 1)?,
+            content,
             hash: hash.unwrap_or_default(),
         });
     }
-    Ok(modules)
+    Ok(fetched)
 }
 
 fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {

@@ -39,6 +39,8 @@ on_both_facades! {
     the_mark_is_json_of_the_documented_form
     a_standby_is_refused
     progress_only_grows_and_reaches_the_total
+    mending_says_how_far_it_has_come
+    rows_none_of_which_is_a_module_are_counted
     an_error_of_the_source_is_a_database_error
     a_failed_statement_is_a_database_error
     reading_alone_may_not_have_been_applied
@@ -549,7 +551,10 @@ fn progress_only_grows_and_reaches_the_total<F: Facade<Writer: Syncing>>() {
     world.warm(at_each(|progress| events.push(progress)));
     for (stage, total) in [(Stage::Load, 450), (Stage::Compare, 451), (Stage::Mend, 1)] {
         let of_stage: Vec<_> = events.iter().filter(|event| event.stage == stage).collect();
-        assert!(of_stage.is_sorted_by(|a, b| a.done < b.done), "{stage}");
+        // What is mended is compared again, which shows as nothing more being done.
+        let grows =
+            |a: &&Progress, b: &&Progress| a.done < b.done + usize::from(stage == Stage::Mend);
+        assert!(of_stage.is_sorted_by(grows), "{stage}");
         assert!(of_stage.iter().all(|event| event.total == total), "{stage}");
         assert_eq!(of_stage.last().unwrap().done, total, "{stage}");
     }
@@ -564,6 +569,37 @@ fn progress_only_grows_and_reaches_the_total<F: Facade<Writer: Syncing>>() {
     let options = at_each(|progress| done.push(progress.done));
     world.writer.publish_exact_with(&modules, options).unwrap();
     assert_eq!(done.last(), Some(&1));
+}
+
+fn mending_says_how_far_it_has_come<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::with_rows(&numbered(450));
+    let mut mended = Vec::new();
+    world.repair(at_each(|progress| {
+        if progress.stage == Stage::Mend {
+            mended.push(progress.done);
+        }
+    }));
+    // Once for each batch, and once for each that is compared again.
+    assert_eq!(mended, [200, 400, 450, 450, 450, 450]);
+}
+
+fn rows_none_of_which_is_a_module_are_counted<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::with_rows(&numbered(3));
+    let mut table = world.table();
+    table.run("UPDATE workspace_files SET entity_type = NULL");
+    let report = world.warm(SyncOptions::default());
+    assert_eq!((report.modules, report.not_modules), (0, 3));
+    assert!(
+        report.to_string().contains("3 rows that are no modules"),
+        "{report}"
+    );
+    assert_eq!(world.verify().not_modules, 3);
+    // Modules that were deleted are as they should be, and so are other rows beside modules.
+    table.run("UPDATE workspace_files SET is_deleted = TRUE");
+    assert_eq!(world.warm(SyncOptions::default()).not_modules, 0);
+    table.run("UPDATE workspace_files SET is_deleted = FALSE");
+    table.put("a.py", "1");
+    assert_eq!(world.warm(SyncOptions::default()).not_modules, 0);
 }
 
 fn an_error_of_the_source_is_a_database_error<F: Facade<Writer: Syncing>>() {

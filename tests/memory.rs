@@ -2,34 +2,80 @@
 
 mod support;
 
+use std::any::type_name;
 use std::process::Command;
 
-use bifrost_module_cache::blocking::ModuleWriter;
-use bifrost_module_cache::{Config, postgres};
-use support::{Postgres, RedisServer};
+use bifrost_module_cache::SyncOptions;
+use support::consistency::{Syncing, numbered, writer};
+use support::{Blocking, Facade, Nonblocking, Postgres, RedisServer, Writer, on_both_facades};
 
-/// Set in a child: the two servers' addresses.
-const CHILD: &str = "BIFROST_TEST_WARM_CHILD";
+on_both_facades! {
+    large_modules_need_no_more_than_a_warm_up
+}
+
+/// Set in a child: the facade, its work, and the two servers' addresses.
+const CHILD: &str = "BIFROST_TEST_MEMORY_CHILD";
 
 const MIB: u64 = 1024 * 1024;
 
-/// The child: warms, and says how much memory it needed at its peak.
+/// The child: does its work, and says how much memory it needed at its peak.
 #[test]
 fn child() {
-    let Ok(urls) = std::env::var(CHILD) else {
+    let Ok(order) = std::env::var(CHILD) else {
         return;
     };
-    let (redis, database) = urls.split_once('|').unwrap();
-    let writer = ModuleWriter::new(Config::new(redis).unwrap()).unwrap();
-    let mut client = postgres::Client::connect(database, postgres::NoTls).unwrap();
-    let report = writer.warm_from_db(&mut client).unwrap();
+    let order: Vec<&str> = order.split('|').collect();
+    let [facade, work, redis, database] = order[..] else {
+        panic!("{order:?}");
+    };
+    let changed = if facade == type_name::<Blocking>() {
+        changed_by::<Blocking>(work, redis, database)
+    } else {
+        changed_by::<Nonblocking>(work, redis, database)
+    };
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
         .unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    println!("PEAK {} {}", report.written, peak * 1024);
+    println!("PEAK {changed} {}", peak * 1024);
+}
+
+/// Does this work; answers how many modules it has changed, or found to differ.
+fn changed_by<F: Facade<Writer: Syncing>>(work: &str, redis: &str, database: &str) -> usize {
+    let (writer, mut client) = (writer::<F>(redis), F::Writer::connect(database));
+    let options = SyncOptions::default().with_allow_empty(true);
+    match work {
+        "warm" => writer.warm_with(&mut client, options).unwrap().written,
+        "verify" => writer.verify_with(&mut client, options).unwrap().paths(),
+        "repair" => {
+            let report = writer.repair_with(&mut client, options).unwrap();
+            report.written + report.removed
+        }
+        "refresh" => {
+            let report = writer.refresh(&mut client, &large_paths()).unwrap();
+            report.written + report.removed
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn peak<F: Facade>(work: &str, redis: &RedisServer, database: &Postgres, modules: usize) -> u64 {
+    let facade = type_name::<F>();
+    let (redis, database) = (redis.url(), database.url());
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env(CHILD, format!("{facade}|{work}|{redis}|{database}"))
+        .output()
+        .unwrap();
+    let output = String::from_utf8(child.stdout).unwrap();
+    let line = output.lines().find_map(|line| line.split_once("PEAK "));
+    let (changed, peak) = line.expect(&output).1.split_once(' ').unwrap();
+    assert_eq!(changed, modules.to_string());
+    let peak = peak.parse().unwrap();
+    println!("{work}: {} MiB", peak / MIB);
+    peak
 }
 
 fn peak_of_a_warm_up(modules: i32) -> u64 {
@@ -45,20 +91,31 @@ fn peak_of_a_warm_up(modules: i32) -> u64 {
             &[&modules],
         )
         .unwrap();
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
-        .env(CHILD, format!("{}|{}", redis.url(), database.url()))
-        .output()
+    peak::<Blocking>("warm", &redis, &database, usize::try_from(modules).unwrap())
+}
+
+/// Of the modules that fit into memory only one after another.
+fn large_paths() -> Vec<String> {
+    numbered(70)
+}
+
+fn large_modules_need_no_more_than_a_warm_up<F: Facade<Writer: Syncing>>() {
+    let (redis, database) = (RedisServer::start(), Postgres::start());
+    database.create_workspace("workspace_files");
+    let paths = large_paths();
+    let mut client = database.client();
+    let insert = "INSERT INTO workspace_files (path, content, entity_type)
+        SELECT path, repeat('x', 1 << 20), 'module' FROM unnest($1::text[]) AS path";
+    client.execute(insert, &[&paths]).unwrap();
+    let peak = |work: &str| peak::<F>(work, &redis, &database, paths.len());
+    assert!(peak("verify") < 64 * MIB);
+    assert!(peak("repair") < 64 * MIB);
+    redis::cmd("FLUSHALL")
+        .exec(&mut redis.connection())
         .unwrap();
-    let output = String::from_utf8(child.stdout).unwrap();
-    let line = output
-        .lines()
-        .find_map(|line| line.split_once("PEAK "))
-        .expect(&output)
-        .1;
-    let (written, peak) = line.split_once(' ').unwrap();
-    assert_eq!(written, modules.to_string());
-    peak.parse().unwrap()
+    assert!(peak("refresh") < 64 * MIB);
+    client.batch_execute("DELETE FROM workspace_files").unwrap();
+    assert!(peak("verify") < 64 * MIB);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::publish::{Edit, writes};
 use super::report::PublishReport;
 use super::settle::send;
 use super::survey::cached_paths;
-use super::{BATCH_BYTES, BATCH_MODULES, Stage, SyncOptions};
+use super::{BATCH_BYTES, BATCH_MODULES, Stage, SyncOptions, batches};
 use crate::commands::{Unlist, Unmark, checked_module};
 use crate::transport::Transport;
 use crate::{CachedModule, Error, call};
@@ -35,22 +35,15 @@ pub(crate) async fn publish_exact<T: Transport>(
     let mut link = call::dedicated(transport).await?;
     let completion = Completion::begin(&mut link, config).await?;
 
-    let paths: Vec<String> = wanted.keys().map(|path| (*path).to_owned()).collect();
+    let paths = wanted.keys().map(|path| (*path).to_owned());
+    let size = |path: &String| wanted[path.as_str()].content.len();
     let mut edits = Vec::new();
     let mut done = 0;
     // What is written from now on lives for longer.
     let mut expires = config.ttl.map(|ttl| Instant::now() + ttl);
-    for batch in paths.chunks(BATCH_MODULES) {
+    for batch in batches(paths, BATCH_MODULES, BATCH_BYTES, size) {
         let now = Instant::now();
-        let cached = send(
-            &mut link,
-            &Inspect {
-                paths: batch,
-                watch: false,
-            },
-            config,
-        )
-        .await?;
+        let cached = send(&mut link, &Inspect::of(&batch), config).await?;
         for (path, cached) in batch.iter().zip(cached) {
             let module = wanted[path.as_str()];
             if cached.compare(Some(module), config, path) != Verdict::Right {
@@ -60,7 +53,7 @@ pub(crate) async fn publish_exact<T: Transport>(
             }
         }
         done += batch.len();
-        options.report(Stage::Compare, done, paths.len());
+        options.report(Stage::Compare, done, wanted.len());
     }
     let unchanged = wanted.len() - edits.len();
     let cached = cached_paths(&mut link, config).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
+use super::settle::PLACEHOLDER_MS;
 use crate::commands::{Class, Command, Request};
 use crate::keys::{MODULE_INDEX_KEY, module_key_unchecked};
 use crate::{CachedModule, Config, Error, reply};
@@ -13,6 +14,25 @@ use crate::{CachedModule, Config, Error, reply};
 pub(crate) struct Inspect<'a> {
     pub(crate) paths: &'a [String],
     pub(crate) watch: bool,
+    /// Without the values all that is there counts as one.
+    pub(crate) values: bool,
+}
+
+impl<'a> Inspect<'a> {
+    pub(crate) fn of(paths: &'a [String]) -> Self {
+        Self {
+            paths,
+            watch: false,
+            values: true,
+        }
+    }
+
+    pub(crate) fn watching(paths: &'a [String]) -> Self {
+        Self {
+            watch: true,
+            ..Self::of(paths)
+        }
+    }
 }
 
 /// The state of one path in Redis.
@@ -40,7 +60,9 @@ impl Command for Inspect<'_> {
             pipeline.cmd("UNWATCH");
             pipeline.cmd("WATCH").arg(&keys);
         }
-        pipeline.cmd("MGET").arg(&keys);
+        if self.values {
+            pipeline.cmd("MGET").arg(&keys);
+        }
         pipeline
             .cmd("SMISMEMBER")
             .arg(MODULE_INDEX_KEY)
@@ -61,7 +83,11 @@ impl Command for Inspect<'_> {
             next()?;
             next()?;
         }
-        let values = reply::sequence(next()?)?;
+        let values = if self.values {
+            reply::sequence(next()?)?.into_iter().map(Some).collect()
+        } else {
+            vec![None; self.paths.len()]
+        };
         let members = reply::sequence(next()?)?;
         if values.len() != self.paths.len() || members.len() != self.paths.len() {
             return Err(reply::unexpected());
@@ -71,9 +97,16 @@ impl Command for Inspect<'_> {
             .zip(members)
             .map(|(value, member)| {
                 let ttl = reply::integer(next()?)?;
+                let listed = reply::integer(member)? == 1;
+                let value = match value {
+                    Some(value) => reply::bytes(value)?.filter(|value| !value.is_empty()),
+                    // -2: no such key. One that soon expires may be a placeholder.
+                    None if ttl == -2 || (!listed && (0..=PLACEHOLDER_MS).contains(&ttl)) => None,
+                    None => Some(Vec::new()),
+                };
                 Ok(Cached {
-                    value: reply::bytes(value)?.filter(|value| !value.is_empty()),
-                    listed: reply::integer(member)? == 1,
+                    value,
+                    listed,
                     // -1: for ever; -2: no such key.
                     ttl: u64::try_from(ttl).ok().map(Duration::from_millis),
                 })

@@ -39,8 +39,7 @@ pub(crate) use verify::{repair, verify};
 #[cfg(feature = "postgres")]
 pub(crate) use warm::warm;
 
-use crate::CachedModule;
-use crate::Error;
+use crate::{CachedModule, Config, Error};
 
 /// How many modules one batch holds at most.
 pub(crate) const BATCH_MODULES: usize = 200;
@@ -48,10 +47,35 @@ pub(crate) const BATCH_MODULES: usize = 200;
 /// How many bytes of content one batch holds at most, unless a single module is larger.
 pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// In which order paths are fetched, so much at once.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// Those that have a module.
+    pub(crate) batches: Vec<Vec<String>>,
+    /// Those that had none when the plan was made.
+    pub(crate) rowless: Vec<Vec<String>>,
+}
+
+/// What a source has.
+#[derive(Default)]
+pub(crate) struct Fetched {
+    pub(crate) modules: Vec<CachedModule>,
+    /// How many more there are that are larger than the limit.
+    pub(crate) too_large: usize,
+}
+
 /// Where the truth about modules is read.
 pub(crate) trait Source {
+    /// Nothing is read by it that may be older than a watch.
+    async fn plan(&mut self, paths: Vec<String>, _: &Config) -> Result<Plan, Error> {
+        Ok(Plan {
+            batches: paths.chunks(BATCH_MODULES).map(<[_]>::to_vec).collect(),
+            ..Plan::default()
+        })
+    }
+
     /// The current modules of these paths; a path that has none is left out.
-    async fn fetch(&mut self, paths: &[String]) -> Result<Vec<CachedModule>, Error>;
+    async fn fetch(&mut self, paths: &[String]) -> Result<Fetched, Error>;
 }
 
 /// Cuts into batches bounded by count and bytes.

@@ -51,6 +51,15 @@ impl<'a> SyncOptions<'a> {
         self.barrier_timeout.unwrap_or(Duration::from_secs(5))
     }
 
+    /// Reports how many more are done.
+    pub(crate) fn counted(&mut self, stage: Stage, total: usize) -> impl FnMut(usize) + Send {
+        let mut done = 0;
+        move |more| {
+            done += more;
+            self.report(stage, done, total);
+        }
+    }
+
     pub(crate) fn report(&mut self, stage: Stage, done: usize, total: usize) {
         if let Some(progress) = &mut self.progress {
             progress(Progress { stage, done, total });
@@ -73,7 +82,7 @@ impl fmt::Debug for SyncOptions<'_> {
     }
 }
 
-/// How far long work has come.
+/// How far long work has come. The same may be reported again, as a sign that work goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

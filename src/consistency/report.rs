@@ -138,6 +138,9 @@ pub struct WarmReport {
     pub pruned: usize,
     /// Rows that can't be cached: a bad path, or too large. Each is logged.
     pub skipped: usize,
+    /// How many rows the table has, not counting deleted ones, if none of them is a module: then
+    /// something is wrong with their `entity_type` or content, or it is the wrong table.
+    pub not_modules: usize,
     /// How often a path was tried again because somebody wrote it meanwhile.
     pub retried: usize,
     /// Paths that others kept writing until the attempts were used up.
@@ -174,6 +177,7 @@ impl fmt::Display for WarmReport {
             unchanged,
             pruned,
             skipped,
+            not_modules,
             retried,
             unsettled,
             bytes,
@@ -187,6 +191,9 @@ impl fmt::Display for WarmReport {
              {skipped} skipped, {retried} retried, {unsettled} unsettled in {:.2} s, ",
             elapsed.as_secs_f64()
         )?;
+        if *not_modules > 0 {
+            write!(f, "{not_modules} rows that are no modules, ")?;
+        }
         match self.unverified {
             None => f.write_str("verified"),
             Some(why) => write!(f, "unverified: {why}"),
@@ -202,6 +209,8 @@ pub struct Drift {
     pub modules: usize,
     /// Rows that can't be cached: a bad path, or too large.
     pub skipped: usize,
+    /// As in [`WarmReport::not_modules`].
+    pub not_modules: usize,
     /// A row without an entry.
     pub missing: Vec<String>,
     /// An entry that says something else than its row.
@@ -264,6 +273,9 @@ impl fmt::Display for Drift {
             .filter(|(_, paths)| !paths.is_empty())
         {
             write!(f, ", {} {kind}", paths.len())?;
+        }
+        if self.not_modules > 0 {
+            write!(f, ", {} rows that are no modules", self.not_modules)?;
         }
         if self.bad_members > 0 {
             write!(f, ", {} bad members of the index", self.bad_members)?;

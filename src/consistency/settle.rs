@@ -7,7 +7,7 @@ use redis::{Cmd, Pipeline, Value};
 
 use super::inspect::cacheable;
 use super::report::RefreshReport;
-use super::{BATCH_BYTES, BATCH_MODULES, Source, random};
+use super::{BATCH_BYTES, Fetched, Source, random};
 use crate::commands::{self, Class, Command, Remove, Request};
 use crate::error::Source as Cause;
 use crate::keys::{module_key_unchecked, validate_path};
@@ -18,7 +18,7 @@ use crate::{CachedModule, Config, Error, call, reply};
 const ATTEMPTS: u32 = 12;
 
 /// How long a placeholder lives, in milliseconds, if whoever placed it dies.
-const PLACEHOLDER_MS: u64 = 10_000;
+pub(super) const PLACEHOLDER_MS: i64 = 10_000;
 
 /// The specification's `refresh`: these paths, each as the source has it after this call began.
 pub(crate) async fn refresh<T: Transport, S: Source>(
@@ -38,7 +38,7 @@ pub(crate) async fn refresh<T: Transport, S: Source>(
     }
     let _tied = transport.ties().writing(|| unique.clone());
     let mut link = call::dedicated(transport).await?;
-    settle(transport, &mut link, source, unique).await
+    settle(transport, &mut link, source, unique, &mut |_| {}).await
 }
 
 /// Reserve and watch, ask the source, write or remove in a transaction. One that was aborted is
@@ -53,14 +53,14 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
     link: &mut L,
     source: &mut S,
     paths: Vec<String>,
+    progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<RefreshReport, Error> {
     let config = transport.config();
+    let plan = source.plan(paths, config).await?;
     let mut report = RefreshReport::default();
-    let mut queue: VecDeque<(Vec<String>, u32)> = paths
-        .chunks(BATCH_MODULES)
-        .map(|batch| (batch.to_vec(), 1))
-        .collect();
-    let mut removals = VecDeque::new();
+    let first = |batch| (batch, 1);
+    let mut queue: VecDeque<(Vec<String>, u32)> = plan.batches.into_iter().map(first).collect();
+    let mut removals: VecDeque<_> = plan.rowless.into_iter().map(first).collect();
     // What Redis had no memory for: tried once more when all removals have made room.
     let mut starved = VecDeque::new();
     loop {
@@ -71,8 +71,9 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         };
         let reserved = send(link, &Reserve { paths: &batch }, config).await?;
         // Only now: a row that was read before the watch began may be older than what it hides.
-        let rows = source.fetch(&batch).await?;
-        let (rows, too_large) = cacheable(&rows, &batch, config);
+        let fetched = source.fetch(&batch).await?;
+        let (rows, too_large) = cacheable(&fetched.modules, &batch, config);
+        let too_large = too_large + fetched.too_large;
         let (mut here, mut gone): (Vec<String>, Vec<String>) = batch
             .into_iter()
             .partition(|path| rows.contains_key(path.as_str()));
@@ -101,6 +102,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
                 report.skipped += if gone.is_empty() { 0 } else { too_large };
                 report.bytes += write.bytes();
                 write.log();
+                progress(here.len() + gone.len());
                 continue;
             }
             Ok(false) => here.into_iter().chain(gone).collect(),
@@ -114,6 +116,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
                 let came = free(link, source, &gone, config).await?;
                 report.removed += gone.len() - came.len();
                 report.skipped += if gone.is_empty() { 0 } else { too_large };
+                progress(gone.len() - came.len());
                 came
             }
             Err(error) => return Err(error),
@@ -122,6 +125,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
             continue;
         }
         if attempt == ATTEMPTS {
+            progress(contended.len());
             report.unsettled.extend(contended);
         } else {
             report.retried += contended.len();
@@ -150,8 +154,8 @@ async fn free<L: Link, S: Source>(
         remove,
     }
     .log();
-    let rows = source.fetch(gone).await?;
-    let (rows, _) = cacheable(&rows, gone, config);
+    let fetched = source.fetch(gone).await?;
+    let (rows, _) = cacheable(&fetched.modules, gone, config);
     let came = gone.iter().filter(|path| rows.contains_key(path.as_str()));
     Ok(came.cloned().collect())
 }
@@ -324,8 +328,12 @@ where
     F: FnMut(Vec<String>) -> Answer,
     Answer: Future<Output = Result<Vec<CachedModule>, Error>>,
 {
-    async fn fetch(&mut self, paths: &[String]) -> Result<Vec<CachedModule>, Error> {
-        (self.0)(paths.to_vec()).await
+    async fn fetch(&mut self, paths: &[String]) -> Result<Fetched, Error> {
+        let modules = (self.0)(paths.to_vec()).await?;
+        Ok(Fetched {
+            modules,
+            too_large: 0,
+        })
     }
 }
 

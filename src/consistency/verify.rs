@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::inspect::{Inspect, Verdict, cacheable};
+use super::inspect::{Cached, Inspect, Verdict, cacheable};
 use super::report::{Drift, RefreshReport, RepairReport, Unverified};
 use super::settle::{send, settle};
 use super::survey::{CachedPaths, cached_paths};
@@ -11,7 +11,7 @@ use super::{BATCH_MODULES, Stage, SyncOptions};
 use crate::commands::Unlist;
 use crate::transport::{Link, Transport};
 use crate::workspace::{Database, Listing, Paths, Workspace, collect};
-use crate::{Config, Error, call};
+use crate::{CachedModule, Config, Error, call};
 
 /// How often what was mended is compared and mended again.
 const PASSES: usize = 5;
@@ -38,15 +38,10 @@ pub(crate) async fn verify<T: Transport, D: Database>(
         // that time are done, tells.
         held = barrier(transport, &mut workspace, options.barrier_timeout()).await?;
         let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
-        drift = compare(
-            &mut link,
-            &mut workspace,
-            &unlisted(&paths),
-            config,
-            &mut |_| {},
-        )
-        .await?
-        .drift;
+        let mut progress = options.counted(Stage::Compare, paths.len());
+        drift = compare_any(&mut link, &mut workspace, &paths, config, &mut progress)
+            .await?
+            .drift;
     }
     let unsure = !held && !drift.is_empty();
     Ok(Drift {
@@ -95,6 +90,12 @@ impl Survey {
     ) -> Result<Self, Error> {
         let cached = cached_paths(link, config).await?;
         let listing = workspace.list(config).await?;
+        if listing.not_modules > 0 {
+            log::warn!(
+                "The workspace has {} rows and no module: the others' entity_type is not 'module', or they have no content",
+                listing.not_modules
+            );
+        }
         let rows: HashSet<&String> = listing.batches.iter().flatten().collect();
         let surplus = cached
             .paths
@@ -117,21 +118,12 @@ impl Survey {
         options: &mut SyncOptions<'_>,
     ) -> Result<Comparison, Error> {
         let total = self.listing.modules + self.surplus.len();
-        let mut done = 0;
-        let mut progress = |batch: usize| {
-            done += batch;
-            options.report(Stage::Compare, done, total);
-        };
-        let listed: Vec<Paths> = self
-            .listing
-            .batches
-            .iter()
-            .map(|batch| Paths::Listed(batch))
-            .collect();
-        let mut comparison = compare(link, workspace, &listed, config, &mut progress).await?;
+        let mut progress = options.counted(Stage::Compare, total);
+        let listed = self.listing.batches.iter();
+        let listed = listed.map(|batch| Paths::Listed(batch));
+        let mut comparison = compare(link, workspace, listed, config, &mut progress).await?;
         let mut gone = comparison.has_rowless();
-        let surplus = unlisted(&self.surplus);
-        let surplus = compare(link, workspace, &surplus, config, &mut progress).await?;
+        let surplus = compare_any(link, workspace, &self.surplus, config, &mut progress).await?;
         comparison.drift.extend(surplus.drift);
         // A row that has gone since the listing may have moved to a path that was not on it, and
         // that must be written before the old one is removed.
@@ -142,7 +134,7 @@ impl Survey {
             }
             let listed = workspace.list(config).await?.batches.into_iter().flatten();
             let news: Vec<String> = listed.filter(|path| known.insert(path.clone())).collect();
-            let news = compare(link, workspace, &unlisted(&news), config, &mut |_| {}).await?;
+            let news = compare_any(link, workspace, &news, config, &mut |_| {}).await?;
             gone = news.has_rowless();
             comparison.drift.extend(news.drift);
         }
@@ -153,6 +145,7 @@ impl Survey {
         let mut report = Drift {
             modules: self.listing.modules,
             skipped: self.listing.skipped,
+            not_modules: self.listing.not_modules,
             bad_members: self.cached.bad.len(),
             scanned: self.cached.scanned,
             ..Drift::default()
@@ -276,17 +269,20 @@ impl Checked {
             }
             let total = drift.len();
             let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
-            let settled = settle(transport, link, workspace, paths.clone()).await?;
+            let settled = {
+                let mut progress = options.counted(Stage::Mend, total);
+                settle(transport, link, workspace, paths.clone(), &mut progress).await?
+            };
             // What is unsettled is compared again below, with all that was mended.
             report.add(RefreshReport {
                 unsettled: Vec::new(),
                 ..settled
             });
-            options.report(Stage::Mend, total, total);
             // A transaction that outlived one barrier need not be waited for again.
             barrier_held =
                 barrier_held && barrier(transport, workspace, options.barrier_timeout()).await?;
-            drift = compare(link, workspace, &unlisted(&paths), config, &mut |_| {})
+            let mut alive = |_| options.report(Stage::Mend, total, total);
+            drift = compare_any(link, workspace, &paths, config, &mut alive)
                 .await?
                 .drift;
         }
@@ -307,6 +303,7 @@ impl Verdict {
     }
 }
 
+#[derive(Default)]
 struct Comparison {
     drift: Vec<(String, Verdict)>,
     /// When the first entry that is right expires, if any does.
@@ -318,6 +315,27 @@ impl Comparison {
         let rowless = |verdict| matches!(verdict, Verdict::Ghost | Verdict::IndexOnly);
         self.drift.iter().any(|(_, verdict)| rowless(*verdict))
     }
+
+    fn add(
+        &mut self,
+        batch: &[String],
+        cached: &[Cached],
+        rows: &[CachedModule],
+        asked: Instant,
+        config: &Config,
+    ) {
+        let (rows, _) = cacheable(rows, batch, config);
+        for (path, cached) in batch.iter().zip(cached) {
+            let row = rows.get(path.as_str()).copied();
+            match cached.compare(row, config, path) {
+                Verdict::Right => {
+                    let expires = cached.ttl.filter(|_| row.is_some()).map(|ttl| asked + ttl);
+                    self.expires = self.expires.into_iter().chain(expires).min();
+                }
+                verdict => self.drift.push((path.clone(), verdict)),
+            }
+        }
+    }
 }
 
 /// Compares without a watch: what looks different is looked at again under one before it is
@@ -325,43 +343,51 @@ impl Comparison {
 async fn compare<L: Link, D: Database>(
     link: &mut L,
     workspace: &mut Workspace<D>,
-    batches: &[Paths<'_>],
+    batches: impl Iterator<Item = Paths<'_>>,
     config: &Config,
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Comparison, Error> {
-    let mut comparison = Comparison {
-        drift: Vec::new(),
-        expires: None,
-    };
-    for &paths in batches {
+    let mut comparison = Comparison::default();
+    for paths in batches {
         // Postgres prepares its answer while Redis gives its own.
         let rows = workspace.start(paths).await?;
         let batch = paths.as_slice();
-        let now = Instant::now();
-        let cached = send(
-            link,
-            &Inspect {
-                paths: batch,
-                watch: false,
-            },
-            config,
-        )
-        .await?;
-        let rows = collect(rows).await?;
-        let (rows, _) = cacheable(&rows, batch, config);
-        for (path, cached) in batch.iter().zip(cached) {
-            let row = rows.get(path.as_str()).copied();
-            match cached.compare(row, config, path) {
-                Verdict::Right => {
-                    let expires = cached.ttl.filter(|_| row.is_some()).map(|ttl| now + ttl);
-                    comparison.expires = comparison.expires.into_iter().chain(expires).min();
-                }
-                verdict => comparison.drift.push((path.clone(), verdict)),
-            }
-        }
+        let asked = Instant::now();
+        let cached = send(link, &Inspect::of(batch), config).await?;
+        let rows = collect(rows).await?.modules;
+        comparison.add(batch, &cached, &rows, asked, config);
         progress(batch.len());
     }
     Ok(comparison)
+}
+
+/// The same of paths whose sizes are not known. The values of those without a row are not asked
+/// for: nothing bounds them.
+async fn compare_any<L: Link, D: Database>(
+    link: &mut L,
+    workspace: &mut Workspace<D>,
+    paths: &[String],
+    config: &Config,
+    progress: &mut (dyn FnMut(usize) + Send),
+) -> Result<Comparison, Error> {
+    let mut all = Comparison::default();
+    for paths in paths.chunks(BATCH_MODULES) {
+        let (listing, rowless) = workspace.list_these(paths, config).await?;
+        let batches = listing.batches.iter().map(|batch| Paths::Any(batch));
+        let more = compare(link, workspace, batches, config, progress).await?;
+        all.drift.extend(more.drift);
+        all.expires = all.expires.into_iter().chain(more.expires).min();
+        if !rowless.is_empty() {
+            let inspect = Inspect {
+                values: false,
+                ..Inspect::of(&rowless)
+            };
+            let cached = send(link, &inspect, config).await?;
+            all.add(&rowless, &cached, &[], Instant::now(), config);
+            progress(rowless.len());
+        }
+    }
+    Ok(all)
 }
 
 /// Waits until every transaction that has an id by now has ended; `false` if one did not in time.
@@ -383,8 +409,4 @@ pub(crate) async fn barrier<T: Transport, D: Database>(
         transport.pause(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
     }
-}
-
-fn unlisted(paths: &[String]) -> Vec<Paths<'_>> {
-    paths.chunks(BATCH_MODULES).map(Paths::Any).collect()
 }

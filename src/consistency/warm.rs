@@ -47,6 +47,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         let checked = check(transport, &mut lanes[0], &mut workspace, &mut options).await?;
         let modules = checked.survey.listing.modules;
         report.skipped = checked.survey.listing.skipped;
+        report.not_modules = checked.survey.listing.not_modules;
         // What was found, the first of it; what is written from now on lives for longer.
         let expires = config
             .ttl
@@ -110,20 +111,12 @@ async fn load<L: Link, D: Database>(
         [a, b]
     };
     for batch in listing.batches {
-        let cached = send(
-            this,
-            &Inspect {
-                paths: &batch,
-                watch: true,
-            },
-            config,
-        )
-        .await?;
+        let cached = send(this, &Inspect::watching(&batch), config).await?;
         let rows = workspace.start(Paths::Listed(&batch)).await?;
         if let Some(plan) = &pending {
             begin(other, &plan.write(), config).await?;
         }
-        let rows = collect(rows).await?;
+        let rows = collect(rows).await?.modules;
         if let Some(plan) = pending.take() {
             plan.finish(other, config, report).await?;
         }

@@ -71,7 +71,7 @@ pub fn status() -> Value {
 
 pub fn warm() -> Value {
     json!({"modules": "count", "written": "count", "unchanged": "count", "pruned": "count",
-        "skipped": "count", "retried": "count", "unsettled": ["text"], "bytes": "count",
+        "skipped": "count", "not_modules": "count", "retried": "count", "unsettled": ["text"], "bytes": "count",
         "seconds": "seconds", "complete": "bool", "verified": "bool",
         "unverified": "open_transaction|contended|empty_workspace|flushed?", "scanned": "bool"})
 }
@@ -94,7 +94,7 @@ pub fn verify() -> Value {
     };
     json!({"clean": "bool", "modules": "count", "counts": of_each_kind(json!("count")),
         "paths": of_each_kind(json!(["text"])), "bad_members": "count", "skipped": "count",
-        "scanned": "bool", "unverified": "open_transaction?"})
+        "not_modules": "count", "scanned": "bool", "unverified": "open_transaction?"})
 }
 
 pub fn repair() -> Value {

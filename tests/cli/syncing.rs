@@ -53,6 +53,17 @@ fn an_empty_table_must_be_meant() {
 }
 
 #[test]
+fn rows_none_of_which_is_a_module_are_warned_of() {
+    let world = World::with_rows(&numbered(2));
+    let mut table = world.table();
+    table.run("UPDATE workspace_files SET entity_type = NULL");
+    let ran = run(tool(&world, &["warm"]), 0);
+    ran.mentions(&["warning:", "2 rows", "entity_type"]);
+    let object = run(tool(&world, &["verify", "--json"]), 0).object();
+    assert_eq!(object["not_modules"], 2);
+}
+
+#[test]
 fn a_transaction_that_stays_open_is_said_and_no_failure() {
     let world = World::with_rows(&["a.py".to_owned()]);
     let mut service = world.table();

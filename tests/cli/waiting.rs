@@ -187,7 +187,7 @@ fn a_warm_up_does_not_wait_for_a_lock_for_ever() {
     migration.run("BEGIN; LOCK TABLE workspace_files");
     let mut command = tool(&world, &["warm", "--wait", "1s"]);
     command.timeout(2 * LIMIT);
-    run(command, 3).says(&["gave up after 1s", "did not answer in time"]);
+    run(command, 3).says(&["gave up after 1s", "no progress for 1m", "lock"]);
     migration.run("ROLLBACK");
     run(tool(&world, &["warm"]), 0);
 }

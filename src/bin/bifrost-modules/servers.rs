@@ -157,7 +157,10 @@ impl Database<'_> {
         // Redis may take its time, too, and is to say so itself.
         let limit = self.servers.args.timeout.saturating_mul(2) + BARRIER;
         let result = patience::within(limit, |_| {}, |_| call());
-        self.heard(result)
+        self.heard(result, || {
+            "the database did not answer in time: look for a lock on its table, or raise --timeout"
+                .to_owned()
+        })
     }
 
     /// The result of long work with both servers, which says on the screen how far it has come.
@@ -175,16 +178,19 @@ impl Database<'_> {
                 .with_progress(|progress| signs.progress(progress));
             call(options)
         });
-        self.heard(result)
+        self.heard(result, || {
+            let limit = humantime::format_duration(limit);
+            format!("no progress for {limit}: the database is too slow, or a lock on its table holds it up; raise --timeout if it needs longer")
+        })
     }
 
-    fn heard<T>(&self, result: Option<Result<T, Error>>) -> Result<T, Failure> {
-        let silence = || {
-            let message = "the database did not answer in time: look for a lock on its table, or raise --timeout";
-            Failure::new(Exit::Unavailable, message).at(&self.address)
-        };
+    fn heard<T>(
+        &self,
+        result: Option<Result<T, Error>>,
+        silence: impl FnOnce() -> String,
+    ) -> Result<T, Failure> {
         result
-            .ok_or_else(silence)?
+            .ok_or_else(|| Failure::new(Exit::Unavailable, silence()).at(&self.address))?
             .map_err(|error| self.failure(error))
     }
 

@@ -123,6 +123,7 @@ fn print_warm(output: &mut Output, report: &WarmReport) -> Result<(), Failure> {
             "unchanged": report.unchanged,
             "pruned": report.pruned,
             "skipped": report.skipped,
+            "not_modules": report.not_modules,
             "retried": report.retried,
             "unsettled": report.unsettled,
             "bytes": report.bytes,
@@ -193,6 +194,7 @@ fn drift_object(drift: &Drift) -> Map<String, Value> {
         ("paths".to_owned(), Value::Object(Map::from_iter(paths))),
         ("bad_members".to_owned(), json!(drift.bad_members)),
         ("skipped".to_owned(), json!(drift.skipped)),
+        ("not_modules".to_owned(), json!(drift.not_modules)),
         ("scanned".to_owned(), json!(drift.scanned)),
         (
             "unverified".to_owned(),
