@@ -108,6 +108,27 @@ fn one_bad_file_keeps_all_from_being_sent() {
     assert!(cached(&world).is_empty());
 }
 
+#[test]
+fn all_bad_files_are_named_at_once() {
+    let world = World::new();
+    let dir = workspace(&["a.py", "z.py"]);
+    write(dir.path(), "latin.py", b"# \xe9");
+    write(dir.path(), "x\\y.py", b"");
+    symlink("nowhere", dir.path().join("lost.py")).unwrap();
+    let root = dir.path().to_str().unwrap();
+    let ran = run(without_database(&world, &["publish", root]), 4);
+    let lines: Vec<&str> = ran.err.lines().collect();
+    let words = ["latin.py", "lost.py", "backslash", "3 files"];
+    assert_eq!(lines.len(), words.len(), "{ran:?}");
+    for (line, word) in lines.iter().zip(words) {
+        assert!(
+            line.starts_with("error: ") && line.contains(word),
+            "{ran:?}"
+        );
+    }
+    assert!(cached(&world).is_empty());
+}
+
 /// As Kubernetes lays out a volume: each name is a link into a directory that it swaps.
 #[test]
 fn a_mounted_volume_is_published_as_it_reads() {

@@ -325,6 +325,26 @@ fn each_shell_has_completions() {
 }
 
 #[test]
+fn the_man_page_has_every_command_and_option() {
+    let page = run(bare(&["man"]), 0).out;
+    assert!(page.starts_with(".ie"), "{page}");
+    for word in [
+        "bifrost\\-modules",
+        "warm",
+        "redis\\-url\\-file",
+        ".SH SERVERS",
+        "143",
+    ] {
+        assert!(page.contains(word), "{word}");
+    }
+    let page = run(bare(&["man", "warm"]), 0).out;
+    for word in ["bifrost\\-modules\\-warm", "\\-\\-wait", ".SH SERVERS"] {
+        assert!(page.contains(word), "{word}");
+    }
+    run(bare(&["man", "never"]), 2).says(&["no such command"]);
+}
+
+#[test]
 fn explain_takes_a_plain_timestamp_for_utc_wherever_the_database_is() {
     let world = World::new();
     let mut table = world.table();

@@ -194,6 +194,11 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
+    /// Print a man page
+    Man {
+        /// Of this command, such as warm, and not of the whole
+        command: Option<String>,
+    },
 }
 
 #[derive(Args)]

@@ -77,7 +77,7 @@ pub fn print_usage(error: &clap::Error) -> ExitCode {
     let printed = if shown == text || !error.use_stderr() {
         error.print()
     } else {
-        io::stderr().write_all(shown.as_bytes())
+        io::stderr().write_all(format!("{}\n", shown.trim_end()).as_bytes())
     };
     // Where there is nobody to tell, the exit code does.
     drop(printed);

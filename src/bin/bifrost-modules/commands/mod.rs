@@ -46,5 +46,6 @@ pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Fail
         Command::Clear { .. } => change::clear(&servers()?, output),
         Command::Watch { prefix } => watch::watch(&servers()?, output, prefix),
         Command::Completions { shell } => complete::completions(*shell, output),
+        Command::Man { command } => complete::man(command.as_deref(), output),
     }
 }

@@ -1,5 +1,6 @@
 //! `publish`.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,8 @@ pub fn publish(
     exact: bool,
     allow_empty: bool,
 ) -> Result<Exit, Failure> {
-    let modules = read(dir, |path, bytes| servers.fits(path, bytes))?;
+    let modules = read(dir, |path, bytes| servers.fits(path, bytes));
+    let modules = modules.map_err(|failures| all(failures, screen, dir))?;
     if modules.is_empty() && !allow_empty {
         let advice = if exact {
             ": pass --allow-empty if no module is meant"
@@ -52,6 +54,22 @@ pub fn publish(
         ));
     }
     Ok(Exit::Fine)
+}
+
+/// Names each file that can't be a module.
+fn all(mut failures: Vec<Failure>, screen: &Screen, dir: &Path) -> Failure {
+    if failures.len() == 1 {
+        return failures.remove(0);
+    }
+    for failure in &failures {
+        screen.error(&failure.message);
+    }
+    let dir = dir.display();
+    let message = format!(
+        "{} files of {dir} can't be modules: nothing was sent",
+        failures.len()
+    );
+    Failure::refused(message)
 }
 
 fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(), Failure> {
@@ -86,50 +104,66 @@ fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(),
     output.table(&rows)
 }
 
-/// All modules below a directory; one file that can't be a module fails all. How large one may be
-/// is asked before it is read.
+/// All modules below a directory; files that can't be modules fail all, and each is named. How large
+/// one may be is asked before it is read.
 fn read(
     root: &Path,
     fits: impl Fn(&str, usize) -> Result<(), Failure>,
-) -> Result<Vec<CachedModule>, Failure> {
-    let failed = |path: &Path, error: &dyn std::fmt::Display| {
-        Failure::refused(format!("can't read {}: {error}", path.display()))
-    };
-    let real_root = root.canonicalize().map_err(|error| failed(root, &error))?;
+) -> Result<Vec<CachedModule>, Vec<Failure>> {
+    let real_root = root
+        .canonicalize()
+        .map_err(|error| vec![unread(root, error)])?;
     if !real_root.is_dir() {
-        return Err(failed(root, &"it is not a directory"));
+        return Err(vec![unread(root, "it is not a directory")]);
     }
-    let mut modules = Vec::new();
     let walk = WalkDir::new(root).follow_links(true).sort_by_file_name();
     let wanted = |entry: &DirEntry| entry.depth() == 0 || !is_hidden(entry.path());
+    let (mut modules, mut failures) = (Vec::new(), Vec::new());
     for entry in walk.into_iter().filter_entry(wanted) {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => {
-                let path = error.path().unwrap_or(root);
-                if error.depth() > 0 && is_hidden(path) {
-                    // Such as the lock of an editor, a link that leads nowhere.
-                    continue;
-                }
-                return Err(failed(path, &why(&error)));
-            }
+        let read = match entry {
+            Ok(entry) => read_entry(&entry, root, &real_root, &fits),
+            // Such as the lock of an editor, a link that leads nowhere.
+            Err(error) if error.depth() > 0 && error.path().is_some_and(is_hidden) => Ok(None),
+            Err(error) => Err(unread(error.path().unwrap_or(root), why(&error))),
         };
-        let path = entry.path();
-        let failed = |error: String| failed(path, &error);
-        let is_module = entry.file_type().is_file()
-            && path.extension().is_some_and(|extension| extension == "py");
-        if !is_module && !entry.file_type().is_dir() {
-            continue;
-        }
-        let file = inside(&entry, &real_root).map_err(failed)?;
-        if is_module {
-            let name = name(root, path).map_err(failed)?;
-            let bytes = entry.metadata().map_err(|error| failed(why(&error)))?.len();
-            fits(&name, usize::try_from(bytes).unwrap_or(usize::MAX))?;
-            modules.push(module(name, &file).map_err(failed)?);
+        match read {
+            Ok(module) => modules.extend(module),
+            Err(failure) => failures.push(failure),
         }
     }
-    Ok(modules)
+    if failures.is_empty() {
+        Ok(modules)
+    } else {
+        Err(failures)
+    }
+}
+
+/// The module, if it is one.
+fn read_entry(
+    entry: &DirEntry,
+    root: &Path,
+    real_root: &Path,
+    fits: impl Fn(&str, usize) -> Result<(), Failure>,
+) -> Result<Option<CachedModule>, Failure> {
+    let path = entry.path();
+    let failed = |error: String| unread(path, error);
+    let is_module =
+        entry.file_type().is_file() && path.extension().is_some_and(|extension| extension == "py");
+    if !is_module && !entry.file_type().is_dir() {
+        return Ok(None);
+    }
+    let file = inside(entry, real_root).map_err(failed)?;
+    if !is_module {
+        return Ok(None);
+    }
+    let name = name(root, path).map_err(failed)?;
+    let bytes = entry.metadata().map_err(|error| failed(why(&error)))?.len();
+    fits(&name, usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    module(name, &file).map(Some).map_err(failed)
+}
+
+fn unread(path: &Path, error: impl Display) -> Failure {
+    Failure::refused(format!("can't read {}: {error}", path.display()))
 }
 
 fn is_hidden(path: &Path) -> bool {
@@ -176,7 +210,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    fn read(root: &Path) -> Result<Vec<CachedModule>, Failure> {
+    fn read(root: &Path) -> Result<Vec<CachedModule>, Vec<Failure>> {
         super::read(root, |_, _| Ok(()))
     }
 
@@ -254,7 +288,10 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join("a.py"), "").unwrap();
             make(&dir.path().join("b.py")).unwrap();
-            let failure = read(dir.path()).unwrap_err();
+            let failures = read(dir.path()).unwrap_err();
+            let [failure] = &failures[..] else {
+                panic!("{failures:?}");
+            };
             assert!(failure.message.contains(word), "{}", failure.message);
             assert!(failure.message.contains('b'), "{}", failure.message);
         }
