@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::error::Outage;
 
 /// So many failed calls in a row open the breaker.
@@ -19,7 +21,8 @@ const LAST_PROBE: Duration = Duration::from_secs(1);
 const PATIENCE: usize = 10_000;
 
 /// Whether calls are let through.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BreakerState {
     /// They are.

@@ -33,6 +33,8 @@ pub mod nonblocking;
 mod operations;
 mod reply;
 mod resolution;
+#[cfg(feature = "near-cache")]
+mod rfc3339;
 mod stats;
 mod ties;
 #[cfg(feature = "tls")]
@@ -46,8 +48,8 @@ pub use config::{Config, DEFAULT_REDIS_URL, Integrity};
 #[cfg(feature = "postgres")]
 pub use consistency::{Cause, Diagnosis, RowState};
 pub use consistency::{
-    Change, Drift, Explanation, Progress, PublishReport, RefreshReport, RepairReport, Stage,
-    Status, SyncOptions, Unverified, WarmReport,
+    Change, Drift, Endpoints, Explanation, Progress, PublishReport, RefreshReport, RepairReport,
+    Stage, Status, SyncOptions, Unverified, WarmReport,
 };
 #[cfg(feature = "postgres")]
 pub use database_url::postgres_address;

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::Serialize;
+
 use crate::Error;
 use crate::breaker::{Breaker, BreakerState};
 
 /// What a reader or writer has done since it was made, all clones together. Counters only grow.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Calls that needed Redis: reads and writes, also those that failed. The long ones (`refresh`,

@@ -301,6 +301,10 @@ impl<D: Database> Workspace<D> {
 }
 
 impl<D: Database> Source for Workspace<D> {
+    fn server(&self) -> Option<&str> {
+        Some(&self.server)
+    }
+
     async fn plan(&mut self, paths: Vec<String>, config: &Config) -> Result<Plan, Error> {
         let mut plan = Plan::default();
         if paths.len() == 1 {

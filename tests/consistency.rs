@@ -44,13 +44,15 @@ on_both_facades! {
     an_error_of_the_source_is_a_database_error
     a_failed_statement_is_a_database_error
     reading_alone_may_not_have_been_applied
+    every_report_says_which_servers_it_is_about
+    reports_are_json
     refresh_takes_many_paths_and_duplicates
     refresh_of_no_paths_asks_nobody
     refresh_of_a_bad_path_asks_nobody
     refresh_ignores_modules_it_did_not_ask_for
     refresh_removes_a_module_that_is_too_large
     the_same_path_twice_is_published_as_the_last_says
-    a_large_publication_is_cut_and_says_so
+    a_large_publication_is_cut
     a_publication_that_cannot_be_sent_in_whole_is_not_sent_at_all
     an_exact_publication_skips_replaces_and_removes
     an_exact_publication_of_nothing_must_be_meant
@@ -644,6 +646,69 @@ fn a_failed_statement_is_a_database_error<F: Facade<Writer: Syncing>>() {
     assert_eq!(world.status(), Status::Cold);
 }
 
+fn every_report_says_which_servers_it_is_about<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::with_rows(&numbered(2));
+    let redis = format!("127.0.0.1:{}/0", world.redis.port());
+    let url = world.postgres.url();
+    let database = url.rsplit_once('@').map(|(_, address)| address.to_owned());
+    let drift = world.verify();
+    let repaired = world.repair(SyncOptions::default());
+    let warmed = world.warm(SyncOptions::default());
+    let refreshed = world.refresh(&["m/000.py"]);
+    for servers in [
+        drift.servers,
+        repaired.drift.servers,
+        warmed.servers,
+        refreshed.servers,
+    ] {
+        assert_eq!((&servers.redis, &servers.database), (&redis, &database));
+    }
+    let modules = [module("a.py", "1")];
+    let change = Change::Set(modules[0].clone());
+    let fetched = world
+        .writer
+        .refresh_from(&["a.py"], |_| Ok::<_, Infallible>(Vec::new()));
+    for servers in [
+        world.writer.publish(&[change]).unwrap().servers,
+        world.writer.publish_exact(&modules).unwrap().servers,
+        fetched.unwrap().servers,
+    ] {
+        assert_eq!((servers.redis, servers.database), (redis.clone(), None));
+    }
+}
+
+fn to_json(report: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(report).unwrap()
+}
+
+fn reports_are_json<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::with_rows(&["a.py".to_owned()]);
+    let drift = world.verify();
+    let drift = to_json(&drift);
+    assert_eq!(
+        (&drift["clean"], &drift["counts"]["missing"]),
+        (&false.into(), &1.into())
+    );
+    assert_eq!(drift["paths"]["missing"][0], "a.py");
+    let warmed = world.warm(SyncOptions::default());
+    let warmed = to_json(&warmed);
+    assert_eq!(
+        (&warmed["verified"], &warmed["unverified"]),
+        (&true.into(), &().into())
+    );
+    assert!(
+        warmed["seconds"].is_f64() && warmed["load_seconds"].is_f64(),
+        "{warmed}"
+    );
+    let repaired = world.repair(SyncOptions::default());
+    let repaired = to_json(&repaired);
+    assert_eq!(repaired["drift"]["clean"], true);
+    let refreshed = world.refresh(&["a.py"]);
+    assert_eq!(to_json(&refreshed)["written"], 1);
+    let stats = world.writer.reader().stats();
+    assert_eq!(to_json(&stats)["breaker"], "closed");
+}
+
 fn reading_alone_may_not_have_been_applied<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::with_rows(&numbered(3));
     let proxy = Proxy::start(world.redis.port());
@@ -745,7 +810,8 @@ fn the_same_path_twice_is_published_as_the_last_says<F: Facade<Writer: Syncing>>
         Change::Remove("c.py".into()),
     ];
     let report = world.writer.publish(&changes).unwrap();
-    assert_eq!((report.written, report.removed, report.batches), (2, 1, 1));
+    assert_eq!((report.written, report.removed), (2, 1));
+    assert_eq!(world.redis.calls("exec"), 1);
     let mut foreign = world.foreign();
     foreign.assert_is("a.py", Some("2"));
     foreign.assert_is("b.py", Some("1"));
@@ -756,12 +822,12 @@ fn the_same_path_twice_is_published_as_the_last_says<F: Facade<Writer: Syncing>>
     foreign.assert_is("a.py", Some("4"));
 
     let report = world.writer.publish(&[]).unwrap();
-    assert_eq!((report.written, report.batches), (0, 0));
+    assert_eq!(report.written, 0);
 }
 
 const MIB: usize = 1024 * 1024;
 
-fn a_large_publication_is_cut_and_says_so<F: Facade<Writer: Syncing>>() {
+fn a_large_publication_is_cut<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::new();
     let paths = numbered(9);
     let large = "x".repeat(MIB - paths[0].len());
@@ -769,15 +835,16 @@ fn a_large_publication_is_cut_and_says_so<F: Facade<Writer: Syncing>>() {
     // Four MiB, the paths included, are one transaction.
     let changes: Vec<Change> = paths[..4].iter().map(set).collect();
     let report = world.writer.publish(&changes).unwrap();
-    assert_eq!((report.batches, report.written), (1, 4));
+    assert_eq!((report.written, world.redis.calls("exec")), (4, 1));
     let changes: Vec<Change> = paths.iter().map(set).collect();
     let report = world.writer.publish(&changes).unwrap();
-    assert_eq!((report.batches, report.written), (3, 9));
+    assert_eq!((report.written, world.redis.calls("exec")), (9, 4));
     assert_eq!(report.bytes, 9 * large.len() as u64);
     assert_eq!(world.writer.reader().paths().unwrap().len(), 9);
     // A single one that is larger is one all the same.
     let huge = [Change::Set(module("huge.py", &"x".repeat(5 * MIB)))];
-    assert_eq!(world.writer.publish(&huge).unwrap().batches, 1);
+    assert_eq!(world.writer.publish(&huge).unwrap().written, 1);
+    assert_eq!(world.redis.calls("exec"), 5);
 }
 
 fn a_publication_that_cannot_be_sent_in_whole_is_not_sent_at_all<F: Facade<Writer: Syncing>>() {
@@ -829,7 +896,7 @@ fn an_exact_publication_skips_replaces_and_removes<F: Facade<Writer: Syncing>>()
     world.redis.reset_stats();
     let report = world.writer.publish_exact(&modules).unwrap();
     assert_eq!((report.written, report.unchanged), (0, 450));
-    assert_eq!((report.removed, report.batches), (0, 0));
+    assert_eq!((report.removed, report.written), (0, 0));
     assert_eq!(world.redis.calls("set"), 3, "token, generation, mark");
 }
 

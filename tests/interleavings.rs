@@ -825,7 +825,7 @@ fn readers_see_a_publication_all_at_once<F: Facade<Writer: Syncing>>() {
     let publish = |version: usize| {
         let set = |path: &String| Change::Set(module(path, &version.to_string()));
         let changes: Vec<Change> = paths.iter().map(set).collect();
-        assert_eq!(writer.publish(&changes).unwrap().batches, 1);
+        assert_eq!(writer.publish(&changes).unwrap().written, 50);
     };
     publish(0);
     let (seen, done) = (AtomicUsize::new(0), AtomicBool::new(false));

@@ -93,8 +93,7 @@ impl ModuleWriter {
     /// Carries out many changes that readers see all at once; the same path twice: the last wins.
     ///
     /// One transaction holds at most 4 MiB of content (more for a single module), so that it does
-    /// not hold the server up. A larger publication is cut into several, each seen at once:
-    /// [`PublishReport::batches`] tells.
+    /// not hold the server up. A larger publication is cut into several, each seen at once.
     ///
     /// # Errors
     ///

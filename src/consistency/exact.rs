@@ -69,7 +69,7 @@ pub(crate) async fn publish_exact<T: Transport>(
         send(&mut link, &Unmark { generation: false }, config).await?;
     }
     // Over the same connection: another one may lead to another server.
-    let mut report = PublishReport::default();
+    let mut report = PublishReport::new(config);
     for write in writes(edits) {
         let done = send(&mut link, &write, config).await?;
         report.count(&write, done)?;

@@ -9,6 +9,7 @@ mod absence;
 mod diagnose;
 mod exact;
 mod inspect;
+mod json;
 mod mark;
 mod options;
 mod publish;
@@ -25,7 +26,9 @@ pub use absence::{Explanation, Status};
 pub use diagnose::{Cause, Diagnosis, RowState};
 pub use options::{Progress, Stage, SyncOptions};
 pub use publish::Change;
-pub use report::{Drift, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport};
+pub use report::{
+    Drift, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport,
+};
 
 pub(crate) use absence::{explain, explain_all, status};
 #[cfg(feature = "postgres")]
@@ -66,6 +69,11 @@ pub(crate) struct Fetched {
 
 /// Where the truth about modules is read.
 pub(crate) trait Source {
+    /// Which database that is, if it is one.
+    fn server(&self) -> Option<&str> {
+        None
+    }
+
     /// Nothing is read by it that may be older than a watch.
     async fn plan(&mut self, paths: Vec<String>, _: &Config) -> Result<Plan, Error> {
         Ok(Plan {

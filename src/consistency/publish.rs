@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::report::PublishReport;
+use super::report::{Endpoints, PublishReport};
 use super::settle::Write;
 use super::{BATCH_BYTES, batches};
 use crate::commands::{Class, checked_module};
 use crate::keys::validate_path;
 use crate::transport::Transport;
-use crate::{CachedModule, Error, call, operations, reply};
+use crate::{CachedModule, Config, Error, call, operations, reply};
 
 /// One change of [`publish`](crate::blocking::ModuleWriter::publish).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(crate) async fn publish<T: Transport>(
             Change::Set(module) => Edit::Put(module),
             Change::Remove(path) => Edit::Remove(path),
         });
-    let mut report = PublishReport::default();
+    let mut report = PublishReport::new(transport.config());
     for write in writes(edits) {
         let done = if write.put.is_empty() {
             operations::remove(transport, &write.remove, Class::Bulk).await?;
@@ -104,13 +104,19 @@ pub(crate) fn writes<'a>(edits: impl IntoIterator<Item = Edit<'a>>) -> Vec<Write
 }
 
 impl PublishReport {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            servers: Endpoints::new(config, None),
+            ..Self::default()
+        }
+    }
+
     /// Counts a transaction that was sent; `done` is its answer.
     pub(crate) fn count(&mut self, write: &Write<'_>, done: bool) -> Result<(), Error> {
         if !done {
             return Err(reply::unexpected()); // it watched nothing
         }
         write.log();
-        self.batches += 1;
         self.written += write.put.len();
         self.removed += write.remove.len();
         self.bytes += write.bytes();

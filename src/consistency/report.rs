@@ -3,8 +3,33 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+
+use super::json;
+use crate::Config;
+
+/// Which servers a report is about: who answered, not who was meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Endpoints {
+    /// As [`Config::redis_address`](crate::Config::redis_address) has it.
+    pub redis: String,
+    /// `host:port/database` as Postgres itself says, or the database alone through a local socket;
+    /// `None` where no database was asked.
+    pub database: Option<String>,
+}
+
+impl Endpoints {
+    pub(crate) fn new(config: &Config, database: Option<&str>) -> Self {
+        Self {
+            redis: config.redis_address(),
+            database: database.map(str::to_owned),
+        }
+    }
+}
+
 /// What `refresh` did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RefreshReport {
     /// Modules written.
@@ -19,6 +44,8 @@ pub struct RefreshReport {
     pub bytes: u64,
     /// Paths that others kept writing until the attempts were used up: refresh them again.
     pub unsettled: Vec<String>,
+    /// Which servers this is about.
+    pub servers: Endpoints,
 }
 
 impl fmt::Display for RefreshReport {
@@ -30,6 +57,7 @@ impl fmt::Display for RefreshReport {
             retried,
             bytes,
             unsettled,
+            servers: _,
         } = self;
         let unsettled = unsettled.len();
         write!(
@@ -49,6 +77,7 @@ impl RefreshReport {
             retried,
             bytes,
             unsettled,
+            servers: _,
         } = more;
         self.written += written;
         self.removed += removed;
@@ -60,7 +89,7 @@ impl RefreshReport {
 }
 
 /// What `publish` or `publish_exact` did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PublishReport {
     /// Modules written.
@@ -71,12 +100,11 @@ pub struct PublishReport {
     pub unchanged: usize,
     /// Bytes of content written.
     pub bytes: u64,
-    /// Into how many transactions it was cut. Readers saw each at once; with more than one, not
-    /// all at once.
-    pub batches: usize,
     /// Whether the cache is marked as complete now (`publish_exact`): not if it was flushed
     /// meanwhile.
     pub complete: bool,
+    /// Which servers this is about.
+    pub servers: Endpoints,
 }
 
 impl fmt::Display for PublishReport {
@@ -86,18 +114,19 @@ impl fmt::Display for PublishReport {
             removed,
             unchanged,
             bytes,
-            batches,
             complete: _,
+            servers: _,
         } = self;
         write!(
             f,
-            "{written} written, {removed} removed, {unchanged} unchanged, {bytes} bytes in {batches} transactions"
+            "{written} written, {removed} removed, {unchanged} unchanged, {bytes} bytes"
         )
     }
 }
 
 /// Why a result does not claim that the cache equals the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Unverified {
     /// A transaction that was open stayed open for longer than the barrier's time-out. What it
@@ -125,7 +154,7 @@ impl fmt::Display for Unverified {
 }
 
 /// What a warm-up did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WarmReport {
     /// How many of the database's modules are in the cache now: the specification's count.
@@ -148,17 +177,22 @@ pub struct WarmReport {
     /// Bytes of content written.
     pub bytes: u64,
     /// How long loading took.
+    #[serde(rename = "load_seconds", serialize_with = "json::seconds")]
     pub load_elapsed: Duration,
     /// How long it took altogether.
+    #[serde(rename = "seconds", serialize_with = "json::seconds")]
     pub elapsed: Duration,
     /// `None` if the cache was compared with the database after every transaction that was open
     /// had ended, and equalled it; else why that can't be said.
+    #[serde(flatten, serialize_with = "json::verified")]
     pub unverified: Option<Unverified>,
     /// Whether the cache is marked as complete now.
     pub complete: bool,
     /// Whether the keys were looked through for entries that the index does not name: where SCAN
     /// is not permitted they stay.
     pub scanned: bool,
+    /// Which servers this is about.
+    pub servers: Endpoints,
 }
 
 impl WarmReport {
@@ -234,6 +268,8 @@ pub struct Drift {
     /// same: a transaction that stayed open may belong to a writer under way. `None` if it was
     /// looked at again after all transactions of that time had ended.
     pub unverified: Option<Unverified>,
+    /// Which servers this is about.
+    pub servers: Endpoints,
 }
 
 impl Drift {
@@ -291,10 +327,10 @@ impl fmt::Display for Drift {
 }
 
 /// What `repair` found and did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// What was found.
+    /// What was found, and where.
     pub drift: Drift,
     /// Modules written.
     pub written: usize,
@@ -305,6 +341,7 @@ pub struct RepairReport {
     /// Paths that others kept writing until the attempts were used up.
     pub unsettled: Vec<String>,
     /// `None` if the cache equalled the database in the end, else why that can't be said.
+    #[serde(flatten, serialize_with = "json::verified")]
     pub unverified: Option<Unverified>,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value};
 
 use super::inspect::cacheable;
-use super::report::RefreshReport;
+use super::report::{Endpoints, RefreshReport};
 use super::{BATCH_BYTES, Fetched, Source, random};
 use crate::commands::{self, Class, Command, Remove, Request};
 use crate::error::Source as Cause;
@@ -38,7 +38,11 @@ pub(crate) async fn refresh<T: Transport, S: Source>(
     }
     let _tied = transport.ties().writing(|| unique.clone());
     let mut link = call::dedicated(transport).await?;
-    settle(transport, &mut link, source, unique, &mut |_| {}).await
+    let report = settle(transport, &mut link, source, unique, &mut |_| {}).await?;
+    Ok(RefreshReport {
+        servers: Endpoints::new(transport.config(), source.server()),
+        ..report
+    })
 }
 
 /// Reserve and watch, ask the source, write or remove in a transaction. One that was aborted is

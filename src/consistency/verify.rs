@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::inspect::{Cached, Inspect, Verdict, cacheable};
-use super::report::{Drift, RefreshReport, RepairReport, Unverified};
+use super::report::{Drift, Endpoints, RefreshReport, RepairReport, Unverified};
 use super::settle::{send, settle};
 use super::survey::{CachedPaths, cached_paths};
-use super::{BATCH_MODULES, Stage, SyncOptions};
+use super::{BATCH_MODULES, Source as _, Stage, SyncOptions};
 use crate::commands::Unlist;
 use crate::transport::{Link, Transport};
 use crate::workspace::{Database, Listing, Paths, Workspace, collect};
@@ -80,6 +80,7 @@ pub(crate) struct Survey {
     cached: CachedPaths,
     /// What is cached and has no row.
     surplus: Vec<String>,
+    servers: Endpoints,
 }
 
 impl Survey {
@@ -107,6 +108,7 @@ impl Survey {
             listing,
             cached,
             surplus,
+            servers: Endpoints::new(config, workspace.server()),
         })
     }
 
@@ -148,6 +150,7 @@ impl Survey {
             not_modules: self.listing.not_modules,
             bad_members: self.cached.bad.len(),
             scanned: self.cached.scanned,
+            servers: self.servers.clone(),
             ..Drift::default()
         };
         for (path, verdict) in drift {

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use super::inspect::{Cached, Inspect, Verdict, cacheable};
 use super::mark::Completion;
-use super::report::{Unverified, WarmReport};
+use super::report::{Endpoints, Unverified, WarmReport};
 use super::settle::{Write, begin, finish, send};
 use super::verify::check;
-use super::{Stage, SyncOptions};
+use super::{Source as _, Stage, SyncOptions};
 use crate::transport::{Link, Transport};
 use crate::workspace::{Database, Paths, Workspace, collect};
 use crate::{CachedModule, Config, Error, call};
@@ -29,7 +29,10 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         call::dedicated(transport).await?,
         call::dedicated(transport).await?,
     ];
-    let mut report = WarmReport::default();
+    let mut report = WarmReport {
+        servers: Endpoints::new(config, workspace.server()),
+        ..WarmReport::default()
+    };
     for _ in 0..ROUNDS {
         let completion = Completion::begin(&mut lanes[0], config).await?;
         let round = Instant::now();

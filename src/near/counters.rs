@@ -3,13 +3,16 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use serde::Serialize;
+
+use crate::rfc3339;
 use crate::stats::Counter;
 
 /// What a near cache has done since it was made, and what it holds; all clones together.
 ///
 /// Each read of a module, of one path in `get_many` too, is a hit, a miss or a bypass; a name is a
 /// read of each path that is looked at. What a prefetch or a snapshot reads is not counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NearCacheStats {
     /// Reads answered from memory.
@@ -43,6 +46,7 @@ pub struct NearCacheStats {
     /// Whether Redis is followed now. While it is not, reads ask Redis.
     pub live: bool,
     /// Since when it is, or is not.
+    #[serde(serialize_with = "rfc3339::serialize")]
     pub since: SystemTime,
     /// How often following Redis began.
     pub sessions: u64,

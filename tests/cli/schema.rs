@@ -69,11 +69,17 @@ pub fn status() -> Value {
         "modules": "count?", "verified": "bool?"})
 }
 
+/// Who answered.
+fn servers(database: &str) -> Value {
+    json!({"redis": "text", "database": database})
+}
+
 pub fn warm() -> Value {
     json!({"modules": "count", "written": "count", "unchanged": "count", "pruned": "count",
         "skipped": "count", "not_modules": "count", "retried": "count", "unsettled": ["text"], "bytes": "count",
         "seconds": "seconds", "complete": "bool", "verified": "bool",
-        "unverified": "open_transaction|contended|empty_workspace|flushed?", "scanned": "bool"})
+        "unverified": "open_transaction|contended|empty_workspace|flushed?", "scanned": "bool",
+        "load_seconds": "seconds", "servers": servers("text")})
 }
 
 /// Of drift.
@@ -94,7 +100,7 @@ pub fn verify() -> Value {
     };
     json!({"clean": "bool", "modules": "count", "counts": of_each_kind(json!("count")),
         "paths": of_each_kind(json!(["text"])), "bad_members": "count", "skipped": "count",
-        "not_modules": "count", "scanned": "bool", "unverified": "open_transaction?"})
+        "not_modules": "count", "scanned": "bool", "unverified": "open_transaction?", "servers": servers("text")})
 }
 
 pub fn repair() -> Value {
@@ -129,7 +135,7 @@ pub fn diff() -> Value {
 
 pub fn publish() -> Value {
     json!({"written": "count", "removed": "count", "unchanged": "count", "bytes": "count",
-        "batches": "count", "complete": "bool"})
+        "complete": "bool", "servers": servers("null?")})
 }
 
 fn nullable(shape: &Value) -> Value {

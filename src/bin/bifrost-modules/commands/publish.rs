@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bifrost_module_cache::{CachedModule, Change, PublishReport, SyncOptions};
-use serde_json::json;
 use walkdir::{DirEntry, WalkDir};
 
 use super::text;
@@ -74,20 +73,13 @@ fn all(mut failures: Vec<Failure>, screen: &Screen, dir: &Path) -> Failure {
 
 fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(), Failure> {
     if output.json {
-        return output.json(&json!({
-            "written": report.written,
-            "removed": report.removed,
-            "unchanged": report.unchanged,
-            "bytes": report.bytes,
-            "batches": report.batches,
-            "complete": report.complete,
-        }));
+        return output.json(report);
     }
     if !output.reports() {
         return Ok(());
     }
     let written = format!("{} ({})", report.written, text::bytes(report.bytes));
-    let mut rows = Vec::new();
+    let mut rows = text::servers(&report.servers);
     if exact {
         let (style, state) = if report.complete {
             (GOOD, "warm: it holds exactly this directory")

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bifrost_module_cache::{Drift, RepairReport, Unverified, WarmReport};
-use serde_json::{Map, Value, json};
 
 use super::text;
 use crate::failure::{Exit, Failure};
@@ -49,7 +48,7 @@ pub fn verify(
     })?;
     screen.clear();
     if output.json {
-        output.json(&Value::Object(drift_object(&drift)))?;
+        output.json(&drift)?;
     } else if output.reports() {
         print_drift(output, &drift)?;
         if !drift.is_clean() {
@@ -117,22 +116,7 @@ fn verification(unverified: Option<Unverified>) -> String {
 
 fn print_warm(output: &mut Output, report: &WarmReport) -> Result<(), Failure> {
     if output.json {
-        return output.json(&json!({
-            "modules": report.modules,
-            "written": report.written,
-            "unchanged": report.unchanged,
-            "pruned": report.pruned,
-            "skipped": report.skipped,
-            "not_modules": report.not_modules,
-            "retried": report.retried,
-            "unsettled": report.unsettled,
-            "bytes": report.bytes,
-            "seconds": report.elapsed.as_secs_f64(),
-            "complete": report.complete,
-            "verified": report.verified(),
-            "unverified": report.unverified.map(text::unverified_name),
-            "scanned": report.scanned,
-        }));
+        return output.json(report);
     }
     if !output.reports() {
         return Ok(());
@@ -143,13 +127,14 @@ fn print_warm(output: &mut Output, report: &WarmReport) -> Result<(), Failure> {
         (BAD, "not complete")
     };
     let written = text::bytes(report.bytes);
-    let mut rows = vec![
+    let mut rows = text::servers(&report.servers);
+    rows.extend([
         ("cache", output.paint(style, state)),
         ("modules", report.modules.to_string()),
         ("written", format!("{} ({written})", report.written)),
         ("unchanged", report.unchanged.to_string()),
         ("pruned", report.pruned.to_string()),
-    ];
+    ]);
     if report.skipped > 0 {
         let why = "they can't be cached";
         rows.push(("skipped", format!("{}: {why}", report.skipped)));
@@ -162,15 +147,7 @@ fn print_warm(output: &mut Output, report: &WarmReport) -> Result<(), Failure> {
 
 fn print_repair(output: &mut Output, report: &RepairReport) -> Result<(), Failure> {
     if output.json {
-        return output.json(&json!({
-            "drift": drift_object(&report.drift),
-            "written": report.written,
-            "removed": report.removed,
-            "retried": report.retried,
-            "unsettled": report.unsettled,
-            "verified": report.unverified.is_none(),
-            "unverified": report.unverified.map(text::unverified_name),
-        }));
+        return output.json(report);
     }
     if !output.reports() {
         return Ok(());
@@ -180,26 +157,6 @@ fn print_repair(output: &mut Output, report: &RepairReport) -> Result<(), Failur
         ("written", report.written.to_string()),
         ("removed", report.removed.to_string()),
         ("verified", verification(report.unverified)),
-    ])
-}
-
-fn drift_object(drift: &Drift) -> Map<String, Value> {
-    let lists = drift.lists();
-    let counts = lists.map(|(kind, paths)| (kind.to_owned(), json!(paths.len())));
-    let paths = lists.map(|(kind, paths)| (kind.to_owned(), json!(paths)));
-    Map::from_iter([
-        ("clean".to_owned(), json!(drift.is_clean())),
-        ("modules".to_owned(), json!(drift.modules)),
-        ("counts".to_owned(), Value::Object(Map::from_iter(counts))),
-        ("paths".to_owned(), Value::Object(Map::from_iter(paths))),
-        ("bad_members".to_owned(), json!(drift.bad_members)),
-        ("skipped".to_owned(), json!(drift.skipped)),
-        ("not_modules".to_owned(), json!(drift.not_modules)),
-        ("scanned".to_owned(), json!(drift.scanned)),
-        (
-            "unverified".to_owned(),
-            json!(drift.unverified.map(text::unverified_name)),
-        ),
     ])
 }
 
@@ -236,6 +193,7 @@ fn print_drift(output: &mut Output, drift: &Drift) -> Result<(), Failure> {
         )
     };
     output.line(format_args!("{modules} in the database: {differ}"))?;
+    output.table(&text::servers(&drift.servers))?;
     if drift.unverified.is_some() {
         output
             .hint("a transaction stayed open: what differs may be its writer's, who is not done")?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bifrost_module_cache::{Status, Unverified};
+use bifrost_module_cache::{Endpoints, Status};
 
 /// RFC 3339, in UTC.
 pub fn time(at: SystemTime) -> String {
@@ -50,13 +50,10 @@ pub fn since(status: &Status) -> Option<SystemTime> {
     }
 }
 
-/// For scripts.
-pub fn unverified_name(why: Unverified) -> &'static str {
-    match why {
-        Unverified::OpenTransaction => "open_transaction",
-        Unverified::Contended => "contended",
-        Unverified::EmptyWorkspace => "empty_workspace",
-        Unverified::Flushed => "flushed",
-        _ => "other",
-    }
+/// Who answered.
+pub fn servers(servers: &Endpoints) -> Vec<(&'static str, String)> {
+    let database = servers.database.clone();
+    let redis = ("redis", servers.redis.clone());
+    let database = database.map(|database| ("database", database));
+    [redis].into_iter().chain(database).collect()
 }
