@@ -61,7 +61,7 @@ pub(crate) async fn write<T: Transport, C: Command>(
     command: &C,
 ) -> Result<C::Reply, Error> {
     let answer = guarded(transport, command, None, async |request, budget| {
-        transport.exchange(request, budget).await
+        transport.exchange(request, budget.once()).await
     });
     counted(
         transport,

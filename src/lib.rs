@@ -67,6 +67,8 @@ pub use tls::Tls;
 
 #[cfg(feature = "postgres")]
 pub use postgres;
+#[cfg(feature = "blocking")]
+pub use r2d2;
 #[cfg(feature = "postgres")]
 pub use tokio_postgres;
 

@@ -17,10 +17,18 @@ use crate::stats::Monitor;
 use crate::ties::Ties;
 use crate::{Config, Error};
 
+/// A connection unused for longer than this is asked for a sign of life before a write: servers and
+/// what is between close idle ones, and a write must not be the one to find out. A round trip of its
+/// own: beside a question that nobody answers, in the same packet, the write would be as lost. A
+/// read is tried again anyway.
+pub(crate) const TRUSTED_IDLE: Duration = Duration::from_secs(2);
+
 /// How long one call may take, whatever it sends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     pub(crate) class: Class,
+    /// Nothing is sent twice: the connection must be known to be alive.
+    pub(crate) once: bool,
     deadline: Instant,
     response: Duration,
 }
@@ -33,9 +41,15 @@ impl Budget {
         };
         Self {
             class,
+            once: false,
             deadline: Instant::now() + whole,
             response,
         }
+    }
+
+    /// For what is not tried again.
+    pub(crate) fn once(self) -> Self {
+        Self { once: true, ..self }
     }
 
     /// How much of the whole call is left.

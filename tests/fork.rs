@@ -3,8 +3,11 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::env;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter};
 use bifrost_module_cache::{CachedModule, Resolution};
@@ -15,16 +18,21 @@ const GETS: usize = 3_000;
 
 /// Without the test harness, whose threads a child would lack.
 fn main() {
+    if let Ok(url) = env::var(WITHOUT_THREADS) {
+        return read_without_threads(&url);
+    }
     for test in [
         both_go_on_and_nothing_is_mixed_up as fn(),
         a_child_may_be_the_first_to_connect,
         a_child_that_drops_its_reader_leaves_its_parent_s_connections_open,
         a_child_of_a_child_has_its_own_connections,
         a_child_does_not_wait_for_a_thread_that_it_lacks,
+        only_the_first_process_has_a_thread_for_its_pool,
+        a_process_that_can_start_no_thread_reads,
     ] {
         test();
     }
-    println!("fork: 5 tests passed");
+    println!("fork: 7 tests passed");
 }
 
 fn module(i: usize) -> CachedModule {
@@ -220,4 +228,48 @@ fn a_child_does_not_wait_for_a_thread_that_it_lacks() {
         child.go();
         child.join();
     });
+}
+
+/// The names of this process's threads.
+fn threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+    names.map(|name| name.trim().to_owned()).collect()
+}
+
+fn only_the_first_process_has_a_thread_for_its_pool() {
+    let (server, writer) = serving();
+    let unused = ModuleReader::new(patient(&server.url())).unwrap();
+    assert!(threads().contains(&"bifrost-pool-0".to_owned()));
+    let read = |reader: &ModuleReader| {
+        reader.get("m1.py").unwrap();
+        assert_eq!(threads().len(), 1, "{:?}", threads());
+    };
+    Child::fork(|_| {
+        read(writer.reader());
+        read(&unused);
+        read(&ModuleReader::new(patient(&server.url())).unwrap());
+        Child::fork(|_| read(writer.reader())).join();
+    })
+    .join();
+}
+
+/// The variable that tells this program to be such a process, and where the server is.
+const WITHOUT_THREADS: &str = "BIFROST_TEST_WITHOUT_THREADS";
+
+fn a_process_that_can_start_no_thread_reads() {
+    let (server, _writer) = serving();
+    let status = Command::new(env::current_exe().unwrap())
+        .env(WITHOUT_THREADS, server.url())
+        // No address space holds such a stack.
+        .env("RUST_MIN_STACK", (1_u64 << 60).to_string())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn read_without_threads(url: &str) {
+    let reader = ModuleReader::new(patient(url)).unwrap();
+    read_all(&reader);
+    assert_eq!(threads().len(), 1, "{:?}", threads());
 }

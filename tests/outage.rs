@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::{CachedModule, Config, Error, Outage, blocking, nonblocking};
+use bifrost_module_cache::{CachedModule, Config, Error, Outage, nonblocking};
 use support::{
     Facade, PATIENCE, Proxy, Reader, RedisServer, Writer, fake_server, on_both_facades, patient,
     wait_until,
@@ -33,6 +33,9 @@ on_both_facades! {
     a_read_survives_a_connection_lost_in_the_middle_of_a_reply
     connections_lost_in_the_middle_of_every_reply_are_an_outage
     a_reset_connection_does_not_fail_a_read
+    a_read_after_a_pause_is_one_round_trip
+    a_read_after_a_pause_survives_a_silent_connection
+    a_write_after_a_pause_does_not_meet_a_silent_connection
     a_full_pool_is_busy
     a_wrong_password_is_refused
     a_missing_password_is_refused
@@ -163,19 +166,57 @@ fn after_a_failover_no_connection_of_the_pool_is_taken_for_alive<F: Facade>() {
     assert_eq!(old.calls("get"), asked + 1);
 }
 
+/// After it, a connection is no longer trusted with a write.
+const PAUSE: Duration = Duration::from_millis(2_100);
+
+fn a_read_after_a_pause_is_one_round_trip<F: Facade>() {
+    let (server, writer) = serving::<F>();
+    let reader = writer.reader();
+    assert_eq!(reader.get("a.py").unwrap(), Some(module()));
+    let commands = || {
+        let stats: String = redis::cmd("INFO")
+            .arg("commandstats")
+            .query(&mut server.connection())
+            .unwrap();
+        let ours = |line: &&str| !line.contains("_info:") && !line.contains("_client|setinfo:");
+        stats.lines().filter(ours).map(str::to_owned).collect()
+    };
+    let before: Vec<String> = commands();
+    thread::sleep(PAUSE);
+    assert_eq!(reader.get("a.py").unwrap(), Some(module()));
+    let after = commands();
+    let changed: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
+    assert!(
+        matches!(changed[..], [line] if line.starts_with("cmdstat_get:")),
+        "{changed:?}"
+    );
+}
+
+fn a_read_after_a_pause_survives_a_silent_connection<F: Facade>() {
+    let (old, new) = (serving::<F>().0, serving::<F>().0);
+    let proxy = Proxy::start(old.port());
+    let config = patient(&proxy.url()).with_response_timeout(Duration::from_secs(1));
+    let reader = F::Reader::new(config).unwrap();
+    assert_eq!(reader.get("a.py").unwrap(), Some(module()));
+    old.freeze();
+    proxy.set_target(new.port());
+    thread::sleep(PAUSE);
+    assert_eq!(reader.get("a.py").unwrap(), Some(module()));
+}
+
 /// What is between closes idle connections without a word, and a write is not tried again.
-#[test]
-fn a_write_after_a_pause_does_not_meet_a_silent_connection() {
+fn a_write_after_a_pause_does_not_meet_a_silent_connection<F: Facade>() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     let proxy = Proxy::start(old.port());
     let config = patient(&proxy.url()).with_response_timeout(Duration::from_secs(1));
-    let writer = blocking::ModuleWriter::new(config).unwrap();
+    let writer = F::Writer::new(config).unwrap();
     writer.set(&module()).unwrap();
     old.freeze();
     proxy.set_target(new.port());
-    thread::sleep(Duration::from_millis(2_100));
+    thread::sleep(PAUSE);
     writer.set(&module()).unwrap();
     assert_eq!(writer.reader().get("a.py").unwrap(), Some(module()));
+    assert_eq!(new.calls("ping"), 0);
 }
 
 fn no_module_is_absent_while_the_server_restarts<F: Facade>() {

@@ -1,4 +1,4 @@
-//! The synchronous facade: for an import hook, on a pool of connections.
+//! The synchronous facade: for an import hook, on an r2d2 pool of connections.
 //!
 //! It never starts a runtime and may be called from any thread. After a fork the child opens
 //! connections of its own and leaves its parent's alone.
@@ -17,6 +17,7 @@ mod feed;
 mod near;
 #[cfg(feature = "near-cache")]
 mod park;
+mod places;
 mod pool;
 mod reader;
 mod slots;
@@ -28,6 +29,7 @@ mod writer;
 pub use self::database::{connect_postgres, connect_postgres_by_sslmode};
 #[cfg(feature = "near-cache")]
 pub use self::near::NearCache;
+pub use self::places::{Connection, ConnectionManager};
 pub use self::reader::ModuleReader;
 pub use self::writer::ModuleWriter;
 #[cfg(feature = "near-cache")]

@@ -1,6 +1,6 @@
 //! The pool behind the synchronous facade.
 //!
-//! It lends out *slots*; the borrower connects its slot itself, in its own thread and within its
+//! It lends out *places*; the borrower connects its place itself, in its own thread and within its
 //! own deadline. So waiting for one means exactly one thing, that all connections are in use, and
 //! a dead server is seen by the caller at once and as itself, not as a pool that stays empty.
 
@@ -14,23 +14,19 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
+use super::places::{ConnectionManager, Place, Places, is_forked};
 use super::run;
-use super::slots::{Lent, Slots};
 use super::wire::Wire;
 use crate::commands::{self, Request};
 use crate::identity::{Identity, Servers};
 use crate::resolution::Listings;
 use crate::stats::Monitor;
 use crate::ties::Ties;
-use crate::transport::{Answer, Budget, Transport};
+use crate::transport::{Answer, Budget, TRUSTED_IDLE, Transport};
 use crate::{Config, Error, reply};
 
 /// A connection unused for longer than this is looked at, which costs three system calls.
 const PEEKED_IDLE: Duration = Duration::from_millis(5);
-
-/// A connection unused for longer than this is asked for a sign of life: servers and what is
-/// between close idle ones, and a write must not be the one to find out.
-const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Pool {
     config: Config,
@@ -44,13 +40,13 @@ pub(crate) struct Pool {
 /// The pool of one process: a forked child makes its own.
 struct Lender {
     process: u32,
-    slots: Slots<Open>,
+    places: Places,
     /// Counts lost connections. All that were opened before the last loss are taken for lost too:
     /// after a restart of the server every one of them is.
     losses: AtomicU64,
 }
 
-struct Open {
+pub(super) struct Open {
     wire: Wire,
     server: Identity,
     losses_before: u64,
@@ -75,6 +71,8 @@ impl Open {
 impl Pool {
     /// Does no IO. `config` has been checked.
     pub(crate) fn new(config: Config) -> Self {
+        // Those who are forked from here on are to know.
+        is_forked();
         Self {
             config,
             monitor: Monitor::default(),
@@ -85,18 +83,28 @@ impl Pool {
         }
     }
 
+    /// The same, with a pool of the caller's.
+    pub(crate) fn with(config: Config, builder: r2d2::Builder<ConnectionManager>) -> Self {
+        let mut pool = Self::new(config);
+        let (places, size) = Places::built_by(builder);
+        pool.config.pool_size = size;
+        pool.lender = ArcSwapOption::from_pointee(Lender::new(places));
+        pool
+    }
+
     fn connect(&self, budget: Budget) -> Result<Wire, Error> {
         let timeout = self.config.connect_timeout.min(budget.left());
         Wire::connect(&self.config, Instant::now() + timeout)
     }
 
-    fn lender(&self) -> Arc<Lender> {
+    /// This process's, and whether it was made just now.
+    fn lender(&self) -> (Arc<Lender>, bool) {
         let process = process::id();
         let current = self.lender.load();
         if let Some(lender) = current.as_ref().filter(|lender| lender.process == process) {
-            return Arc::clone(lender);
+            return (Arc::clone(lender), false);
         }
-        let fresh = Arc::new(Lender::new(&self.config, process));
+        let fresh = Arc::new(Lender::new(Places::new(self.config.pool_size)));
         let found = self
             .lender
             .compare_and_swap(&current, Some(Arc::clone(&fresh)));
@@ -109,7 +117,7 @@ impl Pool {
         if let Some(inherited) = arc_swap::Guard::into_inner(found) {
             mem::forget(inherited);
         }
-        fresh
+        (fresh, true)
     }
 }
 
@@ -145,7 +153,7 @@ impl Transport for Pool {
 
     #[cfg(feature = "near-cache")]
     fn part(&self) {
-        self.lender().losses.fetch_add(1, Ordering::Relaxed);
+        self.lender().0.losses.fetch_add(1, Ordering::Relaxed);
     }
 
     fn listings(&self) -> &Listings {
@@ -158,20 +166,22 @@ impl Transport for Pool {
         let ours = lender
             .as_ref()
             .filter(|lender| lender.process == process::id());
-        ours.map_or(0, |lender| lender.slots.lent())
+        ours.map_or(0, |lender| lender.places.lent())
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error> {
-        let lender = self.lender();
-        let mut slot = lender.slot(self.config.pool_timeout.min(budget.left()))?;
-        let mut open = match lender.reuse(&mut slot, budget) {
+        let (lender, is_new) = self.lender();
+        // While its thread makes the places.
+        let early = is_new.then(|| lender.connect(self, budget)).transpose()?;
+        let mut place = lender.place(self.config.pool_timeout, budget)?;
+        let mut open = match early.or_else(|| lender.reuse(&mut place, budget)) {
             Some(open) => open,
             None => lender.connect(self, budget)?,
         };
         let answer = open.exchange(&self.servers, request, budget);
         let answer = lender.watch(open.losses_before, answer)?;
         open.used = Instant::now();
-        *slot = Some(open);
+        *place = Some(open);
         Ok(answer)
     }
 
@@ -190,22 +200,24 @@ impl Transport for Pool {
 }
 
 impl Lender {
-    fn new(config: &Config, process: u32) -> Self {
+    fn new(places: Places) -> Self {
         Self {
-            process,
-            slots: Slots::new(config.pool_size as usize),
+            process: process::id(),
+            places,
             losses: AtomicU64::new(0),
         }
     }
 
-    fn slot(&self, timeout: Duration) -> Result<Lent<'_, Open>, Error> {
-        self.slots.lend(timeout).ok_or_else(|| reply::busy(timeout))
+    fn place(&self, limit: Duration, budget: Budget) -> Result<Place<'_>, Error> {
+        let limit = limit.min(budget.left());
+        let place = self.places.lend(limit, budget);
+        place.ok_or_else(|| reply::busy(limit))
     }
 
-    /// The slot's connection, unless it is likely to be dead. While it is in use the slot is
+    /// The place's connection, unless it is likely to be dead. While it is in use the place is
     /// empty, so that no way out of a failed exchange can put it back.
-    fn reuse(&self, slot: &mut Option<Open>, budget: Budget) -> Option<Open> {
-        let mut open = slot.take()?;
+    fn reuse(&self, place: &mut Option<Open>, budget: Budget) -> Option<Open> {
+        let mut open = place.take()?;
         if open.losses_before < self.losses.load(Ordering::Relaxed) {
             return None;
         }
@@ -215,7 +227,7 @@ impl Lender {
             self.lost(open.losses_before);
             return None;
         }
-        if idle > TRUSTED_IDLE {
+        if budget.once && idle > TRUSTED_IDLE {
             let answer = open.wire.exchange(&commands::ping(), budget);
             self.watch(open.losses_before, answer).ok()?;
         }

@@ -1,8 +1,5 @@
-//! A bounded number of things, each lent to one caller at a time.
-//!
-//! Not r2d2: it waits with `parking_lot`, which keeps all waiting threads of a process in one
-//! table. A child that is forked meanwhile inherits their entries, in memory that it uses anew, and
-//! its own pool walks them for ever. Here nothing is shared between two pools.
+//! A bounded number of things, each lent to one caller at a time: for forked children, because two
+//! of these share nothing.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

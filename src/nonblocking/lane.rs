@@ -10,12 +10,12 @@ use tokio::time::timeout;
 
 use super::connect::connect;
 use super::link::{AsyncLink, Connection};
-use crate::commands::{Class, Request};
+use crate::commands::{self, Class, Request};
 use crate::identity::Servers;
 use crate::resolution::Listings;
 use crate::stats::Monitor;
 use crate::ties::Ties;
-use crate::transport::{Answer, Budget, Transport};
+use crate::transport::{Answer, Budget, TRUSTED_IDLE, Transport};
 use crate::{Config, Error, reply};
 
 pub(crate) struct Lanes {
@@ -74,7 +74,11 @@ impl Lanes {
     /// The lane's connection, made by the first call that needs it while the others wait.
     async fn open(&self, lane: &Lane, budget: Budget) -> Result<Arc<Connection>, Error> {
         if let Some(open) = lane.usable() {
-            return Ok(open);
+            let trusted = !budget.once || open.idle() <= TRUSTED_IDLE;
+            if trusted || open.exchange(&commands::ping(), budget).await.is_ok() {
+                return Ok(open);
+            }
+            lane.discard(&open);
         }
         let Ok(_connecting) = timeout(budget.left(), lane.connecting.lock()).await else {
             return Err(reply::timed_out());

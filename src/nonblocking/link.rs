@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{RedisResult, Value};
@@ -32,6 +33,9 @@ pub(super) struct Connection {
     answers: AtomicU64,
     /// Whether the server has refused it for want of a client slot.
     full: Arc<AtomicBool>,
+    made: Instant,
+    /// When the last answer came, in milliseconds since the connection was made.
+    last_answer: AtomicU64,
 }
 
 impl Connection {
@@ -45,6 +49,8 @@ impl Connection {
             driver,
             server: OnceLock::new(),
             answers: AtomicU64::new(0),
+            made: Instant::now(),
+            last_answer: AtomicU64::new(0),
             full,
         }
     }
@@ -66,6 +72,12 @@ impl Connection {
 
     pub(super) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the last answer came.
+    pub(super) fn idle(&self) -> Duration {
+        let answered = Duration::from_millis(self.last_answer.load(Ordering::Relaxed));
+        self.made.elapsed().saturating_sub(answered)
     }
 
     /// True once the server has closed it, or the runtime that drove it has ended.
@@ -93,10 +105,16 @@ impl Connection {
         })
     }
 
-    async fn exchange(&self, request: &Request, budget: Budget) -> Result<Vec<Value>, Error> {
+    pub(super) async fn exchange(
+        &self,
+        request: &Request,
+        budget: Budget,
+    ) -> Result<Vec<Value>, Error> {
         let sent = send(self.multiplexed.clone(), request);
         let replies = self.answered(timeout(budget.attempt(), sent).await)?;
         self.answers.fetch_add(1, Ordering::Relaxed);
+        let answered = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_answer.store(answered, Ordering::Relaxed);
         Ok(replies)
     }
 }
