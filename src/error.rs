@@ -118,6 +118,19 @@ pub enum Error {
     )]
     Empty,
 
+    /// More of the cached modules would have been removed than
+    /// [`SyncOptions::with_max_prune`](crate::SyncOptions::with_max_prune) allows.
+    #[error(
+        "{removed} of the {cached} cached modules would be removed, because the workspace does not have them: if it is the right one, allow that with SyncOptions::with_max_prune"
+    )]
+    #[non_exhaustive]
+    TooManyRemovals {
+        /// How many would have been removed.
+        removed: usize,
+        /// How many are cached.
+        cached: usize,
+    },
+
     /// The database failed, or answered what cannot be used.
     #[error("{}{reason}", if .server.is_empty() { String::new() } else { format!("postgres {server}: ") })]
     #[non_exhaustive]
@@ -392,6 +405,10 @@ impl Error {
                 hint,
             },
             Self::Empty => Self::Empty,
+            Self::TooManyRemovals { removed, cached } => Self::TooManyRemovals {
+                removed: *removed,
+                cached: *cached,
+            },
             Self::Database {
                 server,
                 reason,

@@ -48,8 +48,8 @@ pub use config::{Config, DEFAULT_REDIS_URL, Integrity};
 #[cfg(feature = "postgres")]
 pub use consistency::{Cause, Diagnosis, RowState};
 pub use consistency::{
-    Change, Drift, Endpoints, Explanation, Progress, PublishReport, RefreshReport, RepairReport,
-    Stage, Status, SyncOptions, Unverified, WarmReport,
+    Change, Drift, DryRun, Endpoints, Explanation, Progress, PublishReport, RefreshReport,
+    RepairReport, Stage, Status, SyncOptions, Unverified, WarmReport,
 };
 #[cfg(feature = "postgres")]
 pub use database_url::postgres_address;

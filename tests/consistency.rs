@@ -40,6 +40,9 @@ on_both_facades! {
     a_standby_is_refused
     progress_only_grows_and_reaches_the_total
     mending_says_how_far_it_has_come
+    a_wrong_database_does_not_prune_production
+    a_dry_run_writes_nothing_and_says_what_it_would
+    a_redis_that_evicts_is_told_from_a_contended_one
     rows_none_of_which_is_a_module_are_counted
     an_error_of_the_source_is_a_database_error
     a_failed_statement_is_a_database_error
@@ -568,9 +571,141 @@ fn progress_only_grows_and_reaches_the_total<F: Facade<Writer: Syncing>>() {
 
     let mut done = Vec::new();
     let modules = [module("a.py", "1")];
-    let options = at_each(|progress| done.push(progress.done));
+    let options = at_each(|progress| done.push(progress.done)).with_max_prune(1.0);
     world.writer.publish_exact_with(&modules, options).unwrap();
     assert_eq!(done.last(), Some(&1));
+}
+
+/// A cache of 25 modules, and a database with three others.
+fn wrong_database<F: Facade<Writer: Syncing>>() -> (World<F>, Vec<String>) {
+    let paths = numbered(25);
+    let world = World::<F>::with_rows(&paths);
+    world.warm(SyncOptions::default());
+    let mut table = world.table();
+    table.run("DELETE FROM workspace_files");
+    table.fill(&["x.py", "y.py", "z.py"].map(str::to_owned));
+    (world, paths)
+}
+
+fn assert_too_many<T: std::fmt::Debug>(result: Result<T, Error>, expected: (usize, usize)) {
+    let error = result.unwrap_err();
+    let found = match &error {
+        Error::TooManyRemovals {
+            removed, cached, ..
+        } => (*removed, *cached),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found, expected);
+    let text = error.to_string();
+    assert!(
+        text.contains("25") && text.contains("with_max_prune"),
+        "{text}"
+    );
+    assert!(!error.is_transient());
+}
+
+fn a_wrong_database_does_not_prune_production<F: Facade<Writer: Syncing>>() {
+    let (world, paths) = wrong_database::<F>();
+    let (mut client, mut foreign) = (world.client(), world.foreign());
+    let modules = ["x.py", "y.py", "z.py"].map(|path| module(path, path));
+    for share in [None, Some(0.99), Some(0.0), Some(-1.0), Some(f64::NAN)] {
+        let options = || match share {
+            None => SyncOptions::default(),
+            Some(share) => SyncOptions::default().with_max_prune(share),
+        };
+        let writer = &world.writer;
+        assert_too_many(writer.warm_with(&mut client, options()), (25, 25));
+        assert_too_many(writer.repair_with(&mut client, options()), (25, 25));
+        assert_too_many(writer.publish_exact_with(&modules, options()), (25, 25));
+        // Nor was anything added.
+        foreign.assert_holds(&paths);
+    }
+    assert!(world.status().is_warm());
+    // Few may go.
+    let mut table = world.table();
+    table.fill(&paths);
+    table.run("DELETE FROM workspace_files WHERE path < 'm/013.py'");
+    assert_too_many(
+        world.writer.warm_with(&mut client, SyncOptions::default()),
+        (13, 25),
+    );
+    assert_eq!(
+        world
+            .warm(SyncOptions::default().with_max_prune(0.52))
+            .pruned,
+        13
+    );
+    // A small cache loses what it has to.
+    table.run("DELETE FROM workspace_files WHERE path LIKE 'm/%'");
+    assert_eq!(world.repair(SyncOptions::default()).removed, 12);
+}
+
+fn a_dry_run_writes_nothing_and_says_what_it_would<F: Facade<Writer: Syncing>>() {
+    let (world, paths) = wrong_database::<F>();
+    world.table().put("m/000.py", "2");
+    let mut foreign = world.foreign();
+    let dry = || SyncOptions::default().with_dry_run(true);
+    let mut expected = ["m/000.py", "x.py", "y.py", "z.py"]
+        .map(str::to_owned)
+        .to_vec();
+    let assert_is = |found: Option<bifrost_module_cache::DryRun>, written: &[String]| {
+        let found = found.expect("a dry run");
+        assert_eq!(found.written, written);
+        assert_eq!(found.removed, paths[1..]);
+    };
+    let report = world.warm(dry());
+    assert_eq!(
+        (report.written, report.pruned, report.complete),
+        (0, 0, false)
+    );
+    assert_eq!(report.unverified, Some(Unverified::DryRun));
+    assert!(
+        report.to_string().contains("4 to write, 24 to remove"),
+        "{report}"
+    );
+    assert_is(report.dry_run, &expected);
+    let report = world.repair(dry());
+    assert_eq!((report.written, report.removed), (0, 0));
+    assert_eq!(report.drift.stale, ["m/000.py"]);
+    assert_is(report.dry_run, &expected);
+    let mut modules = ["x.py", "m/000.py"].map(|path| module(path, path)).to_vec();
+    modules.push(module("y.py", "y.py"));
+    let report = world.writer.publish_exact_with(&modules, dry()).unwrap();
+    assert_eq!(
+        (report.written, report.removed, report.unchanged),
+        (0, 0, 1)
+    );
+    assert!(!report.complete);
+    expected.retain(|path| path == "x.py" || path == "y.py");
+    assert_is(report.dry_run, &expected);
+    foreign.assert_holds(&paths);
+    assert!(world.status().is_warm());
+    // Not even a token of its own.
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg("bifrost:module-cache:warming:*")
+        .query(&mut foreign.0)
+        .unwrap();
+    assert!(keys.len() <= 1, "{keys:?}");
+}
+
+fn a_redis_that_evicts_is_told_from_a_contended_one<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::new();
+    let mut table = world.table();
+    table.run(
+        "INSERT INTO workspace_files (path, content, entity_type)
+         SELECT n || '.py', repeat('x', 30000), 'module' FROM generate_series(1, 500) AS n",
+    );
+    let mut foreign = world.foreign();
+    foreign.run("CONFIG SET maxmemory-policy allkeys-lru");
+    foreign.run("CONFIG SET maxmemory 10mb");
+    let report = world.warm(SyncOptions::default());
+    assert_eq!(report.unverified, Some(Unverified::Evicted), "{report}");
+    assert!(!report.complete && report.modules < 500, "{report}");
+    assert!(report.to_string().contains("maxmemory-policy"), "{report}");
+    // It goes by what was evicted meanwhile, not by what was before.
+    foreign.run("CONFIG SET maxmemory 0");
+    let report = world.warm(SyncOptions::default());
+    assert_eq!((report.unverified, report.modules), (None, 500));
 }
 
 fn mending_says_how_far_it_has_come<F: Facade<Writer: Syncing>>() {

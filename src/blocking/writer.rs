@@ -152,7 +152,8 @@ impl ModuleWriter {
     ///
     /// # Errors
     ///
-    /// As [`publish`](Self::publish); [`Error::Empty`] for no modules.
+    /// As [`publish`](Self::publish); [`Error::Empty`] for no modules;
+    /// [`Error::TooManyRemovals`].
     pub fn publish_exact(&self, modules: &[CachedModule]) -> Result<PublishReport, Error> {
         self.publish_exact_with(modules, SyncOptions::default())
     }
@@ -249,13 +250,14 @@ impl ModuleWriter {
     /// [unverified](WarmReport::unverified). Marks the cache as complete.
     ///
     /// An empty workspace removes nothing unless
-    /// [`SyncOptions::with_allow_empty`] says that it is meant. May be killed at any time and run
+    /// [`SyncOptions::with_allow_empty`] says that it is meant, and one that would remove more of
+    /// the cache than [`SyncOptions::with_max_prune`] is refused. May be killed at any time and run
     /// again.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`], also for a standby, and for a Postgres before 13; otherwise as
-    /// [`set`](Self::set).
+    /// [`Error::Database`], also for a standby, and for a Postgres before 13;
+    /// [`Error::TooManyRemovals`]; otherwise as [`set`](Self::set).
     ///
     /// # Panics
     ///

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::inspect::{Inspect, Verdict};
 use super::mark::Completion;
 use super::publish::{Edit, writes};
-use super::report::PublishReport;
+use super::report::{DryRun, PublishReport};
 use super::settle::send;
 use super::survey::cached_paths;
 use super::{BATCH_BYTES, BATCH_MODULES, Stage, SyncOptions, batches};
@@ -23,17 +23,21 @@ pub(crate) async fn publish_exact<T: Transport>(
     for module in modules {
         checked_module(module, config)?;
     }
-    if modules.is_empty() && !options.allow_empty {
+    if modules.is_empty() && !options.allows_empty() {
         return Err(Error::Empty);
     }
-    let _tied = transport.ties().writing_everything();
+    let _tied = (!options.dry_run).then(|| transport.ties().writing_everything());
     // The same path twice: the last wins.
     let wanted: HashMap<&str, &CachedModule> = modules
         .iter()
         .map(|module| (module.path.as_str(), module))
         .collect();
     let mut link = call::dedicated(transport).await?;
-    let completion = Completion::begin(&mut link, config).await?;
+    let completion = if options.dry_run {
+        None
+    } else {
+        Some(Completion::begin(&mut link, config).await?)
+    };
 
     let paths = wanted.keys().map(|path| (*path).to_owned());
     let size = |path: &String| wanted[path.as_str()].content.len();
@@ -62,7 +66,19 @@ pub(crate) async fn publish_exact<T: Transport>(
         .iter()
         .filter(|path| !wanted.contains_key(path.as_str()))
         .collect();
+    let removed = surplus.len();
     edits.extend(surplus.into_iter().map(Edit::Remove));
+    let Some(completion) = completion else {
+        let (written, removed) = edits.iter().partition(|edit| matches!(edit, Edit::Put(_)));
+        let paths =
+            |edits: Vec<&Edit<'_>>| edits.iter().map(|edit| edit.path().to_owned()).collect();
+        return Ok(PublishReport {
+            unchanged,
+            dry_run: Some(DryRun::new(paths(written), paths(removed))),
+            ..PublishReport::new(config)
+        });
+    };
+    options.check_removals(removed, cached.paths.len())?;
 
     // Readers see a large publication in parts: until its end nothing may claim that all is there.
     if edits.iter().map(Edit::bytes).sum::<usize>() > BATCH_BYTES {

@@ -182,6 +182,11 @@ impl Command for Finish<'_> {
 
 /// The run id out of `INFO server`; `None` where Redis refuses to tell.
 pub(crate) fn run_id(info: Value) -> Result<Option<String>, Error> {
+    info_field(info, "run_id:")
+}
+
+/// A field of INFO; `None` where Redis refuses to tell.
+pub(crate) fn info_field(info: Value, name: &str) -> Result<Option<String>, Error> {
     let text = match reply::bytes(info) {
         Ok(text) => text.unwrap_or_default(),
         Err(error) if error.is_refused() => return Ok(None),
@@ -190,7 +195,7 @@ pub(crate) fn run_id(info: Value) -> Result<Option<String>, Error> {
     let text = String::from_utf8_lossy(&text);
     Ok(text
         .lines()
-        .find_map(|line| line.strip_prefix("run_id:"))
+        .find_map(|line| line.strip_prefix(name))
         .map(|id| id.trim().to_owned()))
 }
 

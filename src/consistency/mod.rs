@@ -7,6 +7,7 @@
 mod absence;
 #[cfg(feature = "postgres")]
 mod diagnose;
+mod eviction;
 mod exact;
 mod inspect;
 mod json;
@@ -27,7 +28,7 @@ pub use diagnose::{Cause, Diagnosis, RowState};
 pub use options::{Progress, Stage, SyncOptions};
 pub use publish::Change;
 pub use report::{
-    Drift, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport,
+    Drift, DryRun, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport,
 };
 
 pub(crate) use absence::{explain, explain_all, status};

@@ -76,6 +76,13 @@ pub(crate) enum Edit<'a> {
 }
 
 impl Edit<'_> {
+    pub(crate) fn path(&self) -> &str {
+        match self {
+            Self::Put(module) => &module.path,
+            Self::Remove(path) => path,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Put(module) => module.path.len() + module.content.len(),

@@ -88,6 +88,44 @@ impl RefreshReport {
     }
 }
 
+/// What a dry run would have written and removed, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DryRun {
+    /// Paths whose module is missing, or differs.
+    pub written: Vec<String>,
+    /// Paths that have none.
+    pub removed: Vec<String>,
+}
+
+impl DryRun {
+    pub(crate) fn new(mut written: Vec<String>, mut removed: Vec<String>) -> Self {
+        written.sort_unstable();
+        removed.sort_unstable();
+        Self { written, removed }
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn of(drift: &Drift) -> Self {
+        let written = [
+            &drift.missing,
+            &drift.stale,
+            &drift.key_only,
+            &drift.expiring,
+            &drift.corrupt,
+        ];
+        let paths = |lists: &[&Vec<String>]| lists.iter().copied().flatten().cloned().collect();
+        Self::new(paths(&written), paths(&[&drift.ghost, &drift.index_only]))
+    }
+}
+
+impl fmt::Display for DryRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (written, removed) = (self.written.len(), self.removed.len());
+        write!(f, "a dry run: {written} to write, {removed} to remove")
+    }
+}
+
 /// What `publish` or `publish_exact` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -105,6 +143,8 @@ pub struct PublishReport {
     pub complete: bool,
     /// Which servers this is about.
     pub servers: Endpoints,
+    /// Of a [dry run](crate::SyncOptions::with_dry_run) of `publish_exact`.
+    pub dry_run: Option<DryRun>,
 }
 
 impl fmt::Display for PublishReport {
@@ -116,7 +156,11 @@ impl fmt::Display for PublishReport {
             bytes,
             complete: _,
             servers: _,
+            dry_run,
         } = self;
+        if let Some(dry_run) = dry_run {
+            return write!(f, "{dry_run}, {unchanged} unchanged");
+        }
         write!(
             f,
             "{written} written, {removed} removed, {unchanged} unchanged, {bytes} bytes"
@@ -140,6 +184,11 @@ pub enum Unverified {
     EmptyWorkspace,
     /// The cache was flushed each time while it was warmed.
     Flushed,
+    /// Redis evicted what was written: it needs `maxmemory-policy noeviction`, or a `volatile-`
+    /// one where entries have no time to live, and a larger `maxmemory`.
+    Evicted,
+    /// It was a [dry run](crate::SyncOptions::with_dry_run).
+    DryRun,
 }
 
 impl fmt::Display for Unverified {
@@ -149,6 +198,10 @@ impl fmt::Display for Unverified {
             Self::Contended => "others kept changing it",
             Self::EmptyWorkspace => "the workspace is empty and that was not said to be meant",
             Self::Flushed => "the cache was flushed meanwhile",
+            Self::Evicted => {
+                "redis evicts what is written: set its maxmemory-policy to noeviction, or to a volatile one where entries have no time to live, and raise maxmemory"
+            }
+            Self::DryRun => "it was a dry run",
         })
     }
 }
@@ -193,6 +246,8 @@ pub struct WarmReport {
     pub scanned: bool,
     /// Which servers this is about.
     pub servers: Endpoints,
+    /// Of a [dry run](crate::SyncOptions::with_dry_run): then nothing is counted as done.
+    pub dry_run: Option<DryRun>,
 }
 
 impl WarmReport {
@@ -216,8 +271,12 @@ impl fmt::Display for WarmReport {
             unsettled,
             bytes,
             elapsed,
+            dry_run,
             ..
         } = self;
+        if let Some(dry_run) = dry_run {
+            return write!(f, "{modules} modules in the cache: {dry_run}");
+        }
         let unsettled = unsettled.len();
         write!(
             f,
@@ -343,6 +402,8 @@ pub struct RepairReport {
     /// `None` if the cache equalled the database in the end, else why that can't be said.
     #[serde(flatten, serialize_with = "json::verified")]
     pub unverified: Option<Unverified>,
+    /// Of a [dry run](crate::SyncOptions::with_dry_run): then nothing is counted as done.
+    pub dry_run: Option<DryRun>,
 }
 
 impl fmt::Display for RepairReport {
@@ -354,7 +415,11 @@ impl fmt::Display for RepairReport {
             retried,
             unsettled,
             unverified,
+            dry_run,
         } = self;
+        if let Some(dry_run) = dry_run {
+            return write!(f, "{drift}: {dry_run}");
+        }
         let unsettled = unsettled.len();
         write!(
             f,

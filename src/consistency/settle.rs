@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 
+use super::eviction::Evictions;
 use super::inspect::cacheable;
 use super::report::{Endpoints, RefreshReport};
 use super::{BATCH_BYTES, Fetched, Source, random};
@@ -16,6 +17,9 @@ use crate::{CachedModule, Config, Error, call, reply};
 
 /// How often a path that others keep writing is tried.
 const ATTEMPTS: u32 = 12;
+
+/// After so many it is looked at whether Redis evicts what is watched: then all fail.
+const FEW: u32 = 3;
 
 /// How long a placeholder lives, in milliseconds, if whoever placed it dies.
 pub(super) const PLACEHOLDER_MS: i64 = 10_000;
@@ -65,6 +69,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
     let first = |batch| (batch, 1);
     let mut queue: VecDeque<(Vec<String>, u32)> = plan.batches.into_iter().map(first).collect();
     let mut removals: VecDeque<_> = plan.rowless.into_iter().map(first).collect();
+    let (mut evictions, mut evicts) = (Evictions::default(), false);
     // What Redis had no memory for: tried once more when all removals have made room.
     let mut starved = VecDeque::new();
     loop {
@@ -128,7 +133,11 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         if contended.is_empty() {
             continue;
         }
-        if attempt == ATTEMPTS {
+        // The first look counts what came before.
+        if !evicts && (attempt == 1 || attempt > FEW) {
+            evicts = evictions.any(link, config).await? == Some(true) && attempt > FEW;
+        }
+        if attempt == ATTEMPTS || evicts {
             progress(contended.len());
             report.unsettled.extend(contended);
         } else {

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use super::eviction::Evictions;
 use super::inspect::{Cached, Inspect, Verdict, cacheable};
-use super::report::{Drift, Endpoints, RefreshReport, RepairReport, Unverified};
+use super::report::{Drift, DryRun, Endpoints, RefreshReport, RepairReport, Unverified};
 use super::settle::{send, settle};
 use super::survey::{CachedPaths, cached_paths};
 use super::{BATCH_MODULES, Source as _, Stage, SyncOptions};
@@ -55,6 +56,15 @@ pub(crate) async fn repair<T: Transport, D: Database>(
     database: D,
     mut options: SyncOptions<'_>,
 ) -> Result<RepairReport, Error> {
+    if options.dry_run {
+        let drift = verify(transport, database, options).await?;
+        return Ok(RepairReport {
+            dry_run: Some(DryRun::of(&drift)),
+            unverified: Some(Unverified::DryRun),
+            drift,
+            ..RepairReport::default()
+        });
+    }
     let _tied = transport.ties().writing_everything();
     let config = transport.config();
     let mut link = call::dedicated(transport).await?;
@@ -71,6 +81,7 @@ pub(crate) async fn repair<T: Transport, D: Database>(
         retried: mended.report.retried,
         unsettled: mended.report.unsettled,
         unverified: mended.unverified,
+        dry_run: None,
     })
 }
 
@@ -84,19 +95,13 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    async fn take<L: Link, D: Database>(
+    pub(crate) async fn take<L: Link, D: Database>(
         link: &mut L,
         workspace: &mut Workspace<D>,
         config: &Config,
     ) -> Result<Self, Error> {
         let cached = cached_paths(link, config).await?;
         let listing = workspace.list(config).await?;
-        if listing.not_modules > 0 {
-            log::warn!(
-                "The workspace has {} rows and no module: the others' entity_type is not 'module', or they have no content",
-                listing.not_modules
-            );
-        }
         let rows: HashSet<&String> = listing.batches.iter().flatten().collect();
         let surplus = cached
             .paths
@@ -112,6 +117,21 @@ impl Survey {
         })
     }
 
+    /// Refuses to remove too many of the cached modules.
+    pub(crate) fn check_removals(&self, options: &SyncOptions<'_>) -> Result<(), Error> {
+        if self.is_empty_unasked(options) {
+            // Which has a report of its own.
+            return Ok(());
+        }
+        options.check_removals(self.surplus.len(), self.cached.paths.len())
+    }
+
+    /// Whether all would be removed, and nobody said that this is meant.
+    fn is_empty_unasked(&self, options: &SyncOptions<'_>) -> bool {
+        let has_surplus = !self.surplus.is_empty() || !self.cached.bad.is_empty();
+        self.listing.modules == 0 && has_surplus && !options.allows_empty()
+    }
+
     async fn compare<L: Link, D: Database>(
         &self,
         link: &mut L,
@@ -119,6 +139,12 @@ impl Survey {
         config: &Config,
         options: &mut SyncOptions<'_>,
     ) -> Result<Comparison, Error> {
+        if self.listing.not_modules > 0 {
+            log::warn!(
+                "The workspace has {} rows and no module: their entity_type is not 'module', or they have no content",
+                self.listing.not_modules
+            );
+        }
         let total = self.listing.modules + self.surplus.len();
         let mut progress = options.counted(Stage::Compare, total);
         let listed = self.listing.batches.iter();
@@ -199,6 +225,7 @@ pub(crate) async fn check<T: Transport, D: Database>(
     let config = transport.config();
     let barrier_held = barrier(transport, workspace, options.barrier_timeout()).await?;
     let survey = Survey::take(link, workspace, config).await?;
+    survey.check_removals(options)?;
     let Comparison { drift, expires } = survey.compare(link, workspace, config, options).await?;
     Ok(Checked {
         survey,
@@ -237,8 +264,7 @@ impl Checked {
         } = self;
         let mut report = RefreshReport::default();
         let scanned = survey.cached.scanned;
-        let has_surplus = !survey.surplus.is_empty() || !survey.cached.bad.is_empty();
-        if survey.listing.modules == 0 && has_surplus && !options.allow_empty {
+        if survey.is_empty_unasked(options) {
             log::warn!(
                 "The workspace has no module and the module cache has some: nothing is removed"
             );
@@ -253,20 +279,27 @@ impl Checked {
         for members in survey.cached.bad.chunks(BATCH_MODULES) {
             send(link, &Unlist { members }, config).await?;
         }
+        let mut evictions = Evictions::default();
         for pass in 0.. {
             if drift.is_empty() {
                 break;
             }
-            if pass == PASSES {
+            let evicts = evictions.have_taken(link, &drift, pass > 0, config).await?;
+            if evicts || pass == PASSES {
                 report.unsettled = drift.iter().map(|(path, _)| path.clone()).collect();
                 let wrong = drift
                     .iter()
                     .filter(|(_, verdict)| verdict.is_wrong())
                     .count();
+                let why = if evicts {
+                    Unverified::Evicted
+                } else {
+                    Unverified::Contended
+                };
                 return Ok(Mended {
                     report,
                     wrong,
-                    unverified: Some(Unverified::Contended),
+                    unverified: Some(why),
                     scanned,
                 });
             }

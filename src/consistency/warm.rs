@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use super::inspect::{Cached, Inspect, Verdict, cacheable};
 use super::mark::Completion;
-use super::report::{Endpoints, Unverified, WarmReport};
+use super::report::{DryRun, Endpoints, Unverified, WarmReport};
 use super::settle::{Write, begin, finish, send};
-use super::verify::check;
+use super::verify::{Survey, check, verify};
 use super::{Source as _, Stage, SyncOptions};
 use crate::transport::{Link, Transport};
-use crate::workspace::{Database, Paths, Workspace, collect};
+use crate::workspace::{Database, Listing, Paths, Workspace, collect};
 use crate::{CachedModule, Config, Error, call};
 
 /// How often a warm-up whose work was flushed away starts again.
@@ -22,6 +22,21 @@ pub(crate) async fn warm<T: Transport, D: Database>(
     mut options: SyncOptions<'_>,
 ) -> Result<WarmReport, Error> {
     let start = Instant::now();
+    if options.dry_run {
+        let drift = verify(transport, database, options).await?;
+        let dry_run = DryRun::of(&drift);
+        return Ok(WarmReport {
+            modules: drift.modules - dry_run.written.len().min(drift.modules),
+            skipped: drift.skipped,
+            not_modules: drift.not_modules,
+            scanned: drift.scanned,
+            elapsed: start.elapsed(),
+            unverified: Some(Unverified::DryRun),
+            dry_run: Some(dry_run),
+            servers: drift.servers,
+            ..WarmReport::default()
+        });
+    }
     let _tied = transport.ties().writing_everything();
     let config = transport.config();
     let mut workspace = Workspace::open(database, config).await?;
@@ -34,13 +49,16 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         ..WarmReport::default()
     };
     for _ in 0..ROUNDS {
-        let completion = Completion::begin(&mut lanes[0], config).await?;
         let round = Instant::now();
+        let survey = Survey::take(&mut lanes[0], &mut workspace, config).await?;
+        survey.check_removals(&options)?;
+        let completion = Completion::begin(&mut lanes[0], config).await?;
         report.unchanged = 0;
         load(
             config,
             &mut lanes,
             &mut workspace,
+            survey.listing,
             &mut options,
             &mut report,
         )
@@ -71,7 +89,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         // An unsettled or unwanted cache is not complete.
         if matches!(
             report.unverified,
-            Some(Unverified::EmptyWorkspace | Unverified::Contended)
+            Some(Unverified::EmptyWorkspace | Unverified::Contended | Unverified::Evicted)
         ) {
             break;
         }
@@ -103,10 +121,10 @@ async fn load<L: Link, D: Database>(
     config: &Config,
     lanes: &mut [L; 2],
     workspace: &mut Workspace<D>,
+    listing: Listing,
     options: &mut SyncOptions<'_>,
     report: &mut WarmReport,
 ) -> Result<(), Error> {
-    let listing = workspace.list(config).await?;
     let mut pending: Option<Plan> = None;
     let mut done = 0;
     let [mut this, mut other] = {

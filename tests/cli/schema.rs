@@ -74,12 +74,17 @@ fn servers(database: &str) -> Value {
     json!({"redis": "text", "database": database})
 }
 
+fn dry_run() -> Value {
+    nullable(&json!({"written": ["text"], "removed": ["text"]}))
+}
+
 pub fn warm() -> Value {
     json!({"modules": "count", "written": "count", "unchanged": "count", "pruned": "count",
         "skipped": "count", "not_modules": "count", "retried": "count", "unsettled": ["text"], "bytes": "count",
         "seconds": "seconds", "complete": "bool", "verified": "bool",
-        "unverified": "open_transaction|contended|empty_workspace|flushed?", "scanned": "bool",
-        "load_seconds": "seconds", "servers": servers("text")})
+        "unverified": "open_transaction|contended|empty_workspace|flushed|evicted|dry_run?",
+        "scanned": "bool", "dry_run": dry_run(), "load_seconds": "seconds",
+        "servers": servers("text")})
 }
 
 /// Of drift.
@@ -106,7 +111,8 @@ pub fn verify() -> Value {
 pub fn repair() -> Value {
     json!({"drift": verify(), "written": "count", "removed": "count", "retried": "count",
         "unsettled": ["text"], "verified": "bool",
-        "unverified": "open_transaction|contended|empty_workspace?"})
+        "unverified": "open_transaction|contended|empty_workspace|evicted|dry_run?",
+        "dry_run": dry_run()})
 }
 
 pub fn ls() -> Value {
@@ -135,7 +141,7 @@ pub fn diff() -> Value {
 
 pub fn publish() -> Value {
     json!({"written": "count", "removed": "count", "unchanged": "count", "bytes": "count",
-        "complete": "bool", "servers": servers("null?")})
+        "complete": "bool", "servers": servers("null?"), "dry_run": dry_run()})
 }
 
 fn nullable(shape: &Value) -> Value {

@@ -64,6 +64,40 @@ fn rows_none_of_which_is_a_module_are_warned_of() {
 }
 
 #[test]
+fn a_wrong_database_must_be_meant_and_can_be_looked_at() {
+    let paths = numbered(25);
+    let world = World::with_rows(&paths);
+    run(tool(&world, &["warm"]), 0);
+    let mut table = world.table();
+    table.run("DELETE FROM workspace_files");
+    table.fill(&["x.py", "y.py", "z.py"].map(str::to_owned));
+    for command in ["warm", "repair"] {
+        run(tool(&world, &[command]), 4).says(&["25 of the 25", "--max-prune"]);
+        let dry_run = run(tool(&world, &[command, "--dry-run", "--json"]), 0).object();
+        let shape = if command == "warm" {
+            schema::warm()
+        } else {
+            schema::repair()
+        };
+        schema::check(&dry_run, &shape);
+        assert_eq!(dry_run["unverified"], "dry_run");
+        assert_eq!(
+            dry_run["dry_run"]["written"],
+            json!(["x.py", "y.py", "z.py"])
+        );
+        assert_eq!(dry_run["dry_run"]["removed"], json!(paths));
+        let text = run(tool(&world, &[command, "--dry-run"]), 0);
+        text.mentions(&["would write x.py", "would remove m/000.py", "3 to write"]);
+        world.foreign().assert_holds(&paths);
+    }
+    run(tool(&world, &["warm", "--max-prune", "0.9"]), 4);
+    run(tool(&world, &["warm", "--max-prune", "1"]), 0);
+    world
+        .foreign()
+        .assert_holds(&["x.py", "y.py", "z.py"].map(str::to_owned));
+}
+
+#[test]
 fn a_transaction_that_stays_open_is_said_and_no_failure() {
     let world = World::with_rows(&["a.py".to_owned()]);
     let mut service = world.table();

@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bifrost_module_cache::SyncOptions;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -104,7 +105,7 @@ pub enum Command {
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         wait: Option<Duration>,
         #[command(flatten)]
-        empty: AllowEmpty,
+        removals: Removals,
     },
     /// Tell whether the cache is complete, and since when
     Status,
@@ -113,7 +114,7 @@ pub enum Command {
     /// Mend what differs from the database
     Repair {
         #[command(flatten)]
-        empty: AllowEmpty,
+        removals: Removals,
     },
     /// List the cached modules: bytes, hash and path
     Ls {
@@ -158,9 +159,8 @@ pub enum Command {
         /// Remove all other modules, and mark the cache as complete
         #[arg(long)]
         exact: bool,
-        /// Say that a directory without any module is meant: all others are removed
-        #[arg(long, requires = "exact")]
-        allow_empty: bool,
+        #[command(flatten)]
+        removals: Removals,
     },
     /// Remove modules from the cache
     ///
@@ -201,11 +201,38 @@ pub enum Command {
     },
 }
 
-#[derive(Args)]
-pub struct AllowEmpty {
+/// With `publish`, of `--exact`.
+#[derive(Args, Clone, Copy, Default)]
+pub struct Removals {
     /// Say that a workspace without any module is meant: all others are removed
-    #[arg(long)]
+    #[arg(long, conflicts_with = "max_prune")]
     pub allow_empty: bool,
+    /// Which share of the cached modules may be removed, from 0 to 1 [default: 0.5 if more than 20
+    /// are cached]
+    ///
+    /// More is more often the wrong database than a change of the workspace: then nothing is
+    /// written or removed, and it ends with code 4.
+    #[arg(long, value_name = "SHARE")]
+    pub max_prune: Option<f64>,
+    /// Write and remove nothing, and say what would be
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl Removals {
+    pub fn any(self) -> bool {
+        self.allow_empty || self.max_prune.is_some() || self.dry_run
+    }
+
+    pub fn options<'a>(self) -> SyncOptions<'a> {
+        let options = SyncOptions::default()
+            .with_allow_empty(self.allow_empty)
+            .with_dry_run(self.dry_run);
+        match self.max_prune {
+            Some(share) => options.with_max_prune(share),
+            None => options,
+        }
+    }
 }
 
 impl Command {

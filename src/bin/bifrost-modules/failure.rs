@@ -102,6 +102,7 @@ fn in_our_words(text: &str) -> String {
         ("Tls::with_ca_pem", "--tls-ca"),
         ("Config::with_max_content_bytes", "--max-content-bytes"),
         ("SyncOptions::with_allow_empty", "--allow-empty"),
+        ("SyncOptions::with_max_prune", "--max-prune"),
     ]
     .into_iter()
     .fold(text.to_owned(), |text, (name, argument)| {

@@ -9,7 +9,7 @@ use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, connect_postgre
 use bifrost_module_cache::postgres::Client;
 use bifrost_module_cache::{Config, DEFAULT_REDIS_URL, Error, SyncOptions, Tls, postgres_address};
 
-use crate::args::ServerArgs;
+use crate::args::{Removals, ServerArgs};
 use crate::failure::{Exit, Failure};
 use crate::patience;
 use crate::screen::Screen;
@@ -167,14 +167,14 @@ impl Database<'_> {
     pub fn work<T: Send + 'static>(
         &self,
         screen: &Screen,
-        allow_empty: bool,
+        removals: Removals,
         call: impl FnOnce(SyncOptions<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Failure> {
         let limit = bulk(self.servers.args).saturating_mul(2);
         let show = |progress| screen.progress(progress);
         let result = patience::within(limit, show, move |signs| {
-            let options = SyncOptions::default()
-                .with_allow_empty(allow_empty)
+            let options = removals
+                .options()
                 .with_progress(|progress| signs.progress(progress));
             call(options)
         });

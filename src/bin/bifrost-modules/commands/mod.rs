@@ -25,12 +25,12 @@ use crate::servers::Servers;
 pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Failure> {
     let servers = || Servers::new(&cli.servers);
     match &cli.command {
-        Command::Warm { wait, empty } => {
-            sync::warm(&servers()?, screen, output, *wait, empty.allow_empty)
+        Command::Warm { wait, removals } => {
+            sync::warm(&servers()?, screen, output, *wait, *removals)
         }
         Command::Status => status::status(&servers()?, output),
         Command::Verify => sync::verify(&servers()?, screen, output),
-        Command::Repair { empty } => sync::repair(&servers()?, screen, output, empty.allow_empty),
+        Command::Repair { removals } => sync::repair(&servers()?, screen, output, *removals),
         Command::Ls { prefix } => ls::ls(&servers()?, output, prefix),
         Command::Get { path } => get::get(&servers()?, output, path),
         Command::Resolve { names } => resolve::resolve(&servers()?, output, names),
@@ -39,8 +39,8 @@ pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Fail
         Command::Publish {
             dir,
             exact,
-            allow_empty,
-        } => publish::publish(&servers()?, screen, output, dir, *exact, *allow_empty),
+            removals,
+        } => publish::publish(&servers()?, screen, output, dir, *exact, *removals),
         Command::Rm { paths } => change::rm(&servers()?, output, paths),
         Command::Mv { old, new } => change::mv(&servers()?, output, old, new),
         Command::Clear { .. } => change::clear(&servers()?, output),

@@ -4,10 +4,11 @@ use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bifrost_module_cache::{CachedModule, Change, PublishReport, SyncOptions};
+use bifrost_module_cache::{CachedModule, Change, PublishReport};
 use walkdir::{DirEntry, WalkDir};
 
 use super::text;
+use crate::args::Removals;
 use crate::failure::{Exit, Failure};
 use crate::output::{BAD, GOOD, Output};
 use crate::screen::Screen;
@@ -19,11 +20,16 @@ pub fn publish(
     output: &mut Output,
     dir: &Path,
     exact: bool,
-    allow_empty: bool,
+    removals: Removals,
 ) -> Result<Exit, Failure> {
+    if removals.any() && !exact {
+        return Err(Failure::usage(
+            "--allow-empty, --max-prune and --dry-run go with --exact",
+        ));
+    }
     let modules = read(dir, |path, bytes| servers.fits(path, bytes));
     let modules = modules.map_err(|failures| all(failures, screen, dir))?;
-    if modules.is_empty() && !allow_empty {
+    if modules.is_empty() && !removals.allow_empty {
         let advice = if exact {
             ": pass --allow-empty if no module is meant"
         } else {
@@ -36,8 +42,8 @@ pub fn publish(
     }
     let writer = servers.writer()?;
     let report = if exact {
-        let options = SyncOptions::default()
-            .with_allow_empty(allow_empty)
+        let options = removals
+            .options()
             .with_progress(|progress| screen.progress(progress));
         writer.publish_exact_with(&modules, options)
     } else {
@@ -47,7 +53,7 @@ pub fn publish(
     let report = report.map_err(|error| servers.failure(error))?;
     screen.clear();
     print(output, &report, exact)?;
-    if exact && !report.complete {
+    if exact && !report.complete && !removals.dry_run {
         return Err(Failure::no(
             "the cache was cleared meanwhile, so it is not complete: run it again",
         ));
@@ -77,6 +83,9 @@ fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(),
     }
     if !output.reports() {
         return Ok(());
+    }
+    if let Some(dry_run) = &report.dry_run {
+        return text::print_dry_run(output, dry_run);
     }
     let written = format!("{} ({})", report.written, text::bytes(report.bytes));
     let mut rows = text::servers(&report.servers);

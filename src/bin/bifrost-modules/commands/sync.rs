@@ -5,6 +5,7 @@ use std::time::Duration;
 use bifrost_module_cache::{Drift, RepairReport, Unverified, WarmReport};
 
 use super::text;
+use crate::args::Removals;
 use crate::failure::{Exit, Failure};
 use crate::output::{BAD, GOOD, Output, PLAIN};
 use crate::screen::Screen;
@@ -19,14 +20,14 @@ pub fn warm(
     screen: &Screen,
     output: &mut Output,
     wait: Option<Duration>,
-    allow_empty: bool,
+    removals: Removals,
 ) -> Result<Exit, Failure> {
     let database = servers.needed_database()?;
     // Where a server goes away again, the whole is begun anew.
     let report = wait::until_ready(wait, screen, |left| {
         let mut client = database.connect_both(left)?;
         let writer = servers.writer()?;
-        database.work(screen, allow_empty, move |options| {
+        database.work(screen, removals, move |options| {
             writer.warm_from_db_with(&mut client, options)
         })
     })?;
@@ -43,7 +44,7 @@ pub fn verify(
     let database = servers.needed_database()?;
     let mut client = database.connect_both(Duration::MAX)?;
     let writer = servers.writer()?;
-    let drift = database.work(screen, false, move |options| {
+    let drift = database.work(screen, Removals::default(), move |options| {
         writer.verify_with(&mut client, options)
     })?;
     screen.clear();
@@ -62,17 +63,20 @@ pub fn repair(
     servers: &Servers<'_>,
     screen: &Screen,
     output: &mut Output,
-    allow_empty: bool,
+    removals: Removals,
 ) -> Result<Exit, Failure> {
     let database = servers.needed_database()?;
     let mut client = database.connect_both(Duration::MAX)?;
     let writer = servers.writer()?;
     let reader = writer.reader().clone();
-    let report = database.work(screen, allow_empty, move |options| {
+    let report = database.work(screen, removals, move |options| {
         writer.repair_with(&mut client, options)
     })?;
     screen.clear();
     print_repair(output, &report)?;
+    if report.dry_run.is_some() {
+        return Ok(Exit::Fine);
+    }
     let right = matches!(report.unverified, None | Some(Unverified::OpenTransaction));
     let exit = outcome(output, report.unverified, right)?;
     let warm = reader.status();
@@ -90,6 +94,10 @@ fn outcome(
     right: bool,
 ) -> Result<Exit, Failure> {
     match unverified {
+        Some(Unverified::DryRun) => Ok(Exit::Fine),
+        Some(why @ Unverified::Evicted) => Err(Failure::refused(format!(
+            "the cache does not equal the database: {why}"
+        ))),
         Some(Unverified::EmptyWorkspace) => Err(Failure::refused(
             "the table has no module and the cache has some, so nothing was removed: \
              check the database, or pass --allow-empty if that is meant",
@@ -121,6 +129,10 @@ fn print_warm(output: &mut Output, report: &WarmReport) -> Result<(), Failure> {
     if !output.reports() {
         return Ok(());
     }
+    if let Some(dry_run) = &report.dry_run {
+        text::print_dry_run(output, dry_run)?;
+        return hint_unscanned(output, report.scanned);
+    }
     let (style, state) = if report.complete {
         (GOOD, "warm")
     } else {
@@ -151,6 +163,9 @@ fn print_repair(output: &mut Output, report: &RepairReport) -> Result<(), Failur
     }
     if !output.reports() {
         return Ok(());
+    }
+    if let Some(dry_run) = &report.dry_run {
+        return text::print_dry_run(output, dry_run);
     }
     print_drift(output, &report.drift)?;
     output.table(&[

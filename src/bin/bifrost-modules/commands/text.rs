@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use bifrost_module_cache::{Endpoints, Status};
+use bifrost_module_cache::{DryRun, Endpoints, Status};
+
+use crate::failure::Failure;
+use crate::output::Output;
 
 /// RFC 3339, in UTC.
 pub fn time(at: SystemTime) -> String {
@@ -56,4 +59,13 @@ pub fn servers(servers: &Endpoints) -> Vec<(&'static str, String)> {
     let redis = ("redis", servers.redis.clone());
     let database = database.map(|database| ("database", database));
     [redis].into_iter().chain(database).collect()
+}
+
+pub fn print_dry_run(output: &mut Output, dry_run: &DryRun) -> Result<(), Failure> {
+    for (what, paths) in [("write", &dry_run.written), ("remove", &dry_run.removed)] {
+        for path in paths {
+            output.line(format_args!("would {what} {path}"))?;
+        }
+    }
+    output.line(format_args!("{dry_run}"))
 }
