@@ -35,6 +35,7 @@ on_both_facades! {
     the_last_known_module_is_served_if_that_is_wanted
     the_last_known_module_is_not_served_when_it_is_too_old
     what_was_invalidated_is_not_served_in_an_outage
+    what_redis_said_while_it_was_not_followed_is_known_in_an_outage
 }
 
 const BOUND: Duration = Duration::from_millis(500);
@@ -565,4 +566,40 @@ fn what_was_invalidated_is_not_served_in_an_outage<F: Nearby>() {
     world.server.kill();
     wait_until("the loss is seen", PATIENCE, || !world.near.is_live());
     assert!(world.near.get("a.py").unwrap_err().is_unavailable());
+}
+
+fn what_redis_said_while_it_was_not_followed_is_known_in_an_outage<F: Nearby>() {
+    let options = bounded().with_stale_if_error(PATIENCE);
+    let world = world::<F>(usual, options);
+    let paths = ["a.py", "b.py", "c.py", "d.py"];
+    for path in paths {
+        world.writer.set(&module(path, "old")).unwrap();
+    }
+    heard(&world.near);
+    assert!(
+        world
+            .near
+            .get_many(&paths)
+            .unwrap()
+            .iter()
+            .all(Option::is_some)
+    );
+    // It is not followed any more, nor again.
+    world.proxy.aim(Aim::Followers);
+    world.proxy.cut_replies_after(1);
+    wait_until("the loss is seen", PATIENCE, || !world.near.is_live());
+    for path in ["a.py", "b.py"] {
+        world.writer.invalidate(path).unwrap();
+    }
+    world.writer.set(&module("c.py", "new")).unwrap();
+    assert_eq!(world.near.get("a.py").unwrap(), None);
+    assert_eq!(world.near.get_many(&["b.py"]).unwrap(), [None]);
+    assert_eq!(content(world.near.get("c.py")).as_deref(), Some("new"));
+    world.server.kill();
+    for path in ["a.py", "b.py"] {
+        assert!(world.near.get(path).unwrap_err().is_unavailable());
+        assert!(world.near.get_many(&[path]).unwrap_err().is_unavailable());
+    }
+    assert_eq!(content(world.near.get("c.py")).as_deref(), Some("new"));
+    assert_eq!(content(world.near.get("d.py")).as_deref(), Some("old"));
 }

@@ -41,6 +41,7 @@ on_both_facades! {
     answers_of_another_server_are_not_kept_and_end_the_session
     an_answer_of_another_server_voids_what_is_kept
     a_server_that_does_not_tell_who_it_is_to_readers_fills_nothing
+    who_joined_asks_for_itself_when_the_other_one_runs_out_of_time
     it_may_be_lost_at_each_step_of_the_greeting
     it_may_be_lost_right_after_the_greeting
     garbage_ends_the_session
@@ -636,6 +637,30 @@ fn a_server_that_does_not_tell_who_it_is_to_readers_fills_nothing<F: Nearby>() {
     assert!(near.is_live());
 }
 
+fn who_joined_asks_for_itself_when_the_other_one_runs_out_of_time<F: Nearby>() {
+    let server = ScriptedRedis::start();
+    server.set("a.py", "a");
+    // Twice the time that may pass between the two.
+    let deadline = Duration::from_secs(3);
+    let config = patient(&server.url()).with_lookup_deadline(deadline);
+    let near = F::Near::new(F::Reader::new(config).unwrap(), options()).unwrap();
+    near.until_live();
+    // The connection is made before anything is held.
+    near.get("other.py").unwrap();
+    let gate = server.hold("GET");
+    thread::scope(|scope| {
+        let first = scope.spawn(|| near.get("a.py"));
+        let _held = gate.next();
+        thread::sleep(deadline / 2);
+        let second = scope.spawn(|| near.get("a.py"));
+        assert!(first.join().unwrap().unwrap_err().is_unavailable());
+        gate.next().release();
+        assert_eq!(content(second.join().unwrap()).as_deref(), Some("a"));
+    });
+    let stats = near.stats();
+    assert_eq!((stats.misses, server.calls("GET")), (3, 3));
+}
+
 const GREETING: [&str; 5] = [
     "HELLO",
     "CLIENT TRACKING",
@@ -834,8 +859,7 @@ fn dropped_while_it_connects_it_stops_following<F: Nearby>() {
         wait_until("no connection is left", PATIENCE, || {
             server.followers().is_empty() && server.readers().is_empty()
         });
-        let begun = server.calls("HELLO");
-        assert_eq!(begun, 1, "it is not tried again");
+        assert_eq!(server.accepted(), 1, "it is not tried again");
     }
 }
 

@@ -5,7 +5,7 @@ mod support;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::{CachedModule, Error, NearCacheOptions, Resolution};
+use bifrost_module_cache::{CachedModule, Config, Error, NearCacheOptions, Resolution};
 use redis::Commands as _;
 use support::{
     Aim, Near, Nearby, PATIENCE, Proxy, READER_ACL, Reader, RedisServer, Setup, Writer,
@@ -21,11 +21,13 @@ on_both_facades! {
     a_change_asks_for_the_changed_paths_alone
     a_flush_leaves_nothing
     a_module_that_becomes_a_package_is_found_at_every_moment
+    a_module_that_moves_is_not_missed_by_an_older_and_a_newer_absence
     a_path_that_cannot_be_one_breaks_nothing
     a_tied_writer_s_modules_are_found_at_once
     where_redis_is_not_followed_it_is_asked
     the_last_known_module_is_served_where_that_is_wanted
     what_a_package_may_have_hidden_is_not_served_instead
+    what_was_said_to_be_gone_is_not_found_in_an_outage
     an_outage_is_never_an_absence
     a_corrupt_entry_is_named_unless_a_package_hides_it
     a_snapshot_answers_as_of_its_moment
@@ -38,6 +40,11 @@ const COMMANDS: [&str; 4] = ["get", "mget", "smembers", "smismember"];
 
 fn module(path: &str) -> CachedModule {
     CachedModule::new(path, path).unwrap()
+}
+
+/// With the usual deadlines for reads.
+fn usual(url: &str) -> Config {
+    Config::new(url).unwrap()
 }
 
 fn options() -> NearCacheOptions {
@@ -244,6 +251,27 @@ fn a_module_that_becomes_a_package_is_found_at_every_moment<F: Nearby>() {
     assert_eq!(tell(&near, "a"), "P a/__init__.py");
 }
 
+/// That there is no package is known from before, that there is no module from after.
+fn a_module_that_moves_is_not_missed_by_an_older_and_a_newer_absence<F: Nearby>() {
+    let server = RedisServer::start();
+    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    writer.set(&module("a.py")).unwrap();
+    let proxy = Proxy::start(server.port());
+    let near = F::Near::live(patient(&proxy.url()), options());
+    near.until_announced();
+    assert_eq!(near.get("a/__init__.py").unwrap(), None);
+    assert_eq!(tell(&near, "numpy"), "-");
+    proxy.aim(Aim::Followers);
+    proxy.stall_replies();
+    writer.rename("a.py", &module("a/__init__.py")).unwrap();
+    assert_eq!(near.get("a.py").unwrap(), None);
+    assert_eq!(tell(&near, "a"), "P a/__init__.py");
+    assert_eq!(
+        told(&near.resolve_many(&["a"]).unwrap()[0]),
+        "P a/__init__.py"
+    );
+}
+
 fn a_path_that_cannot_be_one_breaks_nothing<F: Nearby>() {
     let (server, writer, near) = serving::<F>(&["a.py"]);
     let mut redis = server.connection();
@@ -343,6 +371,34 @@ fn what_a_package_may_have_hidden_is_not_served_instead<F: Nearby>() {
     assert!(near.resolve("p").unwrap_err().is_unavailable());
     // Nor where it was never known whether there is one.
     assert!(near.resolve("n.m").unwrap_err().is_unavailable());
+}
+
+fn what_was_said_to_be_gone_is_not_found_in_an_outage<F: Nearby>() {
+    let server = RedisServer::start();
+    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    for path in ["a.py", "b.py", "c.py"] {
+        writer.set(&module(path)).unwrap();
+    }
+    let proxy = Proxy::start(server.port());
+    let near = F::Near::live(usual(&proxy.url()), options().with_stale_if_error(PATIENCE));
+    near.until_announced();
+    for name in ["a", "b", "c"] {
+        assert_eq!(tell(&near, name), format!("M {name}.py"));
+    }
+    // It is not followed any more, nor again.
+    proxy.aim(Aim::Followers);
+    proxy.cut_replies_after(1);
+    writer.invalidate("a.py").unwrap();
+    writer.rename("b.py", &module("b/__init__.py")).unwrap();
+    wait_until("the loss is seen", PATIENCE, || !near.is_live());
+    for (name, expected) in [("a", "-"), ("b", "P b/__init__.py")] {
+        assert_eq!(tell(&near, name), expected);
+    }
+    server.kill();
+    for (name, expected) in [("b", "P b/__init__.py"), ("c", "M c.py")] {
+        assert_eq!(tell(&near, name), expected);
+    }
+    assert!(near.resolve("a").unwrap_err().is_unavailable());
 }
 
 fn an_outage_is_never_an_absence<F: Nearby>() {

@@ -10,7 +10,7 @@ use super::hooks::{Invalidation, Registry};
 use super::kept::{Found, INDEX_PATH, Kept};
 use super::life::{Life, Listening};
 use super::options::NearCacheOptions;
-use super::protocol::{Landing, Lookup, Marks};
+use super::protocol::{Answer, Landing, Lookup, Marks};
 use super::rule::{Rule, Rules};
 use crate::commands::Class;
 use crate::identity::ServerId;
@@ -135,8 +135,17 @@ impl<T: Listen> Near<T> {
             match life.protocol.lookup(path, Tick::now()) {
                 Lookup::Hit(kept) => return (How::Hit, Ok(kept)),
                 Lookup::Bypass => {
+                    let marks = life.protocol.marks(Tick::now());
+                    let read = life.protocol.begin_marked(&marks);
                     let answer = self.read_one(life, path, budget).await;
-                    return (How::Bypass, answer.map(|(kept, _)| kept));
+                    let learn = |(kept, server): (Kept, Option<ServerId>)| {
+                        let at = Tick::now();
+                        let answer = Answer { read, server, at };
+                        let protocol = &life.protocol;
+                        protocol.insert_marked(path, kept.clone(), &marks, &answer, Room::Make);
+                        kept
+                    };
+                    return (How::Bypass, answer.map(learn));
                 }
                 Lookup::Miss(ticket) => {
                     let answer = self.read_one(life, path, budget).await;
@@ -154,8 +163,8 @@ impl<T: Listen> Near<T> {
                         Some(Landing::Abandoned) => {}
                         Some(Landing::Answered(answer)) => match &*answer {
                             Ok(kept) => return (How::Joined, Ok(kept.clone())),
-                            // Whoever asked may have had less time than we have.
-                            Err(error) if budget.class == Class::Bulk && timed_out(error) => {}
+                            // The caller who asked may have had less time than this one.
+                            Err(error) if timed_out(error) && !budget.left().is_zero() => {}
                             Err(error) => return (How::Joined, Err(error.copied())),
                         },
                     }
@@ -176,15 +185,15 @@ impl<T: Listen> Near<T> {
         if !missing.is_empty() {
             let life = self.own_life();
             let marks = life.protocol.marks(Tick::now());
-            match marks {
-                Some(_) => life.protocol.counters.misses.add(missing.len()),
-                None => life.protocol.counters.bypasses.add(missing.len()),
-            }
+            let counters = &life.protocol.counters;
+            let counter = if marks.are_live() {
+                &counters.misses
+            } else {
+                &counters.bypasses
+            };
+            counter.add(missing.len());
             let budget = self.bulk_budget();
-            let mut found = match self
-                .read(life, marks.as_ref(), &missing, budget, Room::Make)
-                .await
-            {
+            let mut found = match self.read(life, &marks, &missing, budget, Room::Make).await {
                 Ok(found) => found,
                 Err(error) => missing
                     .iter()
@@ -228,28 +237,26 @@ impl<T: Listen> Near<T> {
         }
     }
 
-    /// Reads paths at once and keeps what may be kept.
+    /// Reads paths at once, with one request, and keeps what may be kept.
     pub(super) async fn read(
         &self,
         life: &Life,
-        marks: Option<&Marks>,
+        marks: &Marks,
         paths: &[&str],
         budget: Budget,
         room: Room,
     ) -> Result<Vec<Result<Kept, Error>>, Error> {
+        let read = life.protocol.begin_marked(marks);
         let (entries, server) = operations::get_each_from(&*self.transport, paths, budget).await?;
         self.hear_from(life, server);
-        let now = Tick::now();
+        let at = Tick::now();
+        let answer = Answer { read, server, at };
         let entries = paths.iter().zip(entries);
         Ok(entries
             .map(|(path, entry)| {
                 let kept = Kept::module(entry?);
-                if let Some(marks) = marks
-                    && (room == Room::Make || life.protocol.has_room(path, &kept))
-                {
-                    life.protocol
-                        .insert_marked(path, kept.clone(), marks, server, now);
-                }
+                life.protocol
+                    .insert_marked(path, kept.clone(), marks, &answer, room);
                 Ok(kept)
             })
             .collect())
@@ -273,9 +280,7 @@ impl<T: Listen> Near<T> {
         for chunk in missing.chunks(BULK_PATHS) {
             let marks = protocol.marks(Tick::now());
             let budget = self.bulk_budget();
-            let read = self
-                .read(life, marks.as_ref(), chunk, budget, Room::Find)
-                .await?;
+            let read = self.read(life, &marks, chunk, budget, Room::Find).await?;
             // What is hot already is worth more than what may become so.
             let mut kept = chunk.iter().zip(&read);
             if kept.any(|(path, kept)| {
@@ -347,7 +352,7 @@ pub(super) enum How {
 
 /// Whether something may be given up for what is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(crate) enum Room {
     Make,
     Find,
 }

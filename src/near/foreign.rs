@@ -1,11 +1,13 @@
 //! Names, answered from memory. Most are not ours, and are asked for again and again: that such a
 //! name is not found is kept under the name itself, so that it costs one look.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::clock::Tick;
-use super::kept::{INDEX_PATH, Kept};
-use super::protocol::Protocol;
+use super::kept::{Found, INDEX_PATH, Kept};
+use super::protocol::{Protocol, Read};
+use super::rule::Rule;
 use super::store::{Entry, Key};
 use crate::Resolution;
 use crate::resolution::Name;
@@ -15,6 +17,14 @@ use crate::resolution::Name;
 pub(crate) struct Evidence {
     /// The stripes of the two paths and of the index, and their generations before the look.
     looks: [(usize, u64); 3],
+}
+
+/// What is kept of a name's sources.
+pub(super) struct Source {
+    pub(super) module: Found,
+    /// How many were looked at in vain.
+    absent: u64,
+    expires: Tick,
 }
 
 impl Protocol {
@@ -51,45 +61,71 @@ impl Protocol {
         may_keep: impl FnOnce() -> bool,
     ) -> Option<Resolution> {
         // Before the look: what changes while it lasts makes it worthless.
-        let evidence = self.evidence(parsed);
-        let mut looks = Looks::default();
-        let mut look = |path: &str| {
-            self.store.read(Key::Path(path), |entry| {
-                if !self.is_valid(entry, now) {
-                    return None;
-                }
-                entry.visit();
-                looks.add(entry);
-                Some(entry.kept.clone())
-            })
-        };
-        let mut absent = 0;
-        for path in parsed.candidates() {
-            match look(path)? {
-                Kept::Module(module) => {
-                    self.counters.module_hits.add_one();
-                    self.counters.absent_hits.add(absent);
-                    return Some(Resolution::sourced(parsed, module));
-                }
-                Kept::Absent => absent += 1,
-                Kept::Index(..) | Kept::Foreign(_) => return None,
-            }
+        let (epoch, evidence) = (self.session.epoch(), self.evidence(parsed));
+        let Source {
+            module,
+            absent,
+            expires,
+        } = self.source(parsed, now)?;
+        if let Some(module) = module {
+            self.counters.module_hits.add_one();
+            self.counters.absent_hits.add(absent);
+            return Some(Resolution::sourced(parsed, module));
         }
-        let Kept::Index(index, _) = look(INDEX_PATH)? else {
-            return None;
+        let index = |entry: &Entry| match &entry.kept {
+            Kept::Index(index, _) if self.is_valid(entry, now) => {
+                entry.visit();
+                Some((Arc::clone(index), entry.expires))
+            }
+            _ => None,
         };
+        let (index, listed) = self.store.read(Key::Path(INDEX_PATH), index)?;
         self.counters.absent_hits.add(absent);
         let answer = Resolution::without_source(parsed, &index);
-        if let (Resolution::NotFound, Some(evidence), Some(epoch)) =
-            (&answer, evidence, looks.epoch())
+        if let (Resolution::NotFound, Some(evidence)) = (&answer, evidence)
             && may_keep()
         {
             let kept = Kept::Foreign(Box::new(evidence));
-            let entry = Entry::new(&name.into(), kept, epoch, now, looks.expires);
+            let read = Read { epoch, number: 0 };
+            let entry = Entry::new(&name.into(), kept, read, now, expires.min(listed));
             let evicted = self.store.insert(entry);
             self.counters.evictions.add(evicted);
         }
         Some(answer)
+    }
+
+    /// The source of a name, or that there is none, if that is kept. That there is none takes one
+    /// read that found neither: an older absence and a newer one would miss a module that moved
+    /// from the one path to the other between them.
+    pub(super) fn source(&self, name: &Name, now: Tick) -> Option<Source> {
+        let mut source = Source {
+            module: None,
+            absent: 0,
+            expires: Tick::from_bits(u64::MAX),
+        };
+        let mut other = None;
+        for path in name.candidates() {
+            let (kept, read, expires) = self.store.read(Key::Path(path), |entry| {
+                if !self.is_valid(entry, now) {
+                    return None;
+                }
+                entry.visit();
+                Some((entry.kept.clone(), entry.read, entry.expires))
+            })?;
+            source.expires = source.expires.min(expires);
+            match kept {
+                Kept::Module(module) => {
+                    source.module = Some(module);
+                    break;
+                }
+                Kept::Absent if other.is_none_or(|other| other == read) => {}
+                Kept::Absent if !self.rules.keep(Rule::OneRead) => {}
+                Kept::Absent | Kept::Index(..) | Kept::Foreign(_) => return None,
+            }
+            other = Some(read);
+            source.absent += 1;
+        }
+        Some(source)
     }
 
     /// `None` for a name so long that it can't have both paths: not worth it.
@@ -107,62 +143,35 @@ impl Protocol {
     }
 }
 
-/// What was looked at.
-struct Looks {
-    epochs: Option<(u64, u64)>,
-    expires: Tick,
-}
-
-impl Default for Looks {
-    fn default() -> Self {
-        Self {
-            epochs: None,
-            expires: Tick::from_bits(u64::MAX),
-        }
-    }
-}
-
-impl Looks {
-    fn add(&mut self, entry: &Entry) {
-        let (first, last) = self.epochs.unwrap_or((entry.epoch, entry.epoch));
-        self.epochs = Some((first.min(entry.epoch), last.max(entry.epoch)));
-        self.expires = self.expires.min(entry.expires);
-    }
-
-    /// The session in which all of it was asked for, if it was one.
-    fn epoch(&self) -> Option<u64> {
-        self.epochs
-            .filter(|(first, last)| first == last)
-            .map(|(first, _)| first)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::CachedModule;
     use crate::identity::ServerId;
     use crate::near::announced::RELIST;
+    use crate::near::cache::Room;
     use crate::near::options::NearCacheOptions;
+    use crate::near::protocol::Answer;
     use crate::near::rule::Rules;
     use crate::resolution::PathIndex;
     use std::collections::HashSet;
-    use std::sync::Arc;
     use std::time::Duration;
 
     const AGE: Duration = Duration::from_secs(300);
 
     /// That follows Redis, and keeps what this says.
     fn protocol(modules: &[&str], absent: &[&str], index: &[&str]) -> Protocol {
-        let protocol = Protocol::new(NearCacheOptions::default(), Rules::default());
+        with_rules(modules, absent, index, Rules::default())
+    }
+
+    fn with_rules(modules: &[&str], absent: &[&str], index: &[&str], rules: Rules) -> Protocol {
+        let protocol = Protocol::new(NearCacheOptions::default(), rules);
         protocol.begin(ServerId::new(1), now());
         for path in modules {
             let module = CachedModule::new(*path, "").unwrap();
             keep(&protocol, path, Kept::Module(Arc::new(module)));
         }
-        for path in absent {
-            keep(&protocol, path, Kept::Absent);
-        }
+        keep_all(&protocol, absent.iter().map(|path| (*path, Kept::Absent)));
         list(&protocol, index);
         protocol
     }
@@ -176,8 +185,21 @@ mod tests {
     }
 
     fn keep(protocol: &Protocol, path: &str, kept: Kept) {
-        let marks = protocol.marks(now()).expect("it follows");
-        protocol.insert_marked(path, kept, &marks, Some(ServerId::new(1)), now());
+        keep_all(protocol, [(path, kept)]);
+    }
+
+    /// The answer to one request.
+    fn keep_all<'a>(protocol: &Protocol, answers: impl IntoIterator<Item = (&'a str, Kept)>) {
+        let marks = protocol.marks(now());
+        assert!(marks.are_live());
+        let answer = Answer {
+            read: protocol.begin_marked(&marks),
+            server: Some(ServerId::new(1)),
+            at: now(),
+        };
+        for (path, kept) in answers {
+            protocol.insert_marked(path, kept, &marks, &answer, Room::Make);
+        }
     }
 
     fn list(protocol: &Protocol, paths: &[&str]) {
@@ -271,6 +293,38 @@ mod tests {
             assert_eq!(answer, Some(Resolution::NotFound));
         }
         assert_eq!(resolve(&protocol, "a.b", listed.plus(RELIST)), None);
+    }
+
+    /// `a.b` has a source at every moment: first a package, then a module, or the other way round.
+    #[test]
+    fn two_absences_of_two_moments_are_no_absence() {
+        for [first, second] in [ABSENT, [ABSENT[1], ABSENT[0]]] {
+            let missed = |rules| {
+                let protocol = with_rules(&[], &[first], &[], rules);
+                // It moved from the second path to the first, and that is still to be announced.
+                keep(&protocol, second, Kept::Absent);
+                let answer = resolve(&protocol, "a.b", now());
+                assert_eq!(answer.is_some(), kept_foreign(&protocol, "a.b"));
+                // One read of both tells.
+                keep_all(&protocol, ABSENT.map(|path| (path, Kept::Absent)));
+                assert!(is_foreign(&protocol, "a.b"));
+                answer == Some(Resolution::NotFound)
+            };
+            assert!(!missed(Rules::default()));
+            let broken = Some(Rule::OneRead);
+            assert!(missed(Rules { broken }));
+        }
+    }
+
+    #[test]
+    fn what_a_flush_overtakes_is_not_kept() {
+        let protocol = protocol(&[], &ABSENT, &[]);
+        let answer = protocol.resolve("a.b", now(), || {
+            protocol.session.flush();
+            true
+        });
+        assert_eq!(answer, Some(Resolution::NotFound));
+        assert_eq!(resolve(&protocol, "a.b", now()), None);
     }
 
     #[test]

@@ -44,6 +44,10 @@ impl Kept {
         }
     }
 
+    pub(crate) fn is_index(&self) -> bool {
+        matches!(self, Self::Index(..))
+    }
+
     /// What it takes beside its place.
     pub(crate) fn bytes(&self) -> usize {
         match self {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use foldhash::fast::RandomState;
 
 use super::announced::{Announcements, RELIST};
+use super::cache::Room;
 use super::clock::Tick;
 use super::counters::{Counters, NearCacheStats};
 use super::kept::{Found, INDEX_PATH, Kept};
@@ -35,6 +36,8 @@ pub(crate) struct Protocol {
     options: NearCacheOptions,
     pub(super) store: Store,
     hasher: RandomState,
+    /// How many reads were begun.
+    reads: AtomicU64,
     stripes: Box<[Mutex<Stripe>]>,
     /// For each stripe, how often one of its paths changed. Only moved under its lock.
     pub(super) generations: Box<[AtomicU64]>,
@@ -43,9 +46,35 @@ pub(crate) struct Protocol {
 /// A share of the paths: the reads under way that others can join.
 type Stripe = HashMap<Arc<str>, Arc<Flight>, RandomState>;
 
+/// One request: in which session it was sent, and its number among all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) epoch: u64,
+    pub(crate) number: u64,
+}
+
+/// Who answered a request, and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer {
+    pub(crate) read: Read,
+    pub(crate) server: Option<ServerId>,
+    pub(crate) at: Tick,
+}
+
+/// What an answer is worth when it is here.
+#[derive(Clone, Copy)]
+enum Worth {
+    /// It may be served until a change is announced.
+    Current,
+    /// A change may have been missed since.
+    Uncertain,
+    /// A change was announced since.
+    Outdated,
+}
+
 /// One read for all who want to know the same.
 pub(crate) struct Flight {
-    epoch: u64,
+    read: Read,
     pub(crate) landing: Promise<Landing>,
 }
 
@@ -80,6 +109,7 @@ pub(crate) struct Ticket<'p> {
 #[derive(Debug)]
 pub(crate) struct Marks {
     epoch: u64,
+    is_live: bool,
     generations: Box<[u64]>,
 }
 
@@ -93,6 +123,7 @@ impl Protocol {
             store: Store::new(&options),
             options,
             hasher: RandomState::default(),
+            reads: AtomicU64::new(0),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             generations: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -131,7 +162,7 @@ impl Protocol {
     }
 
     pub(super) fn is_valid(&self, entry: &Entry, now: Tick) -> bool {
-        now < entry.expires && self.session.covers(entry.epoch, now)
+        now < entry.expires && self.session.covers(entry.read.epoch, now)
     }
 
     pub(crate) fn lookup(&self, path: &str, now: Tick) -> Lookup<'_> {
@@ -144,13 +175,13 @@ impl Protocol {
             return Lookup::Hit(kept);
         }
         if let Some(flight) = stripe.get(path)
-            && (flight.epoch == epoch || !self.rules.keep(Rule::JoinInSession))
+            && (flight.read.epoch == epoch || !self.rules.keep(Rule::JoinInSession))
         {
             return Lookup::Joined(Arc::clone(flight));
         }
         let path: Arc<str> = path.into();
         let flight = Arc::new(Flight {
-            epoch,
+            read: self.begin_read(epoch),
             landing: Promise::new(),
         });
         stripe.insert(Arc::clone(&path), Arc::clone(&flight));
@@ -161,14 +192,26 @@ impl Protocol {
         })
     }
 
-    /// To be taken before paths are read; `None` if the answers can't be kept.
-    pub(crate) fn marks(&self, now: Tick) -> Option<Marks> {
-        let epoch = self.session.begin_read(now)?;
+    /// To be taken before paths are read.
+    pub(crate) fn marks(&self, now: Tick) -> Marks {
+        let epoch = self.session.epoch();
+        let is_live = self.session.begin_read(now) == Some(epoch);
         let generations = self.generations.iter().map(|now| now.load(SeqCst));
-        Some(Marks {
+        Marks {
             epoch,
+            is_live,
             generations: generations.collect(),
-        })
+        }
+    }
+
+    /// To be told before each request that is sent after the marks were taken.
+    pub(crate) fn begin_marked(&self, marks: &Marks) -> Read {
+        self.begin_read(marks.epoch)
+    }
+
+    fn begin_read(&self, epoch: u64) -> Read {
+        let number = 1 + self.reads.fetch_add(1, SeqCst);
+        Read { epoch, number }
     }
 
     /// Brings the marks up to date; tells for a path whether something was announced since that
@@ -192,21 +235,29 @@ impl Protocol {
         self.session.accepts(marks.epoch, server)
     }
 
-    /// Keeps what was read after the marks were taken.
+    /// Takes in what was read after the marks were taken.
     pub(crate) fn insert_marked(
         &self,
         path: &str,
         kept: Kept,
         marks: &Marks,
-        server: Option<ServerId>,
-        now: Tick,
+        answer: &Answer,
+        room: Room,
     ) {
+        let has_room = room == Room::Make || self.has_room(path, &kept);
         let index = self.index(path);
         let _stripe = lock(&self.stripes[index]);
-        let unmoved = self.generations[index].load(SeqCst) == marks.generations[index];
-        if (unmoved || !self.rules.keep(Rule::Generation)) && self.accepts(marks, server) {
-            self.keep(&path.into(), kept, marks.epoch, now);
+        let unmoved = self.generations[index].load(SeqCst) == marks.generations[index]
+            || !self.rules.keep(Rule::Generation);
+        let worth = if !unmoved || !has_room {
+            Worth::Outdated
+        } else if marks.is_live && self.accepts(marks, answer.server) {
+            Worth::Current
         } else {
+            Worth::Uncertain
+        };
+        let is_kept = self.settle(&path.into(), kept, answer.read, worth, answer.at);
+        if !is_kept && has_room && marks.is_live {
             self.counters.rejected.add(1);
         }
     }
@@ -221,18 +272,42 @@ impl Protocol {
         self.store.admits(INDEX_PATH.len() + index.bytes())
     }
 
-    fn keep(&self, path: &Arc<str>, kept: Kept, epoch: u64, now: Tick) {
+    /// Takes in an answer, under the lock of its stripe; true if it may be served from now on. If
+    /// not, it still tells more than what was known before it was asked for.
+    fn settle(&self, path: &Arc<str>, kept: Kept, read: Read, worth: Worth, now: Tick) -> bool {
+        let number = |entry: &Entry| Some(entry.read.number);
+        let known = self.store.read(Key::Path(path), number);
+        if known > Some(read.number) {
+            // Asked for later, so no older.
+            return false;
+        }
+        let is_for_outages = self.options.stale_if_error.is_some() && !kept.is_index();
+        match worth {
+            Worth::Current => {
+                self.keep(path, kept, read, read.epoch, now);
+                return true;
+            }
+            _ if !self.rules.keep(Rule::Learn) => {}
+            // As of no session, it is never served while there is one.
+            Worth::Uncertain if is_for_outages => self.keep(path, kept, read, 0, now),
+            _ if known.is_some() => _ = self.store.remove(path),
+            _ => {}
+        }
+        false
+    }
+
+    fn keep(&self, path: &Arc<str>, kept: Kept, read: Read, epoch: u64, now: Tick) {
         let expires = now.plus(self.options.max_age);
         // It may have been brought up to date, and is as old as its listing.
         let expires = match &kept {
             Kept::Index(_, listed) => expires.min(listed.plus(RELIST)),
             _ => expires,
         };
-        let entry = Entry::new(path, kept, epoch, now, expires);
+        let entry = Entry::new(path, kept, Read { epoch, ..read }, now, expires);
         let evicted = self.store.insert(entry);
         self.counters.evictions.add(evicted);
         // A flush between the two has not found it, and it is not to be known in an outage.
-        if self.session.epoch() != epoch {
+        if self.session.epoch() != read.epoch {
             self.store.remove(path);
         }
     }
@@ -242,7 +317,7 @@ impl Protocol {
     pub(crate) fn last_known(&self, path: &str, now: Tick) -> Option<Found> {
         let max_age = self.options.stale_if_error?;
         let found = self.store.read(Key::Path(path), |entry| {
-            let known = self.session.known_until(entry.epoch);
+            let known = self.session.known_until(entry.read.epoch);
             let known = known.map_or(entry.fetched, |known| {
                 known.min(entry.expires).max(entry.fetched)
             });
@@ -340,6 +415,13 @@ fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
     stripe.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Marks {
+    /// Whether Redis was followed.
+    pub(crate) fn are_live(&self) -> bool {
+        self.is_live
+    }
+}
+
 impl Ticket<'_> {
     #[cfg(test)]
     pub(crate) fn is_of(&self, flight: &Arc<Flight>) -> bool {
@@ -349,16 +431,21 @@ impl Ticket<'_> {
     /// Gives the answer to all who wait for it, and keeps it if nothing changed meanwhile.
     pub(crate) fn land(self, answer: Result<(Kept, Option<ServerId>), Error>, now: Tick) {
         let answer = answer.map(|(kept, server)| {
-            let mut stripe = self.protocol.stripe(&self.path);
-            if self.protocol.is_attached(&stripe, &self) {
+            let (protocol, read) = (self.protocol, self.flight.read);
+            let mut stripe = protocol.stripe(&self.path);
+            let worth = if !protocol.is_attached(&stripe, &self) {
+                Worth::Outdated
+            } else if protocol.session.accepts(read.epoch, server) {
+                Worth::Current
+            } else {
+                Worth::Uncertain
+            };
+            if !matches!(worth, Worth::Outdated) {
                 stripe.remove(&self.path);
-                if self.protocol.session.accepts(self.flight.epoch, server) {
-                    let epoch = self.flight.epoch;
-                    self.protocol.keep(&self.path, kept.clone(), epoch, now);
-                    return kept;
-                }
             }
-            self.protocol.counters.rejected.add(1);
+            if !protocol.settle(&self.path, kept.clone(), read, worth, now) {
+                protocol.counters.rejected.add(1);
+            }
             kept
         });
         // Before it is dropped: the first value counts.
@@ -382,6 +469,7 @@ impl Drop for Ticket<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CachedModule;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
     use std::thread;
@@ -427,5 +515,49 @@ mod tests {
         let landing = waiting.as_mut().poll(&mut context);
         assert!(matches!(landing, Poll::Ready(Landing::Answered(_))));
         assert_eq!(protocol.hit("a.py", Tick::now()), Some(None));
+    }
+
+    #[test]
+    fn what_was_asked_for_later_is_not_covered_by_an_older_answer() {
+        let protocol = Protocol::new(NearCacheOptions::default(), Rules::default());
+        let (server, now) = (Some(ServerId::new(1)), Tick::now());
+        protocol.begin(ServerId::new(1), now);
+        let marks = protocol.marks(now);
+        let [older, newer] = [1, 2].map(|_| Answer {
+            read: protocol.begin_marked(&marks),
+            server,
+            at: now,
+        });
+        let module = CachedModule::new("a.py", "new").unwrap();
+        let found = Kept::module(Some(module));
+        let insert = |kept: &Kept, answer: &Answer| {
+            protocol.insert_marked("a.py", kept.clone(), &marks, answer, Room::Make);
+            protocol.hit("a.py", now).flatten().is_some()
+        };
+        assert!(insert(&found, &newer));
+        // A write between the two is still to be announced.
+        assert!(insert(&Kept::Absent, &older));
+        assert_eq!(protocol.stats(now).rejected_inserts, 1);
+        // The same request may have named the path twice.
+        assert!(insert(&found, &newer));
+        let ticket = {
+            protocol.invalidate("a.py");
+            asking(&protocol)
+        };
+        let marks = protocol.marks(now);
+        let read = protocol.begin_marked(&marks);
+        protocol.insert_marked(
+            "a.py",
+            found,
+            &marks,
+            &Answer {
+                read,
+                server,
+                at: now,
+            },
+            Room::Make,
+        );
+        ticket.land(Ok((Kept::Absent, server)), now);
+        assert!(protocol.hit("a.py", now).flatten().is_some());
     }
 }

@@ -7,7 +7,7 @@ use super::cache::{Listen, Near, Room};
 use super::clock::Tick;
 use super::kept::Kept;
 use super::life::Life;
-use super::protocol::Marks;
+use super::protocol::{Answer, Marks};
 use crate::commands::Class;
 use crate::resolution::Name;
 use crate::transport::Budget;
@@ -51,13 +51,12 @@ impl<T: Listen> Near<T> {
         let life = self.own_life();
         // What can't be a name was answered before.
         let parsed: Vec<Name> = names.iter().filter_map(|name| Name::parse(name)).collect();
-        let answers = if let Some(marks) = life.protocol.marks(Tick::now()) {
+        let marks = life.protocol.marks(Tick::now());
+        let answers = if marks.are_live() {
             self.resolve_kept(life, &marks, &parsed, budget).await
         } else {
-            // Redis is not followed.
-            let paths = parsed.iter().flat_map(Name::candidates);
-            life.protocol.counters.bypasses.add(paths.count());
-            resolution::resolve_all(&*self.transport, names, budget).await
+            self.resolve_unkept(life, &marks, names, &parsed, budget)
+                .await
         };
         answers.or_else(|error| {
             parsed
@@ -75,24 +74,24 @@ impl<T: Listen> Near<T> {
         budget: Budget,
     ) -> Result<Vec<Resolution>, Error> {
         let now = Tick::now();
-        let mut modules = HashMap::new();
-        let mut missing = Vec::new();
-        for name in names {
-            let kept = |path| life.protocol.kept(path, now);
-            // All or none: of a module that becomes a package, an older answer and a newer one
-            // could miss both.
-            match name.candidates().map(kept).collect::<Option<Vec<_>>>() {
-                Some(kept) => modules.extend(name.candidates().zip(kept.into_iter().map(Ok))),
-                None => missing.extend(name.candidates()),
-            }
-        }
+        let known = names.iter().map(|name| life.protocol.source(name, now));
+        let known: Vec<_> = known.collect();
+        let unknown = names
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none());
+        let missing: Vec<&str> = unknown.flat_map(|(name, _)| name.candidates()).collect();
         life.protocol.counters.misses.add(missing.len());
-        let read = self.read(life, Some(marks), &missing, budget, Room::Make);
-        modules.extend(missing.iter().copied().zip(read.await?));
+        let read = self.read(life, marks, &missing, budget, Room::Make).await?;
+        let read: HashMap<&str, _> = missing.into_iter().zip(read).collect();
         let mut index = None;
         let mut answers = Vec::with_capacity(names.len());
-        for name in names {
-            if let Some(module) = first(name, &modules)? {
+        for (name, known) in names.iter().zip(known) {
+            let module = match known {
+                Some(source) => source.module,
+                None => first(name, &read)?,
+            };
+            if let Some(module) = module {
                 answers.push(Resolution::sourced(name, module));
                 continue;
             }
@@ -101,6 +100,40 @@ impl<T: Listen> Near<T> {
                 none => none.insert(self.directories(life, budget).await?),
             };
             answers.push(Resolution::without_source(name, index));
+        }
+        Ok(answers)
+    }
+
+    /// Redis is not followed.
+    async fn resolve_unkept(
+        &self,
+        life: &Life,
+        marks: &Marks,
+        names: &[&str],
+        parsed: &[Name],
+        budget: Budget,
+    ) -> Result<Vec<Resolution>, Error> {
+        let protocol = &life.protocol;
+        let paths = parsed.iter().flat_map(Name::candidates);
+        protocol.counters.bypasses.add(paths.count());
+        let read = protocol.begin_marked(marks);
+        let answers = resolution::resolve_all(&*self.transport, names, budget).await?;
+        let (server, at) = (None, Tick::now());
+        let answer = Answer { read, server, at };
+        for (name, resolution) in parsed.iter().zip(&answers) {
+            let module = match resolution {
+                Resolution::Package(module) | Resolution::Module(module) => Some(module),
+                Resolution::Namespace { .. } | Resolution::NotFound => None,
+            };
+            for path in name.candidates() {
+                let module = module.filter(|module| module.path == path).cloned();
+                let is_found = module.is_some();
+                protocol.insert_marked(path, module.into(), marks, &answer, Room::Make);
+                // What a package hides was not looked at.
+                if is_found {
+                    break;
+                }
+            }
         }
         Ok(answers)
     }

@@ -26,6 +26,10 @@ pub(crate) enum Rule {
     LocalWrite,
     /// What another server said is not kept.
     SameServer,
+    /// What was learnt and can't be kept replaces what was known before.
+    Learn,
+    /// That a name has no source takes one read that found none.
+    OneRead,
     /// The session begins when Redis has confirmed that it announces changes.
     LiveAfterConfirmation,
     /// The lease counts from when the sign of life was asked for.

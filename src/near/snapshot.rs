@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::cache::{BULK_PATHS, Listen, Near};
+use super::cache::{BULK_PATHS, Listen, Near, Room};
 use super::clock::Tick;
 use super::kept::{INDEX_PATH, Kept};
 use super::life::Life;
-use super::protocol::Marks;
+use super::protocol::{Answer, Marks};
 use super::rule::Rule;
 use crate::keys::validate_path;
 use crate::resolution::{Name, PathIndex};
@@ -130,14 +130,11 @@ impl<T: Listen> Near<T> {
             self.until_live(life).await?;
             let mut current = match draft.take() {
                 Some(draft) => draft,
-                None => match life.protocol.marks(Tick::now()) {
-                    Some(marks) => Draft {
-                        marks,
-                        index: None,
-                        modules: HashMap::new(),
-                        at_once: HashSet::new(),
-                    },
-                    None => continue,
+                None => Draft {
+                    marks: life.protocol.marks(Tick::now()),
+                    index: None,
+                    modules: HashMap::new(),
+                    at_once: HashSet::new(),
                 },
             };
             if !self.complete(life, &mut current, paths).await? || !self.announced(life).await? {
@@ -202,20 +199,25 @@ impl<T: Listen> Near<T> {
                 .extend(missing.iter().map(|path| (*path).to_owned()));
         }
         for chunk in missing.chunks(BULK_PATHS) {
+            let read = life.protocol.begin_marked(&draft.marks);
             let (entries, server) =
                 operations::get_each_from(&*self.transport, chunk, self.bulk_budget()).await?;
             self.hear_from(life, server);
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
-            let now = Tick::now();
+            let at = Tick::now();
+            let answer = Answer { read, server, at };
             for (path, entry) in chunk.iter().zip(entries) {
                 let kept = entry.map(Kept::module);
-                if let Ok(kept) = &kept
-                    && life.protocol.has_room(path, kept)
-                {
-                    life.protocol
-                        .insert_marked(path, kept.clone(), &draft.marks, server, now);
+                if let Ok(kept) = &kept {
+                    life.protocol.insert_marked(
+                        path,
+                        kept.clone(),
+                        &draft.marks,
+                        &answer,
+                        Room::Find,
+                    );
                 }
                 let module = kept.map(Kept::into_module);
                 draft.modules.insert((*path).to_owned(), module);
@@ -229,13 +231,20 @@ impl<T: Listen> Near<T> {
         let kept = if let Some(kept) = kept {
             kept
         } else {
+            let read = life.protocol.begin_marked(&draft.marks);
             let (kept, server) = self.ask_index(life, self.bulk_budget()).await?;
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
-            let now = Tick::now();
-            life.protocol
-                .insert_marked(INDEX_PATH, kept.clone(), &draft.marks, server, now);
+            let at = Tick::now();
+            let answer = Answer { read, server, at };
+            life.protocol.insert_marked(
+                INDEX_PATH,
+                kept.clone(),
+                &draft.marks,
+                &answer,
+                Room::Make,
+            );
             kept
         };
         if let Kept::Index(index, _) = kept {

@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use super::clock::Tick;
 use super::kept::Kept;
 use super::options::NearCacheOptions;
+use super::protocol::Read;
 
 /// What keeping one thing takes beside its strings. Measured under a million absent paths of 30
 /// bytes, where it counts most.
@@ -36,8 +37,8 @@ pub(crate) struct Entry {
     /// The path, or the name that is not found.
     path: Arc<str>,
     pub(crate) kept: Kept,
-    /// The session in which it was asked for.
-    pub(crate) epoch: u64,
+    /// How it was asked for.
+    pub(crate) read: Read,
     pub(crate) fetched: Tick,
     pub(crate) expires: Tick,
     /// Asked for since it came or was last considered for eviction.
@@ -51,7 +52,7 @@ impl Entry {
     pub(crate) fn new(
         path: &Arc<str>,
         kept: Kept,
-        epoch: u64,
+        read: Read,
         fetched: Tick,
         expires: Tick,
     ) -> Self {
@@ -59,7 +60,7 @@ impl Entry {
             cost: OVERHEAD + path.len() + kept.bytes(),
             path: Arc::clone(path),
             kept,
-            epoch,
+            read,
             fetched,
             expires,
             visited: AtomicBool::new(false),
@@ -169,7 +170,7 @@ impl Store {
         let mut books = self.lock();
         for list in &self.lists {
             let old = list.load();
-            let is_old = |(_, entry): &&(u64, Arc<Entry>)| entry.epoch < epoch;
+            let is_old = |(_, entry): &&(u64, Arc<Entry>)| entry.read.epoch < epoch;
             if old.iter().any(|slot| is_old(&slot)) {
                 let kept = old.iter().filter(|slot| !is_old(slot)).cloned();
                 list.store(Arc::new(kept.collect()));

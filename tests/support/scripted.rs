@@ -47,6 +47,7 @@ struct State {
     rules: HashMap<String, Rule>,
     gates: HashMap<String, Sender<Held>>,
     calls: HashMap<String, usize>,
+    accepted: usize,
     /// Is sent before the next sign of life.
     pending: Vec<u8>,
 }
@@ -154,6 +155,11 @@ impl ScriptedRedis {
     pub fn calls(&self, command: &str) -> usize {
         let state = self.shared.lock();
         state.calls.get(command).copied().unwrap_or_default()
+    }
+
+    /// How many connections were made.
+    pub fn accepted(&self) -> usize {
+        self.shared.lock().accepted
     }
 
     /// Who wants to hear of changes.
@@ -301,7 +307,10 @@ impl Shared {
             follows: AtomicBool::new(false),
             resp3: AtomicBool::new(false),
         });
-        self.lock().peers.push(Arc::clone(&peer));
+        let mut state = self.lock();
+        state.peers.push(Arc::clone(&peer));
+        state.accepted += 1;
+        drop(state);
         let served = self.answer_all(&peer, &mut requests);
         peer.close();
         let mut state = self.lock();
@@ -367,6 +376,11 @@ impl Shared {
             "PING" => b"+PONG\r\n".to_vec(),
             "GET" => module(&words[1]),
             "MGET" => array(words[1..].iter().map(module).collect()),
+            "SMISMEMBER" => {
+                let is_member = |path: &String| u8::from(state.modules.contains_key(path));
+                let answer = |path| format!(":{}\r\n", is_member(path)).into_bytes();
+                array(words[2..].iter().map(answer).collect())
+            }
             "SMEMBERS" => array(
                 state
                     .modules
