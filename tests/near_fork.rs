@@ -3,17 +3,20 @@
 
 mod support;
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, NearCache};
-use bifrost_module_cache::{CachedModule, Invalidation, NearCacheOptions, Resolution};
+use bifrost_module_cache::{
+    CachedModule, Error, Invalidation, NearCacheOptions, Outage, Resolution,
+};
 use support::{PATIENCE, RedisServer, patient, wait_until};
 
 /// Long enough that a slow machine keeps it, and short enough to wait for.
@@ -21,18 +24,24 @@ const BOUND: Duration = Duration::from_secs(2);
 
 /// Without the test harness, whose threads a child would lack.
 fn main() {
-    let tests = [
-        a_child_serves_what_it_inherited_for_the_bound_at_most as fn(),
-        a_child_follows_redis_for_itself,
-        a_child_reads_at_once_what_a_tied_writer_wrote_there,
-        a_child_that_drops_its_near_cache_ends_nothing_of_its_parent_s,
-        a_child_that_exits_leaves_its_parent_following,
-        a_child_of_a_child_follows_redis_for_itself,
-        a_child_s_hooks_are_called,
-        a_snapshot_serves_in_a_child_without_a_connection,
-        a_parent_that_has_gone_leaves_its_child_following,
-        a_fork_amid_everything_hangs_nobody,
-    ];
+    let tests: &[fn()] = if std::env::args().any(|argument| argument == "--ignored") {
+        &[soak_a_fork_amid_births_and_deaths_hangs_nobody]
+    } else {
+        &[
+            a_child_serves_what_it_inherited_for_the_bound_at_most,
+            a_child_follows_redis_for_itself,
+            a_child_reads_at_once_what_a_tied_writer_wrote_there,
+            a_child_that_drops_its_near_cache_ends_nothing_of_its_parent_s,
+            a_child_that_exits_leaves_its_parent_following,
+            a_child_of_a_child_follows_redis_for_itself,
+            a_child_s_hooks_are_called,
+            a_snapshot_serves_in_a_child_without_a_connection,
+            a_parent_that_has_gone_leaves_its_child_following,
+            a_fork_amid_everything_hangs_nobody,
+            a_fork_amid_births_and_deaths_hangs_nobody,
+            a_child_that_can_start_no_thread_reads_through,
+        ]
+    };
     for test in tests {
         test();
     }
@@ -111,7 +120,7 @@ impl Child {
         drop(ours);
         // A child that hangs is killed, and the parent sees it.
         // SAFETY: it has no preconditions.
-        unsafe { libc::alarm(120) };
+        unsafe { libc::alarm(60) };
         let work = std::panic::AssertUnwindSafe(|| work(&mut theirs));
         let status = i32::from(std::panic::catch_unwind(work).is_err());
         // Not `exit`: what the parent would run at its end, and the servers, are the parent's.
@@ -465,6 +474,15 @@ fn a_parent_that_has_gone_leaves_its_child_following() {
     });
 }
 
+/// Tells the others that it is over, also where it fails.
+struct Finally<'a>(&'a AtomicBool);
+
+impl Drop for Finally<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 /// Threads hit, miss, keep and give up in a loop, and are born and die; whatever a fork interrupts
 /// there, the child must not wait for it.
 fn a_fork_amid_everything_hangs_nobody() {
@@ -507,6 +525,7 @@ fn a_fork_amid_everything_hangs_nobody() {
                 thread::scope(|scope| _ = scope.spawn(|| near.get("0.py").unwrap()));
             });
         });
+        let _end = Finally(&is_over);
         for round in 0..FORKS {
             Child::fork(|_| {
                 let own = format!("child {round}.py");
@@ -518,7 +537,7 @@ fn a_fork_amid_everything_hangs_nobody() {
                 assert_eq!(content(&near, &own), None);
                 writer.set(&module(&own, "x")).unwrap();
                 assert_eq!(content(&near, &own).as_deref(), Some("x"));
-                if round % 10 == 0 {
+                if round % 10 == 0 && can_start_threads() {
                     until_live(&near);
                     near.snapshot_of(&[&own]).unwrap();
                     writer.invalidate(&own).unwrap();
@@ -528,8 +547,182 @@ fn a_fork_amid_everything_hangs_nobody() {
             })
             .join();
         }
-        is_over.store(true, SeqCst);
     });
     assert!(near.is_live());
     hears(&near, &writer, "0.py");
+}
+
+/// Not where the standard library's own lock is held by a thread that was left behind.
+fn can_start_threads() -> bool {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(()));
+    receiver.recv_timeout(Duration::from_secs(2)).is_ok()
+}
+
+fn a_fork_amid_births_and_deaths_hangs_nobody() {
+    amid_births_and_deaths(500);
+}
+
+fn soak_a_fork_amid_births_and_deaths_hangs_nobody() {
+    amid_births_and_deaths(5_000);
+}
+
+/// Threads are born, hit once and die, and the parent writes. Each child is forked by a thread that
+/// has not read yet, so that its first hit is its thread's.
+fn amid_births_and_deaths(forks: usize) {
+    const READERS: usize = 3;
+    let Serving {
+        server: _server,
+        writer,
+        near,
+    } = serving();
+    near.tie(&writer);
+    writer.set(&module("a.py", "a")).unwrap();
+    until(&near, "a.py", "a");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                while !is_over.load(SeqCst) {
+                    thread::scope(|scope| _ = scope.spawn(|| near.get("a.py").unwrap()));
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !is_over.load(SeqCst) {
+                writer.set(&module("b.py", "b")).unwrap();
+            }
+        });
+        let _end = Finally(&is_over);
+        for round in 0..forks {
+            let fork = || {
+                Child::fork(|_| {
+                    assert_eq!(content(&near, "a.py").as_deref(), Some("a"));
+                    if round % 20 == 0 {
+                        assert_eq!(content(&near, "none.py"), None);
+                        writer.set(&module("c.py", "c")).unwrap();
+                        assert_eq!(content(&near, "c.py").as_deref(), Some("c"));
+                    }
+                })
+                .join();
+            };
+            thread::scope(|scope| _ = scope.spawn(fork));
+        }
+    });
+    hears(&near, &writer, "a.py");
+}
+
+/// Stops what is being born where it holds the standard library's lock: when it is to name itself
+/// among the threads, and needs memory for one more.
+struct Stopping;
+
+static STOPS: AtomicBool = AtomicBool::new(false);
+static HAS_STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// The threads that were there before.
+static GROWN: [AtomicI32; 64] = [const { AtomicI32::new(0) }; 64];
+
+fn is_grown() -> bool {
+    // SAFETY: it has no preconditions.
+    let id = unsafe { libc::gettid() };
+    GROWN.iter().any(|grown| grown.load(SeqCst) == id)
+}
+
+// SAFETY: all is left to the system's allocator.
+unsafe impl GlobalAlloc for Stopping {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // Larger than what it needs before that.
+        if STOPS.load(SeqCst) && layout.size() > 256 && !is_grown() {
+            HAS_STOPPED.store(true, SeqCst);
+            while STOPS.load(SeqCst) {
+                // SAFETY: it has no preconditions.
+                unsafe { libc::usleep(1_000) };
+            }
+        }
+        // SAFETY: the caller's promise is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Stopping = Stopping;
+
+fn a_child_that_can_start_no_thread_reads_through() {
+    let Serving {
+        server,
+        writer,
+        near,
+    } = serving();
+    let by_name = patient(&server.url().replace("127.0.0.1", "localhost"));
+    let by_name = NearCache::new(
+        ModuleReader::new(by_name).unwrap(),
+        NearCacheOptions::default(),
+    );
+    let by_name = by_name.unwrap();
+    until_live(&by_name);
+    writer.set(&module("a.py", "old")).unwrap();
+    until(&near, "a.py", "old");
+    let snapshot = near.snapshot().unwrap();
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    for (task, grown) in tasks.zip(&GROWN) {
+        let id = task.unwrap().file_name().into_string().unwrap();
+        grown.store(id.parse().unwrap(), SeqCst);
+    }
+    let mut others = Vec::new();
+    STOPS.store(true, SeqCst);
+    // So many that one of them needs memory.
+    while !HAS_STOPPED.load(SeqCst) && others.len() < 64 {
+        let (sender, receiver) = mpsc::channel::<()>();
+        others.push(sender);
+        thread::spawn(move || _ = receiver.recv());
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(
+        HAS_STOPPED.load(SeqCst),
+        "the library takes no lock here any more"
+    );
+    let mut child = Child::fork(|parent| {
+        STOPS.store(false, SeqCst);
+        assert!(!can_start_threads());
+        listen(parent);
+        for near in [&near, &by_name] {
+            near.on_invalidate(|_| ()).unwrap();
+            wait_until("what was inherited has lapsed", PATIENCE, || {
+                !near.is_live()
+            });
+            for version in 0..20 {
+                let version = version.to_string();
+                writer.set(&module("a.py", &version)).unwrap();
+                assert_eq!(content(near, "a.py"), Some(version));
+                assert_eq!(near.resolve("b").unwrap(), Resolution::NotFound);
+            }
+            assert!(!near.is_live());
+            let error = near.snapshot().unwrap_err();
+            assert!(
+                matches!(
+                    &error,
+                    Error::Unavailable {
+                        cause: Outage::Connect,
+                        ..
+                    }
+                ),
+                "{error:?}"
+            );
+            near.prefetch().unwrap_err();
+        }
+        let found = snapshot.get("a.py").unwrap().unwrap();
+        assert_eq!(found.content, "old");
+        drop((near.clone(), by_name.clone()));
+    });
+    STOPS.store(false, SeqCst);
+    writer.set(&module("a.py", "new")).unwrap();
+    child.go();
+    child.join();
+    drop(others);
+    hears(&near, &writer, "a.py");
 }

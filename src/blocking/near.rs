@@ -26,7 +26,9 @@ use crate::{
 /// wrong.
 ///
 /// Cheap to clone; clones share everything. When the last one is dropped, the thread ends. A forked
-/// child keeps what it inherited for as long as the staleness bound, then starts afresh.
+/// child keeps what it inherited for as long as the staleness bound, then starts afresh; or it reads
+/// through for ever, if it was forked while another thread began or ended, because then it can start
+/// none. A [`Snapshot`] is the way for forked children.
 #[derive(Clone)]
 pub struct NearCache {
     near: Arc<Near<Pool>>,

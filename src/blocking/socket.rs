@@ -14,12 +14,15 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 #[cfg(unix)]
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How far a socket's own time-out may overshoot the deadline, to save a system call.
 const SLACK: Duration = Duration::from_millis(5);
+
+/// How long a thread may take to come to life.
+const BIRTH: Duration = Duration::from_millis(100);
 
 pub(crate) struct Socket {
     stream: Stream,
@@ -214,23 +217,34 @@ fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAdd
 }
 
 /// For what the system does without a time limit: a thread does it and we wait for it. It ends by
-/// itself.
+/// itself. Where no thread comes to life, as in a child that was forked while its parent started
+/// one, the caller does it.
 pub(super) fn within<T: Send + 'static>(
     deadline: Instant,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    let work = Arc::new(Mutex::new(Some(work)));
+    let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (sender, receiver) = mpsc::sync_channel(1);
-    let work = move || {
-        // Nobody may wait any more.
-        let _ = sender.send(work());
+    let theirs = Arc::clone(&work);
+    let thread = move || {
+        if let Some(work) = take(&theirs) {
+            // The caller may have given up.
+            let _ = sender.send(work());
+        }
     };
     thread::Builder::new()
         .name("bifrost-connect".to_owned())
-        .spawn(work)?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    receiver
-        .recv_timeout(left)
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        .spawn(thread)?;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let mut done = receiver.recv_timeout(left().min(BIRTH));
+    if done.is_err() {
+        if let Some(work) = take(&work) {
+            return work();
+        }
+        done = receiver.recv_timeout(left());
+    }
+    done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What a near cache offers, over the connections of either facade.
 
-use std::mem;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use super::clock::Tick;
 use super::counters::NearCacheStats;
@@ -21,6 +22,12 @@ use crate::{Error, Outage, operations, reply};
 
 /// How many modules one request of a prefetch or a snapshot asks for.
 pub(super) const BULK_PATHS: usize = 500;
+
+/// How long what follows Redis may take to come to life.
+const BIRTH: Duration = Duration::from_secs(1);
+
+const NO_THREAD: &str = "nothing comes to life here that could follow it; a child that was forked \
+                         in a bad moment must be handed a snapshot";
 
 /// Connections over which Redis can be followed.
 pub(crate) trait Listen: Transport + Send + Sync + 'static {
@@ -300,8 +307,17 @@ impl<T: Listen> Near<T> {
     pub(super) async fn until_live(&self, life: &Life) -> Result<(), Error> {
         let deadline = Tick::now().plus(self.transport.config().bulk_deadline);
         while let Some(arrival) = life.protocol.session.arrival(Tick::now())? {
-            let left = deadline.since(Tick::now());
-            if self.transport.within(left, arrival.wait()).await.is_none() {
+            let has_begun = life.has_begun.load(SeqCst);
+            let limit = deadline.since(Tick::now());
+            let limit = if has_begun { limit } else { limit.min(BIRTH) };
+            if self.transport.within(limit, arrival.wait()).await.is_some() {
+                continue;
+            }
+            if !life.has_begun.load(SeqCst) {
+                let why = io::Error::other(NO_THREAD);
+                return Err(reply::outage(Outage::Connect, Some(why)));
+            }
+            if has_begun {
                 return Err(reply::timed_out());
             }
         }

@@ -1,5 +1,6 @@
 //! Follows Redis, session after session, over whatever connections a facade makes.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use redis::Value;
@@ -42,6 +43,7 @@ pub(crate) trait Feed {
 }
 
 pub(crate) async fn follow<F: Follow>(facade: &F, life: &Life) {
+    life.has_begun.store(true, SeqCst);
     let mut delay = FIRST_DELAY;
     let mut refusal = None;
     while !facade.is_over() {

@@ -3,6 +3,7 @@
 //! may hold for ever.
 
 use std::process;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use once_cell::race::OnceBox;
@@ -18,6 +19,9 @@ pub(crate) struct Life {
     pub(crate) protocol: Protocol,
     pub(crate) hooks: Hooks,
     listening: Mutex<Option<Box<dyn Listening>>>,
+    /// What follows Redis has come to life. In a child that was forked while its parent started a
+    /// thread, none ever does: the standard library holds a lock meanwhile.
+    pub(crate) has_begun: AtomicBool,
     child: OnceBox<Arc<Life>>,
 }
 
@@ -36,6 +40,7 @@ impl Life {
             protocol: Protocol::new(options.clone(), rules),
             hooks: Hooks::new(Arc::clone(registry)),
             listening: Mutex::new(None),
+            has_begun: AtomicBool::new(false),
             child: OnceBox::new(),
         }
     }
