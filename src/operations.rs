@@ -125,12 +125,12 @@ pub(crate) async fn rename<T: Transport>(
     .await
 }
 
-pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Result<(), Error> {
+pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Result<bool, Error> {
     validate_path(path)?;
     let _tied = transport.ties().writing(|| vec![path.to_owned()]);
-    remove(transport, &[path], Class::Lookup).await?;
+    let removed = remove(transport, &[path], Class::Lookup).await?;
     log::debug!("Invalidated module cache: {path}");
-    Ok(())
+    Ok(removed > 0)
 }
 
 /// Goes by the index and takes every member out of it, so that a module which somebody adds

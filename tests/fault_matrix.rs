@@ -198,7 +198,7 @@ impl<F: Facade<Writer: Syncing>> World<F> {
                 found => panic!("{found:?}"),
             }),
             Call::Set => writer.set(&module(PATH)).map(|()| "done"),
-            Call::Invalidate => writer.invalidate(PATH).map(|()| "done"),
+            Call::Invalidate => writer.invalidate(PATH).map(|_| "done"),
             Call::Rename => writer.rename(PATH, &module(NEW_PATH)).map(|()| "done"),
             Call::Refresh => {
                 let report = writer.refresh(client.as_mut().unwrap(), &[NEW_PATH]);

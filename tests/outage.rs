@@ -366,7 +366,7 @@ fn a_write_without_an_answer_may_have_been_applied<F: Facade>() {
         let error = unavailable(|| match done {
             1 => writer.set(&module()),
             2 => writer.rename("a.py", &moved),
-            _ => writer.invalidate("b.py"),
+            _ => writer.invalidate("b.py").map(drop),
         });
         assert!(error.may_have_been_applied(), "{done}: {error:?}");
         let text = error.to_string();

@@ -316,7 +316,7 @@ fn a_server_that_says_the_worst_shows_no_password<F: Facade>() {
                 writer().reader().get_many(&["a.py"]).map(drop),
                 writer().reader().paths().map(drop),
                 writer().set(&secret_module("a.py")),
-                writer().invalidate("a.py"),
+                writer().invalidate("a.py").map(drop),
             ] {
                 if result.is_err() {
                     fails(result);

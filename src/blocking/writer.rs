@@ -96,13 +96,13 @@ impl ModuleWriter {
         run(operations::set(self.pool(), module))
     }
 
-    /// Removes a module and its place in the index, both at once. It need not exist.
+    /// Removes a module and its place in the index, both at once. Returns whether there was one.
     ///
     /// # Errors
     ///
     /// As [`set`](Self::set).
     #[doc(alias = "invalidate_module")]
-    pub fn invalidate(&self, path: &str) -> Result<(), Error> {
+    pub fn invalidate(&self, path: &str) -> Result<bool, Error> {
         run(operations::invalidate(self.pool(), path))
     }
 

@@ -55,13 +55,13 @@ impl ModuleWriter {
         operations::set(self.lanes(), module).await
     }
 
-    /// Removes a module and its place in the index, both at once. It need not exist.
+    /// Removes a module and its place in the index, both at once. Returns whether there was one.
     ///
     /// # Errors
     ///
     /// As [`set`](Self::set).
     #[doc(alias = "invalidate_module")]
-    pub async fn invalidate(&self, path: &str) -> Result<(), Error> {
+    pub async fn invalidate(&self, path: &str) -> Result<bool, Error> {
         operations::invalidate(self.lanes(), path).await
     }
 

@@ -14,6 +14,7 @@ fn commands(dir: &str) -> Vec<Vec<&str>> {
         vec!["status"],
         vec!["verify"],
         vec!["repair"],
+        vec!["refresh", "a.py"],
         vec!["ls"],
         vec!["get", "a.py"],
         vec!["resolve", "a"],
@@ -50,7 +51,13 @@ fn without_redis_each_command_says_so() {
 fn without_postgres_what_needs_it_says_so() {
     let world = World::new();
     let url = format!("postgres://127.0.0.1:{}/x", free_port());
-    for arguments in [&["warm"][..], &["verify"], &["repair"], &["diff", "a.py"]] {
+    for arguments in [
+        &["warm"][..],
+        &["verify"],
+        &["repair"],
+        &["refresh", "a.py"],
+        &["diff", "a.py"],
+    ] {
         let mut command = tool(&world, arguments);
         command.env("DATABASE_URL", &url);
         run(command, 3).says(&["could not be connected to", &url[11..url.len() - 2]]);

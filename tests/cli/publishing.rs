@@ -233,34 +233,12 @@ fn mv_leaves_what_is_too_large_where_it_is() {
     world.foreign().set("a.py", "12345");
     let moving = ["mv", "a.py", "b.py", "--max-content-bytes"];
     let limited = |limit| without_database(&world, &[&moving[..], &[limit]].concat());
-    run(limited("4"), 4).says(&["a.py", "5 bytes", "--max-content-bytes"]);
+    run(limited("4"), 4).says(&["b.py", "5 bytes", "--max-content-bytes"]);
     let module = world.writer.reader().get("a.py").unwrap().unwrap();
     assert_eq!(module.content, "12345");
     assert_eq!(cached(&world), ["a.py"]);
     run(limited("5"), 0);
     assert_eq!(cached(&world), ["b.py"]);
-}
-
-#[test]
-fn mv_gives_way_to_whoever_writes_meanwhile() {
-    use crate::support::connect;
-    use crate::support::consistency::Gate;
-    let world = World::new();
-    world.foreign().set("a.py", "old");
-    let url = world.redis.url();
-    // Just before the move is carried out, a service saves.
-    let gate = Gate::start(world.redis.port(), "MULTI", move || {
-        let module = CachedModule::new("a.py", "new").unwrap();
-        let key = bifrost_module_cache::keys::module_key("a.py").unwrap();
-        let set = redis::cmd("SET").arg(key).arg(module.to_json()).to_owned();
-        set.exec(&mut connect(&url)).unwrap();
-    });
-    let mut command = without_database(&world, &["mv", "a.py", "b.py"]);
-    command.env("REDIS_URL", gate.url());
-    run(command, 3).says(&["run it again"]);
-    let module = world.writer.reader().get("a.py").unwrap().unwrap();
-    assert_eq!(module.content, "new");
-    assert_eq!(world.writer.reader().get("b.py").unwrap(), None);
 }
 
 #[test]

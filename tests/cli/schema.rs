@@ -115,6 +115,11 @@ pub fn repair() -> Value {
         "dry_run": dry_run()})
 }
 
+pub fn refresh() -> Value {
+    json!({"written": "count", "removed": "count", "skipped": "count", "retried": "count",
+        "bytes": "count", "unsettled": ["text"], "servers": servers("text")})
+}
+
 pub fn ls() -> Value {
     json!({"path": "text", "bytes": "count?", "hash": "text?", "state": "cached|gone|corrupt"})
 }

@@ -203,6 +203,27 @@ fn repair_mends_what_verify_finds() {
 }
 
 #[test]
+fn refresh_brings_single_modules_to_what_the_database_has() {
+    let world = World::with_rows(&["a.py".to_owned(), "b.py".to_owned()]);
+    world.foreign().set("gone.py", "1");
+    world.foreign().set("b.py", "old");
+    let object = run(tool(&world, &["refresh", "a.py", "gone.py", "--json"]), 0).object();
+    schema::check(&object, &schema::refresh());
+    assert_eq!(
+        (&object["written"], &object["removed"]),
+        (&json!(1), &json!(1))
+    );
+    let mut foreign = world.foreign();
+    foreign.assert_is("a.py", Some("a.py"));
+    foreign.assert_is("gone.py", None);
+    foreign.assert_is("b.py", Some("old"));
+    run(tool(&world, &["refresh", "b.py"]), 0).mentions(&["written", "127.0.0.1"]);
+    foreign.assert_is("b.py", Some("b.py"));
+    run(tool(&world, &["refresh", "a.py", "index"]), 2).says(&["index"]);
+    run(tool(&world, &["refresh"]), 2);
+}
+
+#[test]
 fn settings_of_the_services_can_be_given() {
     let world = World::new();
     world.postgres.create_workspace("\"Other\"");
@@ -239,7 +260,13 @@ fn settings_of_the_services_can_be_given() {
 #[test]
 fn what_needs_a_database_says_so() {
     let world = World::new();
-    for command in [&["warm"][..], &["verify"], &["repair"], &["diff", "a.py"]] {
+    for command in [
+        &["warm"][..],
+        &["verify"],
+        &["repair"],
+        &["refresh", "a.py"],
+        &["diff", "a.py"],
+    ] {
         run(without_database(&world, command), 2).says(&["database", "DATABASE_URL"]);
     }
     for arguments in [

@@ -46,7 +46,7 @@ pub trait Writer: Clone + Debug + Send + Sync + Sized + 'static {
     fn new(config: Config) -> Result<Self, Error>;
     fn reader(&self) -> &Self::Reader;
     fn set(&self, module: &CachedModule) -> Result<(), Error>;
-    fn invalidate(&self, path: &str) -> Result<(), Error>;
+    fn invalidate(&self, path: &str) -> Result<bool, Error>;
     fn rename(&self, old_path: &str, module: &CachedModule) -> Result<(), Error>;
     fn clear(&self) -> Result<u64, Error>;
     fn publish(&self, changes: &[Change]) -> Result<PublishReport, Error>;
@@ -149,7 +149,7 @@ macro_rules! facade {
                 $wait(self.set(module))
             }
 
-            fn invalidate(&self, path: &str) -> Result<(), Error> {
+            fn invalidate(&self, path: &str) -> Result<bool, Error> {
                 $wait(self.invalidate(path))
             }
 

@@ -101,7 +101,7 @@ pub enum Command {
     ///
     /// What an init container runs. It may be killed at any time and run again.
     Warm {
-        /// Wait for so long for Redis and Postgres to be ready, such as 60s
+        /// Wait for so long for Redis, Postgres and its table to be ready, such as 60s
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         wait: Option<Duration>,
         #[command(flatten)]
@@ -115,6 +115,12 @@ pub enum Command {
     Repair {
         #[command(flatten)]
         removals: Removals,
+    },
+    /// Bring single modules to what the database has, or out of the cache where it has none
+    Refresh {
+        /// Such as shared/halopsa.py
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<String>,
     },
     /// List the cached modules: bytes, hash and path
     Ls {
@@ -171,6 +177,8 @@ pub enum Command {
         paths: Vec<String>,
     },
     /// Move a module in the cache, for those without a database
+    ///
+    /// It moves what it reads: what others save there at that moment is lost.
     Mv {
         /// Where it is
         old: String,
@@ -242,6 +250,7 @@ impl Command {
             self,
             Self::Warm { .. }
                 | Self::Repair { .. }
+                | Self::Refresh { .. }
                 | Self::Publish { .. }
                 | Self::Rm { .. }
                 | Self::Mv { .. }

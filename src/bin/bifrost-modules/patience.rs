@@ -24,28 +24,34 @@ impl<T> Signs<T> {
     }
 }
 
-/// What `work` comes to, or `None` if nothing was heard of it for so long. Then it is left behind
-/// in its thread: like all that writes to Redis, it may stop at any moment, or go on beside others.
+/// What `work` comes to, or for how long nothing was heard of it: `first` at the beginning, and
+/// `limit` from then on. Then it is left behind in its thread: like all that writes to Redis, it may
+/// stop at any moment, or go on beside others.
 pub fn within<T: Send + 'static>(
+    first: Duration,
     limit: Duration,
     mut show: impl FnMut(Progress),
     work: impl FnOnce(Signs<T>) -> T + Send + 'static,
-) -> Option<T> {
+) -> Result<T, Duration> {
+    let mut patience = first;
     let (sender, signs) = mpsc::channel();
     let worker = thread::spawn(move || {
         let done = work(Signs(sender.clone()));
         let _ = sender.send(Sign::Done(done));
     });
     loop {
-        match signs.recv_timeout(limit) {
-            Ok(Sign::Progress(progress)) => show(progress),
-            Ok(Sign::Done(done)) => return Some(done),
-            Err(RecvTimeoutError::Timeout) => return None,
+        match signs.recv_timeout(patience) {
+            Ok(Sign::Progress(progress)) => {
+                patience = limit;
+                show(progress);
+            }
+            Ok(Sign::Done(done)) => return Ok(done),
+            Err(RecvTimeoutError::Timeout) => return Err(patience),
             Err(RecvTimeoutError::Disconnected) => {
                 if let Err(panicked) = worker.join() {
                     panic::resume_unwind(panicked);
                 }
-                return None;
+                return Err(Duration::ZERO);
             }
         }
     }
@@ -57,15 +63,18 @@ mod tests {
 
     #[test]
     fn silence_is_given_up_and_an_answer_is_not() {
-        let silent = |limit| within(limit, |_| {}, |_| thread::sleep(Duration::from_millis(200)));
-        assert_eq!(silent(Duration::from_millis(10)), None);
-        assert_eq!(silent(Duration::from_secs(60)), Some(()));
+        let (short, long) = (Duration::from_millis(10), Duration::from_secs(60));
+        let sleep = |_| thread::sleep(Duration::from_millis(200));
+        let silent = |first| within(first, long, |_| {}, sleep);
+        assert_eq!(silent(short), Err(short));
+        assert_eq!(silent(long), Ok(()));
     }
 
     #[test]
     #[should_panic(expected = "of the work")]
     fn a_panic_is_passed_on() {
-        within(
+        let _ = within(
+            Duration::from_secs(60),
             Duration::from_secs(60),
             |_| {},
             |_: Signs<()>| panic!("of the work"),

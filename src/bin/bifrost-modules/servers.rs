@@ -156,41 +156,45 @@ impl Database<'_> {
     ) -> Result<T, Failure> {
         // Redis may take its time, too, and is to say so itself.
         let limit = self.servers.args.timeout.saturating_mul(2) + BARRIER;
-        let result = patience::within(limit, |_| {}, |_| call());
-        self.heard(result, || {
+        let result = patience::within(limit, limit, |_| {}, |_| call());
+        self.heard(result, |_| {
             "the database did not answer in time: look for a lock on its table, or raise --timeout"
                 .to_owned()
         })
     }
 
-    /// The result of long work with both servers, which says on the screen how far it has come.
+    /// The result of long work with both servers, which says on the screen how far it has come. In
+    /// `wait` it must have come somewhere.
     pub fn work<T: Send + 'static>(
         &self,
         screen: &Screen,
         removals: Removals,
+        wait: Duration,
         call: impl FnOnce(SyncOptions<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Failure> {
         let limit = bulk(self.servers.args).saturating_mul(2);
         let show = |progress| screen.progress(progress);
-        let result = patience::within(limit, show, move |signs| {
+        // What was ready late needs its time, too.
+        let first = limit.min(wait.max(self.servers.args.timeout));
+        let result = patience::within(first, limit, show, move |signs| {
             let options = removals
                 .options()
                 .with_progress(|progress| signs.progress(progress));
             call(options)
         });
-        self.heard(result, || {
-            let limit = humantime::format_duration(limit);
-            format!("no progress for {limit}: the database is too slow, or a lock on its table holds it up; raise --timeout if it needs longer")
+        self.heard(result, |silence| {
+            let silence = humantime::format_duration(Duration::from_secs(silence.as_secs()));
+            format!("no progress for {silence}: the database is too slow, or a lock on its table holds it up; raise --timeout if it needs longer")
         })
     }
 
     fn heard<T>(
         &self,
-        result: Option<Result<T, Error>>,
-        silence: impl FnOnce() -> String,
+        result: Result<Result<T, Error>, Duration>,
+        silence: impl FnOnce(Duration) -> String,
     ) -> Result<T, Failure> {
         result
-            .ok_or_else(|| Failure::new(Exit::Unavailable, silence()).at(&self.address))?
+            .map_err(|time| Failure::new(Exit::Unavailable, silence(time)).at(&self.address))?
             .map_err(|error| self.failure(error))
     }
 

@@ -33,8 +33,8 @@ pub fn until_ready<T>(
         };
         // One that took all the time there was is the last, too.
         if last || left().is_zero() {
-            let limit = humantime::format_duration(limit);
-            return Err(failure.at(&format!("gave up after {limit}")));
+            let waited = start.elapsed().as_secs_f64();
+            return Err(failure.at(&format!("gave up after {waited:.1} s")));
         }
         screen.wait(&failure.message);
         thread::sleep(pause.min(left()));

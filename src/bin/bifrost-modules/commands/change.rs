@@ -1,30 +1,28 @@
-//! `rm`, `mv` and `clear`.
+//! `refresh`, `rm`, `mv` and `clear`.
 
-use std::collections::HashSet;
+use std::time::Duration;
 
-use bifrost_module_cache::{CachedModule, Change, Explanation};
+use bifrost_module_cache::CachedModule;
+use bifrost_module_cache::keys::module_key;
 use serde_json::json;
 
 use super::{get, text};
+use crate::args::Removals;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::screen::Screen;
 use crate::servers::Servers;
 
 pub fn rm(servers: &Servers<'_>, output: &mut Output, paths: &[String]) -> Result<Exit, Failure> {
-    let writer = servers.writer()?;
-    let failed = |error| servers.failure(error);
-    let mut there = HashSet::new();
+    // All or nothing, as far as that can be known before.
     for path in paths {
-        let found = writer.reader().explain(path).map_err(failed)?;
-        if matches!(found, Explanation::Cached | Explanation::ValueGone) {
-            there.insert(path.as_str());
-        }
+        module_key(path)?;
     }
-    let changes: Vec<Change> = paths.iter().cloned().map(Change::Remove).collect();
-    writer.publish(&changes).map_err(failed)?;
+    let writer = servers.writer()?;
     let mut all = true;
     for path in paths {
-        let removed = there.contains(path.as_str());
+        let removed = writer.invalidate(path);
+        let removed = removed.map_err(|error| servers.failure(error))?;
         all &= removed;
         if output.json {
             output.json(&json!({"path": path, "removed": removed}))?;
@@ -36,7 +34,7 @@ pub fn rm(servers: &Servers<'_>, output: &mut Output, paths: &[String]) -> Resul
     Ok(Exit::fine_if(all))
 }
 
-/// Moves what is there at that moment: where others write either path meanwhile, nothing is moved.
+/// Moves what is there when it is read.
 pub fn mv(
     servers: &Servers<'_>,
     output: &mut Output,
@@ -48,53 +46,61 @@ pub fn mv(
     }
     let writer = servers.writer()?;
     let reader = writer.reader();
-    let found = reader.get_many(&[old, new]);
-    match &found.map_err(|error| servers.failure(error))?[..] {
-        [Some(_), None] => {}
-        [None, _] => return Err(get::absent(servers, reader, old)?),
-        _ => {
-            return Err(Failure::refused(format!(
-                "{new} is there already: remove it first"
-            )));
-        }
-    }
-    let contended = || {
-        Failure::new(
-            Exit::Unavailable,
-            "others write these paths at this moment: run it again",
-        )
+    let failed = |error| servers.failure(error);
+    let mut found = reader.get_many(&[old, new]).map_err(failed)?;
+    let (there, module) = (found.pop().flatten(), found.pop().flatten());
+    let Some(module) = module else {
+        return Err(get::absent(servers, reader, old)?);
     };
-    let moved = |paths: &[String]| match reader.get(old) {
-        // Asked again for one of them: the other was written meanwhile.
-        Ok(Some(module)) if paths.len() == 2 => {
-            // What can't be written would be taken for gone, and only the old path removed.
-            servers.fits(old, module.content.len())?;
-            Ok(vec![CachedModule {
-                path: new.to_owned(),
-                ..module
-            }])
-        }
-        Ok(_) => Err(contended()),
-        Err(error) => Err(servers.failure(error)),
-    };
-    let mut lost = None;
-    let report = writer.refresh_from(&[old, new], |paths| {
-        moved(&paths).map_err(|failure| {
-            lost = Some(failure);
-            "given up"
-        })
-    });
-    match report {
-        Ok(report) if report.written == 1 => {}
-        Ok(_) => return Err(contended()),
-        Err(error) => return Err(lost.unwrap_or_else(|| servers.failure(error))),
+    if there.is_some() {
+        return Err(Failure::refused(format!(
+            "{new} is there already: remove it first"
+        )));
     }
+    let module = CachedModule::with_hash(new, module.content, module.hash)?;
+    writer.rename(old, &module).map_err(failed)?;
     if output.json {
         output.json(&json!({"old": old, "new": new, "moved": true}))?;
     } else if output.reports() {
         output.line(format_args!("{old}: moved to {new}"))?;
     }
     Ok(Exit::Fine)
+}
+
+/// Brings paths to what the database has.
+pub fn refresh(
+    servers: &Servers<'_>,
+    screen: &Screen,
+    output: &mut Output,
+    paths: &[String],
+) -> Result<Exit, Failure> {
+    for path in paths {
+        module_key(path)?;
+    }
+    let database = servers.needed_database()?;
+    let mut client = database.connect_both(Duration::MAX)?;
+    let (writer, paths) = (servers.writer()?, paths.to_vec());
+    let report = database.work(screen, Removals::default(), Duration::MAX, move |_| {
+        writer.refresh(&mut client, &paths)
+    })?;
+    if output.json {
+        output.json(&report)?;
+    } else if output.reports() {
+        let mut rows = text::servers(&report.servers);
+        rows.push(("written", report.written.to_string()));
+        rows.push(("removed", report.removed.to_string()));
+        output.table(&rows)?;
+    }
+    if report.skipped > 0 {
+        let count = text::counted(report.skipped, "module");
+        output.hint(&format!("{count} of them can't be cached: too large"))?;
+    }
+    if report.unsettled.is_empty() {
+        return Ok(Exit::Fine);
+    }
+    let paths = report.unsettled.join(", ");
+    let message = format!("others keep writing {paths}: run it again");
+    Err(Failure::new(Exit::Unavailable, message))
 }
 
 pub fn clear(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failure> {

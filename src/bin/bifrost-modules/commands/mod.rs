@@ -41,6 +41,7 @@ pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Fail
             exact,
             removals,
         } => publish::publish(&servers()?, screen, output, dir, *exact, *removals),
+        Command::Refresh { paths } => change::refresh(&servers()?, screen, output, paths),
         Command::Rm { paths } => change::rm(&servers()?, output, paths),
         Command::Mv { old, new } => change::mv(&servers()?, output, old, new),
         Command::Clear { .. } => change::clear(&servers()?, output),

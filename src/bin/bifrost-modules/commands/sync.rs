@@ -27,7 +27,7 @@ pub fn warm(
     let report = wait::until_ready(wait, screen, |left| {
         let mut client = database.connect_both(left)?;
         let writer = servers.writer()?;
-        database.work(screen, removals, move |options| {
+        database.work(screen, removals, left, move |options| {
             writer.warm_from_db_with(&mut client, options)
         })
     })?;
@@ -44,7 +44,7 @@ pub fn verify(
     let database = servers.needed_database()?;
     let mut client = database.connect_both(Duration::MAX)?;
     let writer = servers.writer()?;
-    let drift = database.work(screen, Removals::default(), move |options| {
+    let drift = database.work(screen, Removals::default(), Duration::MAX, move |options| {
         writer.verify_with(&mut client, options)
     })?;
     screen.clear();
@@ -69,7 +69,7 @@ pub fn repair(
     let mut client = database.connect_both(Duration::MAX)?;
     let writer = servers.writer()?;
     let reader = writer.reader().clone();
-    let report = database.work(screen, removals, move |options| {
+    let report = database.work(screen, removals, Duration::MAX, move |options| {
         writer.repair_with(&mut client, options)
     })?;
     screen.clear();
