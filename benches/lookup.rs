@@ -45,7 +45,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let server = RedisServer::start();
-        let writer = blocking::ModuleWriter::new(Config::new(&server.url()).unwrap()).unwrap();
+        let writer = blocking::ModuleWriter::new(Config::new(server.url()).unwrap()).unwrap();
         for size in SIZES {
             writer
                 .set(&CachedModule::new(path(size), source(size)).unwrap())
@@ -72,7 +72,7 @@ impl Bench {
     }
 
     fn config(&self) -> Config {
-        Config::new(&self.server.url()).unwrap()
+        Config::new(self.server.url()).unwrap()
     }
 
     async fn bare(&self) -> MultiplexedConnection {

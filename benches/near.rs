@@ -46,7 +46,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let server = RedisServer::start();
-        let config = || Config::new(&server.url()).unwrap();
+        let config = || Config::new(server.url()).unwrap();
         let writer = blocking::ModuleWriter::new(config()).unwrap();
         let line =
             "    result = await client.fetch(\"https://example.com/api\", timeout=30)  # n\n";

@@ -30,7 +30,7 @@ impl Bench {
             .map(|n| CachedModule::new(format!("shared/part_{}/module_{n}.py", n % 100), "x = 1\n"))
             .collect::<Result<_, _>>()
             .unwrap();
-        let writer = blocking::ModuleWriter::new(Config::new(&server.url()).unwrap()).unwrap();
+        let writer = blocking::ModuleWriter::new(Config::new(server.url()).unwrap()).unwrap();
         writer.publish_exact(&modules).unwrap();
         let info = server.url().into_connection_info().unwrap();
         let tcp = info.tcp_settings().clone().set_nodelay(true);
@@ -44,7 +44,7 @@ impl Bench {
     }
 
     fn config(&self) -> Config {
-        Config::new(&self.server.url()).unwrap()
+        Config::new(self.server.url()).unwrap()
     }
 }
 

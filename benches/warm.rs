@@ -148,7 +148,7 @@ fn warm(criterion: &mut Criterion) {
     let (server, postgres) = (RedisServer::start(), Postgres::start());
     fill(&postgres, MODULES);
     let mut client = postgres.client();
-    let writer = ModuleWriter::new(Config::new(&server.url()).unwrap()).unwrap();
+    let writer = ModuleWriter::new(Config::new(server.url()).unwrap()).unwrap();
 
     let mut group = criterion.benchmark_group("warm-up, 10,000 modules of 10 KB");
     group
@@ -193,7 +193,7 @@ fn warm(criterion: &mut Criterion) {
         tokio::spawn(connection);
         client
     });
-    let async_writer = nonblocking::ModuleWriter::new(Config::new(&server.url()).unwrap()).unwrap();
+    let async_writer = nonblocking::ModuleWriter::new(Config::new(server.url()).unwrap()).unwrap();
     let mut async_warm = || {
         runtime
             .block_on(async_writer.warm_from_db(&async_client))
@@ -248,7 +248,7 @@ fn far_away(
 ) {
     let proxy = Proxy::start(server.port());
     proxy.set_latency(Duration::from_micros(2_500));
-    let remote = ModuleWriter::new(Config::new(&proxy.url()).unwrap()).unwrap();
+    let remote = ModuleWriter::new(Config::new(proxy.url()).unwrap()).unwrap();
     let mut group = criterion.benchmark_group("warm-up, 10,000 modules of 10 KB, 2.5 ms away");
     group
         .sample_size(10)

@@ -101,7 +101,7 @@ impl Finder {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let redis = RedisServer::start();
-    let config = Config::new(&redis.url())?;
+    let config = Config::new(redis.url())?;
     let service = ModuleWriter::new(config.clone())?;
     let modules = [
         ("shared/__init__.py", ""),

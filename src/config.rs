@@ -73,9 +73,9 @@ impl Config {
     ///
     /// [`Error::InvalidConfig`] if the URL can't be parsed or asks for what this build doesn't
     /// have. The error does not contain the URL.
-    pub fn new(redis_url: &str) -> Result<Self, Error> {
+    pub fn new(redis_url: impl AsRef<str>) -> Result<Self, Error> {
         // The parser's own message may quote the URL, and with it the password.
-        let info = redis_url.into_connection_info().map_err(|_| {
+        let info = redis_url.as_ref().into_connection_info().map_err(|_| {
             Error::invalid_config(
                 "the redis URL can't be parsed: use redis://[user:password@]host[:port][/database]",
             )

@@ -306,7 +306,7 @@ fn the_reader_s_user_can_not_write<F: Facade>() {
 
 fn another_database_needs_one_permission_more<F: Facade>() {
     let setup = Setup::narrow_acl();
-    let in_database_1 = |url: &str| Config::new(&url.replace("/0", "/1")).unwrap();
+    let in_database_1 = |url: &str| Config::new(url.replace("/0", "/1")).unwrap();
     let writer = || F::Writer::new(in_database_1(&setup.writer_url)).unwrap();
     let reader = || F::Reader::new(in_database_1(&setup.reader_url)).unwrap();
     let one = module("a.py", "a");

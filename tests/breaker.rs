@@ -131,7 +131,7 @@ fn recover<F: Facade>(reader: &F::Reader) -> Duration {
 #[test]
 fn a_frozen_server_fails_all_calls_in_time_then_at_once_and_is_found_again() {
     let server = RedisServer::start();
-    let config = Config::new(&server.url()).unwrap();
+    let config = Config::new(server.url()).unwrap();
     let writer = blocking::ModuleWriter::new(config.clone()).unwrap();
     let threads = writer.reader();
     let tasks = nonblocking::ModuleReader::new(config).unwrap();

@@ -60,7 +60,7 @@ impl<F: Facade> Scene<F> {
         let _ = log::set_logger(&WARNINGS);
         log::set_max_level(LevelFilter::Warn);
         let server = RedisServer::start();
-        let config = Config::new(&server.url()).unwrap();
+        let config = Config::new(server.url()).unwrap();
         let writer = F::Writer::new(config.clone()).unwrap();
         let facade = std::any::type_name::<F>().rsplit(':').next().unwrap();
         let path = |kind: &str| format!("{facade}/{name}/{kind}.py");

@@ -265,7 +265,7 @@ fn a_killed_server_is_unavailable<F: Facade>() {
 
 fn lookups_and_writes_end_within_600_ms_by_default<F: Facade>() {
     let (server, _) = serving::<F>();
-    let new = || F::Writer::new(Config::new(&server.url()).unwrap()).unwrap();
+    let new = || F::Writer::new(Config::new(server.url()).unwrap()).unwrap();
     let used = new();
     // So that there is a connection already; if it takes too long, there is none.
     let _ = used.reader().get("a.py");

@@ -92,7 +92,7 @@ fn a_connection_that_was_lost_is_replaced_without_an_error() {
 
 #[test]
 fn a_dead_server_is_unavailable_and_no_empty_pool() {
-    let config = Config::new(&format!("redis://127.0.0.1:{}", support::free_port())).unwrap();
+    let config = Config::new(format!("redis://127.0.0.1:{}", support::free_port())).unwrap();
     let reader = ModuleReader::with_pool(config, Pool::builder()).unwrap();
     for _ in 0..10 {
         let error = reader.get("a.py").unwrap_err();

@@ -387,7 +387,7 @@ const LIMIT: Duration = Duration::from_millis(1_500);
 
 fn all_threads_end_in_time_while_the_server_is_frozen<F: Facade>() {
     let server = RedisServer::start();
-    let reader = F::Reader::new(Config::new(&server.url()).unwrap()).unwrap();
+    let reader = F::Reader::new(Config::new(server.url()).unwrap()).unwrap();
     server.freeze();
     thread::scope(|scope| {
         for _ in 0..6 {
@@ -408,7 +408,7 @@ fn all_threads_end_in_time_while_the_server_is_frozen<F: Facade>() {
 /// Although time-outs of large answers do not count for it.
 fn the_breaker_opens_for_names_that_are_not_ours<F: Facade>() {
     let server = RedisServer::start();
-    let config = Config::new(&server.url())
+    let config = Config::new(server.url())
         .unwrap()
         .with_response_timeout(Duration::from_millis(20))
         .with_lookup_deadline(Duration::from_millis(50));

@@ -173,7 +173,7 @@ impl Shared {
 }
 
 fn config(server: &RedisServer) -> Config {
-    Config::new(&server.url()).unwrap()
+    Config::new(server.url()).unwrap()
 }
 
 fn fill(writer: &blocking::ModuleWriter) {

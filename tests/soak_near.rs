@@ -125,7 +125,7 @@ fn version(module: &CachedModule) -> u64 {
 impl Load {
     fn run<F: Nearby>(&self) {
         let server = RedisServer::start();
-        let config = || Config::new(&server.url()).unwrap();
+        let config = || Config::new(server.url()).unwrap();
         let options = NearCacheOptions::default()
             .with_staleness_bound(self.bound)
             .with_max_bytes(4 * 1024 * 1024);

@@ -64,7 +64,7 @@ fn run() -> Outcome<()> {
         redis.port(),
     );
 
-    let config = || Config::new(&redis.url());
+    let config = || Config::new(redis.url());
     let reader = blocking::ModuleReader::new(config()?)?;
     let tool = Tool::new(&redis.url(), &database.url())?;
     tool.run(&["warm", "--wait", "30s"], 0)?;
@@ -131,7 +131,7 @@ fn break_and_mend(
 ) -> Outcome<()> {
     let path = expected.keys().next().ok_or("there is no module")?;
     let older = CachedModule::new(path, "# An older version\n")?;
-    blocking::ModuleWriter::new(Config::new(&redis.url())?)?.set(&older)?;
+    blocking::ModuleWriter::new(Config::new(redis.url())?)?.set(&older)?;
     tool.run(&["explain", path], 1)?;
     tool.run(&["repair", "--quiet"], 0)?;
     tool.run(&["verify", "--quiet"], 0)?;
