@@ -264,7 +264,16 @@ impl Config {
         self
     }
 
-    /// The table that holds the workspace. Default `workspace_files`.
+    /// The table that holds the workspace. Default `workspace_files`. It needs these columns:
+    ///
+    /// | Column | Type | |
+    /// | --- | --- | --- |
+    /// | `path` | `varchar` or `text` | unique; relative, such as `shared/halopsa.py` |
+    /// | `content` | `text` | the source; a row with NULL is no module |
+    /// | `content_hash` | `varchar` or `text` | SHA-256 of the content in hex, or NULL |
+    /// | `entity_type` | `varchar` or `text` | `'module'`: all other rows are passed over |
+    /// | `is_deleted` | `boolean` | FALSE, not NULL |
+    /// | `updated_at` | `timestamp` or `timestamptz` | optional: tells `diagnose` how old a row is |
     ///
     /// `schema.table` is split at the dot; each part is quoted, so its case matters.
     #[must_use]

@@ -25,6 +25,19 @@ use crate::{
 /// [`is_live`](Self::is_live) is false, one warning is logged, and reads ask Redis: slower, never
 /// wrong.
 ///
+/// ```no_run
+/// use bifrost_module_cache::blocking::{ModuleReader, NearCache};
+/// use bifrost_module_cache::{Config, NearCacheOptions};
+///
+/// # fn example() -> Result<(), bifrost_module_cache::Error> {
+/// let reader = ModuleReader::new(Config::new("redis://localhost:6379")?)?;
+/// let near = NearCache::new(reader, NearCacheOptions::default())?;
+/// let module = near.get("shared/halopsa.py")?; // asks Redis
+/// let again = near.get("shared/halopsa.py")?; // does not, until it has changed
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Cheap to clone; clones share everything. When the last one is dropped, the thread ends. A forked
 /// child keeps what it inherited for as long as the staleness bound, then starts afresh; or it reads
 /// through for ever, if it was forked while another thread began or ended, because then it can start

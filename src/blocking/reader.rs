@@ -14,6 +14,19 @@ use crate::{
 
 /// Reads modules, and has no method that changes Redis: what a worker holds.
 ///
+/// ```no_run
+/// use bifrost_module_cache::Config;
+/// use bifrost_module_cache::blocking::ModuleReader;
+///
+/// # fn example() -> Result<(), bifrost_module_cache::Error> {
+/// let reader = ModuleReader::new(Config::new("redis://localhost:6379")?)?;
+/// if let Some(module) = reader.get("shared/halopsa.py")? {
+///     println!("{} bytes", module.content.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Cheap to clone; clones share one pool.
 #[derive(Debug, Clone)]
 pub struct ModuleReader {

@@ -19,6 +19,18 @@ use crate::{Drift, RepairReport, WarmReport, postgres};
 
 /// Writes, removes and moves modules: what a service holds.
 ///
+/// ```no_run
+/// use bifrost_module_cache::blocking::ModuleWriter;
+/// use bifrost_module_cache::{CachedModule, Config};
+///
+/// # fn example() -> Result<(), bifrost_module_cache::Error> {
+/// let writer = ModuleWriter::new(Config::new("redis://localhost:6379")?)?;
+/// writer.set(&CachedModule::new("a.py", "x = 1\n")?)?; // with a database: `refresh`
+/// writer.invalidate("b.py")?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Cheap to clone; clones and their [`reader`](Self::reader) share one pool.
 #[derive(Debug, Clone)]
 pub struct ModuleWriter {

@@ -19,6 +19,26 @@ use crate::{CachedModule, Error, Outage, Resolution, operations, reply};
 /// For one execution, which must not see half of the old and half of the new code. Immutable, and
 /// cheap to clone. Asking it takes no lock and no connection, also in a forked child, so workers
 /// that fork for each execution take it in the parent. It shares the modules with the near cache.
+///
+/// ```no_run
+/// # #[cfg(feature = "blocking")]
+/// # fn blocking(
+/// #     near: &bifrost_module_cache::blocking::NearCache,
+/// # ) -> Result<(), bifrost_module_cache::Error> {
+/// let snapshot = near.snapshot()?; // `.await?` in `nonblocking`
+/// let module = snapshot.get("shared/halopsa.py")?;
+/// let resolution = snapshot.resolve("shared.halopsa")?;
+/// # Ok(())
+/// # }
+/// # #[cfg(feature = "nonblocking")]
+/// # async fn nonblocking(
+/// #     near: &bifrost_module_cache::nonblocking::NearCache,
+/// # ) -> Result<(), bifrost_module_cache::Error> {
+/// # let snapshot = near.snapshot().await?;
+/// # snapshot.get("shared/halopsa.py")?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Snapshot(Arc<Parts>);
 

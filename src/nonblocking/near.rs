@@ -25,6 +25,19 @@ use crate::{
 /// [`is_live`](Self::is_live) is false, one warning is logged, and reads ask Redis: slower, never
 /// wrong.
 ///
+/// ```no_run
+/// use bifrost_module_cache::nonblocking::{ModuleReader, NearCache};
+/// use bifrost_module_cache::{Config, NearCacheOptions};
+///
+/// # async fn example() -> Result<(), bifrost_module_cache::Error> {
+/// let reader = ModuleReader::new(Config::new("redis://localhost:6379")?)?;
+/// let near = NearCache::new(reader, NearCacheOptions::default())?;
+/// let module = near.get("shared/halopsa.py").await?; // asks Redis
+/// let again = near.get("shared/halopsa.py").await?; // does not, until it has changed
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Cheap to clone; clones share everything. When the last one is dropped, the task ends. If the
 /// runtime ends in which it was made, the next call that has to ask Redis starts a task in its own.
 #[derive(Clone)]

@@ -12,6 +12,19 @@ use crate::{
 
 /// Reads modules, and has no method that changes Redis: what a worker holds.
 ///
+/// ```no_run
+/// use bifrost_module_cache::Config;
+/// use bifrost_module_cache::nonblocking::ModuleReader;
+///
+/// # async fn example() -> Result<(), bifrost_module_cache::Error> {
+/// let reader = ModuleReader::new(Config::new("redis://localhost:6379")?)?;
+/// if let Some(module) = reader.get("shared/halopsa.py").await? {
+///     println!("{} bytes", module.content.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct ModuleReader {

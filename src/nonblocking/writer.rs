@@ -18,6 +18,18 @@ use crate::{Drift, RepairReport, WarmReport, tokio_postgres};
 
 /// Writes, removes and moves modules: what a service holds.
 ///
+/// ```no_run
+/// use bifrost_module_cache::nonblocking::ModuleWriter;
+/// use bifrost_module_cache::{CachedModule, Config};
+///
+/// # async fn example() -> Result<(), bifrost_module_cache::Error> {
+/// let writer = ModuleWriter::new(Config::new("redis://localhost:6379")?)?;
+/// writer.set(&CachedModule::new("a.py", "x = 1\n")?).await?; // with a database: `refresh`
+/// writer.invalidate("b.py").await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Cheap to clone; clones and their [`reader`](Self::reader) share their connections.
 #[derive(Debug, Clone)]
 pub struct ModuleWriter {
