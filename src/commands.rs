@@ -88,7 +88,8 @@ impl Command for Get<'_> {
     }
 
     fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
-        entry(self.path, reply::single(replies)?, config)
+        let [value] = reply::exactly(replies)?;
+        entry(self.path, value, config)
     }
 }
 
@@ -416,15 +417,38 @@ fn executed(replies: Vec<Value>) -> Result<Vec<Value>, Error> {
     reply::transaction(replies)?.ok_or_else(reply::unexpected)
 }
 
-/// A stored value as its module. An empty value is absent, by the specification's `if data:`.
+/// What readers get for a stored value. One of another type is absent, as MGET has it: not to say
+/// so of a single path would be another answer to the same question.
 pub(crate) fn entry(
     path: &str,
     value: Value,
     config: &Config,
 ) -> Result<Option<CachedModule>, Error> {
-    let Some(json) = reply::bytes(value)?.filter(|json| !json.is_empty()) else {
-        return Ok(None);
-    };
+    match reply::bytes(value) {
+        Err(error) if error.is_wrong_type() => Ok(None),
+        value => module(path, value?, config).transpose(),
+    }
+}
+
+/// The same for those who look for what is wrong: there, another type is corrupt.
+pub(crate) fn stored(
+    path: &str,
+    value: Value,
+    config: &Config,
+) -> Result<Option<Result<CachedModule, Error>>, Error> {
+    match reply::bytes(value) {
+        Err(error) if error.is_wrong_type() => Ok(Some(Err(error))),
+        value => Ok(module(path, value?, config)),
+    }
+}
+
+/// A stored value as its module. An empty value is absent, by the specification's `if data:`.
+fn module(
+    path: &str,
+    value: Option<Vec<u8>>,
+    config: &Config,
+) -> Option<Result<CachedModule, Error>> {
+    let json = value.filter(|json| !json.is_empty())?;
     let (size, limit) = (json.len(), config.max_entry_bytes());
     let module = if size > limit {
         let reason = format!("it has {size} bytes, more than the limit of {limit}");
@@ -432,5 +456,5 @@ pub(crate) fn entry(
     } else {
         CachedModule::from_json(path, &json)
     };
-    module.map(Some).map_err(|error| error.of_redis(config))
+    Some(module.map_err(|error| error.of_redis(config)))
 }

@@ -340,6 +340,17 @@ impl Error {
         self
     }
 
+    /// True if a key holds another type than the command is for.
+    pub(crate) fn is_wrong_type(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                code: "WRONGTYPE",
+                ..
+            }
+        )
+    }
+
     /// The failed attempt had sent something. Who does not trust us has not carried it out.
     pub(crate) fn maybe_applied(self) -> Self {
         let trusted = !matches!(

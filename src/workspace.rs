@@ -78,6 +78,7 @@ pub(crate) struct Workspace<D> {
     range: String,
     fetch: String,
     row: String,
+    age: String,
 }
 
 /// Which modules to read.
@@ -123,8 +124,6 @@ impl<D: Database> Workspace<D> {
             "FROM {table} WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
         );
         let fits = format!("octet_length(content) <= {}", config.max_content_bytes);
-        // Names no column: a table without it, which nothing else needs, has a NULL.
-        let changed = "(to_jsonb(workspace) ->> 'updated_at')";
         let mut workspace = Self {
             database,
             server: String::new(),
@@ -141,20 +140,21 @@ impl<D: Database> Workspace<D> {
                 "SELECT path, CASE WHEN {fits} THEN content END, content_hash {modules} \
                  AND path = ANY($1)"
             ),
-            // A plain timestamp is the specification's `datetime.utcnow`, whatever the session's
-            // time zone is; one with a zone says so in JSON.
             row: format!(
                 "SELECT is_deleted, \
                  entity_type IS NOT DISTINCT FROM 'module' AND content IS NOT NULL, \
-                 CASE WHEN {fits} THEN content END, content_hash, \
-                 (extract(epoch FROM clock_timestamp()) - extract(epoch FROM \
-                 ({changed} || CASE WHEN {changed} ~ 'T[0-9:.]+$' THEN 'Z' ELSE '' END)\
-                 ::timestamptz))::float8 \
-                 FROM {table} AS workspace WHERE path = ANY($1)"
+                 CASE WHEN {fits} THEN content END, content_hash \
+                 FROM {table} WHERE path = ANY($1)"
+            ),
+            // A plain timestamp is the specification's `datetime.utcnow`: as such it is read,
+            // whatever the session's time zone is.
+            age: format!(
+                "SELECT (extract(epoch FROM clock_timestamp()) \
+                 - extract(epoch FROM updated_at))::float8 FROM {table} WHERE path = ANY($1)"
             ),
         };
-        workspace.server = workspace.single(WHO).await?;
-        if workspace.single("SELECT pg_is_in_recovery()").await? {
+        workspace.server = workspace.single(WHO, None).await?;
+        if workspace.single("SELECT pg_is_in_recovery()", None).await? {
             return Err(unusable(
                 "the database is a standby, which may be behind: connect to the primary",
             ));
@@ -166,7 +166,7 @@ impl<D: Database> Workspace<D> {
     pub(crate) async fn list(&mut self, config: &Config) -> Result<Listing, Error> {
         let mut listing = self.listing(None, config).await?;
         if listing.modules + listing.skipped == 0 {
-            let rows: i64 = self.single(&self.count.clone()).await?;
+            let rows: i64 = self.single(&self.count.clone(), None).await?;
             listing.not_modules = usize::try_from(rows).unwrap_or_default();
         }
         Ok(listing)
@@ -263,8 +263,14 @@ impl<D: Database> Workspace<D> {
                 hash: hash.unwrap_or_default(),
             }),
         };
-        let age = column(&row, 4)?;
         while rows.next().await?.is_some() {}
+        drop(rows);
+        let age = match self.single(&self.age.clone(), Some(&paths)).await {
+            // Nothing else needs the column: it may be missing, of another type or not be ours to
+            // read.
+            Err(error) if !error.is_transient() => None,
+            age => age?,
+        };
         Ok(Found { state, age })
     }
 
@@ -273,7 +279,7 @@ impl<D: Database> Workspace<D> {
         // As text: the client has no xid8.
         transaction_id(
             &self
-                .single::<String>("SELECT pg_current_xact_id()::text")
+                .single::<String>("SELECT pg_current_xact_id()::text", None)
                 .await?,
         )
     }
@@ -282,14 +288,18 @@ impl<D: Database> Workspace<D> {
     pub(crate) async fn oldest_open_transaction(&mut self) -> Result<u64, Error> {
         transaction_id(
             &self
-                .single::<String>("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+                .single::<String>("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", None)
                 .await?,
         )
     }
 
     /// The only column of the only row.
-    async fn single<T: for<'a> FromSql<'a>>(&mut self, statement: &str) -> Result<T, Error> {
-        let mut rows = ask(&mut self.database, &self.server, statement, None).await?;
+    async fn single<T: for<'a> FromSql<'a>>(
+        &mut self,
+        statement: &str,
+        paths: Option<&[String]>,
+    ) -> Result<T, Error> {
+        let mut rows = ask(&mut self.database, &self.server, statement, paths).await?;
         let row = rows
             .next()
             .await?

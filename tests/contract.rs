@@ -7,7 +7,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use bifrost_module_cache::{
-    CachedModule, Change, Config, Error, Explanation, SyncOptions, blocking, nonblocking,
+    CachedModule, Change, Config, Error, Explanation, NameCause, Resolution, SyncOptions, blocking,
+    nonblocking,
 };
 use redis::Commands;
 use support::{
@@ -68,7 +69,7 @@ contract! {
     clear_of_nothing_is_zero
     corrupt_entries_are_named_and_not_shown
     one_corrupt_entry_fails_get_many_and_is_named
-    a_key_of_another_type_is_refused
+    a_key_of_another_type_is_absent
     an_index_of_another_type_is_refused
     paths_skips_what_is_no_path
     entries_have_no_time_to_live_unless_told
@@ -529,14 +530,17 @@ fn one_corrupt_entry_fails_get_many_and_is_named<F: Facade>(setup: &Setup) {
     assert!(!all_it_says(&error).contains("SECRET"), "{error:?}");
 }
 
-fn a_key_of_another_type_is_refused<F: Facade>(setup: &Setup) {
+fn a_key_of_another_type_is_absent<F: Facade>(setup: &Setup) {
     let mut redis = setup.server.connection();
     redis.rpush::<_, _, ()>(key("a.py"), "x").unwrap();
     let reader = setup.reader::<F>();
-    let error = reader.get("a.py").unwrap_err();
-    assert_code(&error, "WRONGTYPE");
     // MGET itself says so.
     assert_eq!(reader.get_many(&["a.py"]).unwrap(), [None]);
+    assert_eq!(reader.get("a.py").unwrap(), None);
+    assert_eq!(reader.resolve("a").unwrap(), Resolution::NotFound);
+    assert_eq!(reader.explain("a.py").unwrap(), Explanation::Corrupt);
+    let cause = reader.explain_name("a").unwrap().cause;
+    assert!(matches!(cause, NameCause::Corrupt { path, .. } if path == "a.py"));
     // A write replaces it.
     setup.writer::<F>().set(&module("a.py", "x")).unwrap();
     assert_eq!(reader.get("a.py").unwrap(), Some(module("a.py", "x")));

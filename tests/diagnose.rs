@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bifrost_module_cache::{Cause, Diagnosis, RowState, Status, SyncOptions, keys};
 use support::consistency::{LIMIT, Syncing, World, module};
-use support::{Facade, on_both_facades};
+use support::{Facade, Writer, on_both_facades};
 
 on_both_facades! {
     the_three_causes_of_the_specification_are_told_apart
@@ -15,6 +15,10 @@ on_both_facades! {
     rows_that_are_no_modules_are_named
     what_is_cached_for_a_while_or_never_is_named
     the_time_of_a_change_is_told_where_the_table_has_it
+    a_change_whose_time_is_unknown_has_two_causes
+    what_the_warm_up_reads_is_enough
+    an_index_that_is_gone_is_nobodys_bug
+    an_entry_of_another_type_is_corrupt
     a_writer_under_way_is_no_bug
     a_bad_path_asks_nobody
 }
@@ -167,6 +171,93 @@ fn the_time_of_a_change_is_told_where_the_table_has_it<F: Facade<Writer: Syncing
     let diagnosis = diagnose(&world, "a.py");
     assert_eq!(diagnosis.changed, None);
     assert_eq!(diagnosis.cause, Cause::CacheCleared);
+}
+
+fn a_change_whose_time_is_unknown_has_two_causes<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::new();
+    let mut table = world.table();
+    table.put("a.py", "1");
+    world.warm(SyncOptions::default());
+    world.foreign().del("a.py");
+    table.run(
+        "ALTER TABLE workspace_files ALTER updated_at DROP NOT NULL;
+         UPDATE workspace_files SET updated_at = NULL",
+    );
+    let diagnosis = diagnose(&world, "a.py");
+    assert_eq!(
+        (diagnosis.cause, diagnosis.changed),
+        (Cause::NotCached, None)
+    );
+    // A clock of the service's own.
+    table.run(
+        "ALTER TABLE workspace_files ALTER updated_at DROP DEFAULT;
+         ALTER TABLE workspace_files ALTER updated_at TYPE bigint USING 1700000000",
+    );
+    let diagnosis = diagnose(&world, "a.py");
+    assert_eq!(
+        (diagnosis.cause, diagnosis.changed),
+        (Cause::NotCached, None)
+    );
+}
+
+fn what_the_warm_up_reads_is_enough<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::new();
+    let mut table = world.table();
+    table.put("a.py", "1");
+    table.run(
+        "DROP ROLE IF EXISTS narrow;
+         CREATE ROLE narrow;
+         GRANT USAGE ON SCHEMA public TO narrow;
+         GRANT SELECT (path, content, content_hash, entity_type, is_deleted)
+         ON workspace_files TO narrow",
+    );
+    let url = format!("{}?options=-c%20role%3Dnarrow", world.postgres.url());
+    let client = &mut F::Writer::connect(&url);
+    let warmed = world.writer.warm_with(client, SyncOptions::default());
+    assert!(warmed.unwrap().complete);
+    let diagnosis = world.writer.diagnose(client, "a.py").unwrap();
+    assert_eq!((diagnosis.cause, diagnosis.changed), (Cause::Right, None));
+    assert_eq!(diagnosis.row, RowState::Module(module("a.py", "1")));
+}
+
+fn an_index_that_is_gone_is_nobodys_bug<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::new();
+    let mut table = world.table();
+    for path in ["a.py", "b.py", "c.py", "d.py"] {
+        table.put(path, "1");
+    }
+    world.warm(SyncOptions::default());
+    let mut foreign = world.foreign();
+    foreign.run(&format!("DEL {}", keys::MODULE_INDEX_KEY));
+    assert_eq!(cause(&world, "a.py"), Cause::IndexGone);
+    foreign.del("b.py");
+    let diagnosis = diagnose(&world, "b.py");
+    assert_eq!(diagnosis.cause, Cause::IndexGone);
+    assert!(!diagnosis.status.is_warm());
+    world.refresh(&["b.py"]);
+    assert_eq!(cause(&world, "b.py"), Cause::Right);
+}
+
+fn an_entry_of_another_type_is_corrupt<F: Facade<Writer: Syncing>>() {
+    let world = World::<F>::new();
+    let (mut table, mut foreign) = (world.table(), world.foreign());
+    table.put("a.py", "1");
+    world.warm(SyncOptions::default());
+    for path in ["a.py", "ghost.py"] {
+        let key = keys::module_key(path).unwrap();
+        foreign.run(&format!("DEL {key}"));
+        foreign.run(&format!("HSET {key} field value"));
+        assert_eq!(cause(&world, path), Cause::Corrupt, "{path}");
+    }
+    let drift = world.verify();
+    assert_eq!(
+        (drift.corrupt, drift.ghost),
+        (vec!["a.py".into()], vec!["ghost.py".into()])
+    );
+    let report = world.repair(SyncOptions::default());
+    assert_eq!((report.written, report.removed), (1, 1));
+    foreign.assert_is("a.py", Some("1"));
+    foreign.assert_is("ghost.py", None);
 }
 
 fn a_writer_under_way_is_no_bug<F: Facade<Writer: Syncing>>() {

@@ -4,14 +4,17 @@ mod support;
 
 use std::convert::Infallible;
 
-use bifrost_module_cache::{Change, Error, SyncOptions};
-use support::consistency::{Foreign, Syncing, World, numbered};
-use support::{Facade, RedisServer, Writer, on_both_facades};
+use bifrost_module_cache::{Change, Error, Explanation, NameCause, Status, SyncOptions, keys};
+use support::consistency::{Foreign, LIMIT, Syncing, World, numbered};
+use support::{Facade, Reader, RedisServer, Writer, on_both_facades, wait_until};
 
 on_both_facades! {
     removing_needs_no_memory
     what_is_removed_makes_room_for_what_is_missing
     what_has_no_room_is_refused_after_all_removals
+    a_cache_whose_index_was_deleted_is_not_warm
+    a_cache_whose_index_was_evicted_is_not_warm
+    a_cache_that_shrinks_is_warm
 }
 
 /// Out of memory, and nothing is evicted: the default policy.
@@ -114,4 +117,84 @@ fn what_has_no_room_is_refused_after_all_removals<F: Facade<Writer: Syncing>>() 
     world.redis.command("CONFIG SET maxmemory 0");
     foreign.assert_is("gone.py", None);
     foreign.assert_is("old.py", Some("0"));
+}
+
+#[track_caller]
+fn assert_incomplete<F: Facade<Writer: Syncing>>(world: &World<F>, warmed: usize, left: usize) {
+    let status = world.status();
+    let is_right = matches!(
+        status,
+        Status::Incomplete { modules, members, .. } if (modules, members) == (warmed, left)
+    );
+    assert!(is_right && !status.is_warm(), "{status:?}");
+}
+
+fn a_cache_whose_index_was_deleted_is_not_warm<F: Facade<Writer: Syncing>>() {
+    let paths = numbered(10);
+    let world = World::<F>::with_rows(&paths);
+    world.warm(SyncOptions::default());
+    let mut foreign = world.foreign();
+    foreign.run(&format!("DEL {}", keys::MODULE_INDEX_KEY));
+    assert_incomplete(&world, 10, 0);
+    let reader = world.writer.reader();
+    // An entry is an entry.
+    assert_eq!(reader.explain(&paths[0]).unwrap(), Explanation::Cached);
+    assert_eq!(reader.explain("a.py").unwrap(), Explanation::IndexGone);
+    let explained = reader.explain_name("a").unwrap();
+    assert_eq!(explained.cause, NameCause::IndexGone);
+    // What is saved now names itself.
+    world.refresh(&[&paths[0], &paths[1], &paths[2], &paths[3]]);
+    assert_incomplete(&world, 10, 4);
+    world.warm(SyncOptions::default());
+    assert!(world.status().is_warm());
+    assert_eq!(reader.explain("a.py").unwrap(), Explanation::NeverCached);
+}
+
+fn a_cache_whose_index_was_evicted_is_not_warm<F: Facade<Writer: Syncing>>() {
+    let paths = numbered(10);
+    let world = World::<F>::with_rows(&paths);
+    world.warm(SyncOptions::default());
+    let mut foreign = world.foreign();
+    let mark: String = query(&mut foreign, "GET", keys::COMPLETE_KEY);
+    world
+        .redis
+        .command("CONFIG SET maxmemory-policy allkeys-random");
+    world.redis.command("CONFIG SET maxmemory 1");
+    wait_until("the index is evicted", LIMIT, || {
+        query::<usize>(&mut foreign, "SCARD", keys::MODULE_INDEX_KEY) == 0
+    });
+    // Chance may leave it.
+    world.redis.command("CONFIG SET maxmemory 0");
+    let () = redis::cmd("SET")
+        .arg(keys::COMPLETE_KEY)
+        .arg(mark)
+        .query(&mut foreign.0)
+        .unwrap();
+    assert_incomplete(&world, 10, 0);
+}
+
+fn query<T: redis::FromRedisValue>(foreign: &mut Foreign, command: &str, key: &str) -> T {
+    redis::cmd(command).arg(key).query(&mut foreign.0).unwrap()
+}
+
+/// Services remove modules, too.
+fn a_cache_that_shrinks_is_warm<F: Facade<Writer: Syncing>>() {
+    let paths = numbered(10);
+    let world = World::<F>::with_rows(&paths);
+    world.warm(SyncOptions::default());
+    for path in &paths[5..] {
+        world.writer.invalidate(path).unwrap();
+        assert!(world.status().is_warm());
+    }
+    let reader = world.writer.reader();
+    assert_eq!(reader.explain(&paths[9]).unwrap(), Explanation::NeverCached);
+    // Who may not ask goes by the mark alone.
+    if !RedisServer::is_old() {
+        world
+            .foreign()
+            .run(&format!("DEL {}", keys::MODULE_INDEX_KEY));
+        world.redis.command("ACL SETUSER default -scard");
+        assert!(world.status().is_warm());
+        assert_eq!(reader.explain(&paths[9]).unwrap(), Explanation::NeverCached);
+    }
 }

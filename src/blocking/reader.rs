@@ -87,7 +87,8 @@ impl ModuleReader {
 
     /// The module at `path`, or `None` if Redis says that there is none. One round trip.
     ///
-    /// An empty stored value is absent, as in the specification.
+    /// An empty stored value is absent, as in the specification, and so is one of another type than
+    /// a string, as MGET has it: [`explain`](Self::explain) tells.
     ///
     /// # Errors
     ///
@@ -100,8 +101,6 @@ impl ModuleReader {
     }
 
     /// The modules at `paths`, in their order. One round trip; none for no paths.
-    ///
-    /// A key that holds another type than a string counts as absent here, because MGET says so.
     ///
     /// # Errors
     ///
@@ -167,8 +166,7 @@ impl ModuleReader {
     ///
     /// The answer is Python's for the same files on a disk: a package hides a module, and a module
     /// hides a namespace. Names are taken to the letter, so that `my-mod` is one too. What the cache
-    /// can hold and no disk, such as `a` beside `a/b.py`, counts each for itself. A key that holds
-    /// another type than a string counts as absent, because MGET says so.
+    /// can hold and no disk, such as `a` beside `a/b.py`, counts each for itself.
     ///
     /// It answers for the name alone and trusts that the parents are packages, of which Python's
     /// import system makes sure before it asks a finder: in Python, `a.py` without `a/__init__.py`

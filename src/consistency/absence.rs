@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::{Pipeline, Value};
 
 use super::mark::{Mark, run_id};
-use crate::commands::{Class, Command, Request};
+use crate::commands::{Class, Command, Request, stored};
 use crate::keys::{COMPLETE_KEY, MODULE_INDEX_KEY, module_key};
 use crate::transport::Transport;
 use crate::{Config, Error, call, reply};
@@ -37,6 +37,23 @@ pub enum Status {
         /// How many modules it had then.
         modules: usize,
     },
+    /// It was completed, and its index has lost most of what it named since: it was evicted, or
+    /// deleted. What is saved from then on names itself again, so it need not be empty. Warm it
+    /// again.
+    ///
+    /// The index is one key, which goes as a whole, while services remove modules one by one:
+    /// hence fewer than half of [`modules`](Self::Incomplete::modules) is taken for a loss.
+    /// Services that did remove so many lose nothing by another warm-up. Where SCARD is refused
+    /// this is not seen.
+    #[non_exhaustive]
+    Incomplete {
+        /// When it was completed; whole seconds.
+        since: SystemTime,
+        /// How many modules it had then.
+        modules: usize,
+        /// How many members the index has now.
+        members: usize,
+    },
 }
 
 impl Status {
@@ -61,6 +78,12 @@ pub enum Explanation {
     ValueGone,
     /// The whole cache is cold: it was never warmed, or flushed since.
     CacheCold,
+    /// The cache was complete and its index has lost most of what it named: it was evicted or
+    /// deleted, and so may this module have been. See [`Status::Incomplete`].
+    IndexGone,
+    /// What is stored can't be read as this module: `get` fails, or says absent if it is of
+    /// another Redis type than a string.
+    Corrupt,
 }
 
 pub(crate) async fn status<T: Transport>(transport: &T) -> Result<Status, Error> {
@@ -94,8 +117,7 @@ impl Command for AskStatus {
 
     fn request(&self, _: &Config) -> Request {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("GET").arg(COMPLETE_KEY);
-        pipeline.cmd("INFO").arg("server");
+        ask_status(&mut pipeline);
         Request {
             pipeline,
             class: Class::Lookup,
@@ -103,13 +125,23 @@ impl Command for AskStatus {
     }
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Status, Error> {
-        let [mark, info] = reply::exactly(replies)?;
-        status_of(mark, info)
+        status_of(reply::exactly(replies)?)
     }
 }
 
-/// What the mark of a complete cache says, beside `INFO server`.
-pub(super) fn status_of(mark: Value, info: Value) -> Result<Status, Error> {
+/// What [`status_of`] needs the answers to.
+pub(super) fn ask_status(pipeline: &mut Pipeline) {
+    pipeline.cmd("GET").arg(COMPLETE_KEY);
+    pipeline.cmd("SCARD").arg(MODULE_INDEX_KEY);
+    pipeline.cmd("INFO").arg("server");
+}
+
+/// What the mark of a complete cache says, beside the size of the index and `INFO server`.
+pub(super) fn status_of([mark, members, info]: [Value; 3]) -> Result<Status, Error> {
+    let members = match reply::integer(members) {
+        Err(Error::Refused { code: "NOPERM", .. }) => None,
+        members => usize::try_from(members?).ok(),
+    };
     let Some(json) = reply::bytes(mark)? else {
         return Ok(Status::Cold);
     };
@@ -123,6 +155,11 @@ pub(super) fn status_of(mark: Value, info: Value) -> Result<Status, Error> {
         Some(id) if !mark.run_id.is_empty() && id != mark.run_id => {
             Ok(Status::Restored { since, modules })
         }
+        _ if members.is_some_and(|members| members < modules / 2) => Ok(Status::Incomplete {
+            since,
+            modules,
+            members: members.unwrap_or_default(),
+        }),
         _ => Ok(Status::Warm {
             since,
             modules,
@@ -141,7 +178,7 @@ impl Command for Explain<'_> {
 
     fn request(&self, _: &Config) -> Request {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("EXISTS").arg(COMPLETE_KEY);
+        ask_status(&mut pipeline);
         for (path, key) in self.paths.iter().zip(&self.keys) {
             // Not EXISTS: an empty value is there and means absent.
             pipeline.cmd("GET").arg(key);
@@ -153,18 +190,20 @@ impl Command for Explain<'_> {
         }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Vec<Explanation>, Error> {
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Vec<Explanation>, Error> {
         let mut replies = replies.into_iter();
         let mut reply = || replies.next().ok_or_else(reply::unexpected);
-        let complete = reply::integer(reply()?)? == 1;
-        let explain = |_| {
-            let cached = reply::bytes(reply()?)?.is_some_and(|value| !value.is_empty());
+        let status = status_of([reply()?, reply()?, reply()?])?;
+        let explain = |path: &&str| {
+            let entry = stored(path, reply()?, config)?;
             let listed = reply::integer(reply()?)? == 1;
-            Ok(match (cached, listed, complete) {
-                (true, ..) => Explanation::Cached,
-                (false, true, _) => Explanation::ValueGone,
-                (false, false, true) => Explanation::NeverCached,
-                (false, false, false) => Explanation::CacheCold,
+            Ok(match (entry, listed, &status) {
+                (Some(Ok(_)), ..) => Explanation::Cached,
+                (Some(Err(_)), ..) => Explanation::Corrupt,
+                (None, true, _) => Explanation::ValueGone,
+                (None, false, Status::Cold) => Explanation::CacheCold,
+                (None, false, Status::Incomplete { .. }) => Explanation::IndexGone,
+                (None, false, _) => Explanation::NeverCached,
             })
         };
         self.paths.iter().map(explain).collect()

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use redis::{Pipeline, Value};
 
-use super::absence::{Status, status_of};
+use super::absence::{Status, ask_status, status_of};
 use super::verify::barrier;
-use crate::commands::{Class, Command, Request};
-use crate::keys::{COMPLETE_KEY, MODULE_INDEX_KEY, module_key};
+use crate::commands::{Class, Command, Request, stored};
+use crate::keys::{MODULE_INDEX_KEY, module_key};
 use crate::transport::Transport;
 use crate::workspace::{Database, Workspace};
 use crate::{CachedModule, Config, Error, call, reply};
@@ -45,16 +45,23 @@ pub enum Cause {
     /// The row is older than the complete cache, so its entry was there and was removed: a bug in
     /// invalidation.
     WronglyRemoved,
+    /// One of the two: the cache is complete and has no entry, and when the row was changed can't
+    /// be told.
+    NotCached,
     /// The entry says something else than its row: a bug in invalidation.
     Stale,
     /// An entry, or a place in the index, without a row: a bug in invalidation.
     Ghost,
     /// The cache came back from disk or from a replica, without this module.
     CacheRestored,
+    /// The cache was complete and its index has lost most of what it named: it was evicted or
+    /// deleted. See [`Status::Incomplete`].
+    IndexGone,
     /// The index names it and its value is gone: it expired or was evicted, or a foreign writer
     /// is between its two commands.
     ValueGone,
-    /// The entry can't be read.
+    /// The entry can't be read: it is not this module's JSON, or of another Redis type than a
+    /// string.
     Corrupt,
     /// The entry equals its row and has no place in the index.
     Unlisted,
@@ -111,7 +118,7 @@ pub(crate) async fn diagnose<T: Transport, D: Database>(
     loop {
         let entry = call::read(transport, &ask).await?;
         let row = workspace.row(path).await?;
-        let diagnosis = judge(path, &entry, row, config, SystemTime::now());
+        let diagnosis = judge(entry, row, SystemTime::now());
         // A writer between its commit and its write looks like drift: a second look, once all of
         // that time are done, tells.
         if looked_twice || !diagnosis.cause.is_drift() {
@@ -124,49 +131,46 @@ pub(crate) async fn diagnose<T: Transport, D: Database>(
 
 /// What Redis has at a path.
 struct Entry {
-    /// Unless absent or empty.
-    value: Option<Vec<u8>>,
+    /// Unless absent or empty; an error if it can't be read.
+    module: Option<Result<CachedModule, Error>>,
     listed: bool,
     status: Status,
 }
 
-fn judge(path: &str, entry: &Entry, row: Row, config: &Config, now: SystemTime) -> Diagnosis {
-    let read = entry.value.as_ref().map(|json| {
-        if json.len() > config.max_entry_bytes() {
-            Err(())
-        } else {
-            CachedModule::from_json(path, json).map_err(|_| ())
-        }
-    });
+fn judge(entry: Entry, row: Row, now: SystemTime) -> Diagnosis {
+    let index_gone = matches!(entry.status, Status::Incomplete { .. });
     let changed = row.age.and_then(|age| {
         let age = Duration::try_from_secs_f64(age.max(0.0)).ok()?;
         now.checked_sub(age)
     });
-    let cause = match (&read, &row.state) {
-        (Some(Err(())), _) => Cause::Corrupt,
+    let cause = match (&entry.module, &row.state) {
+        (Some(Err(_)), _) => Cause::Corrupt,
         (Some(Ok(cached)), RowState::Module(row)) if cached != row => Cause::Stale,
-        (Some(Ok(_)), RowState::Module(_)) if !entry.listed => Cause::Unlisted,
-        (Some(Ok(_)), RowState::Module(_)) => Cause::Right,
+        (Some(Ok(_)), RowState::Module(_)) if entry.listed => Cause::Right,
+        (Some(Ok(_)), RowState::Module(_)) if index_gone => Cause::IndexGone,
+        (Some(Ok(_)), RowState::Module(_)) => Cause::Unlisted,
         (Some(Ok(_)), _) => Cause::Ghost,
         (None, RowState::TooLarge) => Cause::TooLarge,
         (None, RowState::Module(_)) if entry.listed => Cause::ValueGone,
-        (None, RowState::Module(_)) => match entry.status {
-            Status::Cold => Cause::CacheCleared,
-            Status::Restored { .. } => Cause::CacheRestored,
-            Status::Warm { since, .. } => match changed {
-                Some(changed) if changed <= since => Cause::WronglyRemoved,
-                _ => Cause::JustCreated,
-            },
+        (None, RowState::Module(_)) => match (&entry.status, changed) {
+            (Status::Cold, _) => Cause::CacheCleared,
+            (Status::Restored { .. }, _) => Cause::CacheRestored,
+            (Status::Incomplete { .. }, _) => Cause::IndexGone,
+            (Status::Warm { since, .. }, Some(changed)) if changed <= *since => {
+                Cause::WronglyRemoved
+            }
+            (Status::Warm { .. }, Some(_)) => Cause::JustCreated,
+            (Status::Warm { .. }, None) => Cause::NotCached,
         },
         (None, _) if entry.listed => Cause::Ghost,
         (None, _) => Cause::NoSuchModule,
     };
     Diagnosis {
         cause,
-        cached: read.and_then(Result::ok),
+        cached: entry.module.and_then(Result::ok),
         row: row.state,
         changed,
-        status: entry.status.clone(),
+        status: entry.status,
     }
 }
 
@@ -185,20 +189,19 @@ impl Command for AskEntry<'_> {
             .cmd("SISMEMBER")
             .arg(MODULE_INDEX_KEY)
             .arg(self.path);
-        pipeline.cmd("GET").arg(COMPLETE_KEY);
-        pipeline.cmd("INFO").arg("server");
+        ask_status(&mut pipeline);
         Request {
             pipeline,
             class: Class::Lookup,
         }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Entry, Error> {
-        let [value, listed, mark, info] = reply::exactly(replies)?;
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Entry, Error> {
+        let [value, listed, mark, members, info] = reply::exactly(replies)?;
         Ok(Entry {
-            value: reply::bytes(value)?.filter(|value| !value.is_empty()),
+            module: stored(self.path, value, config)?,
             listed: reply::integer(listed)? == 1,
-            status: status_of(mark, info)?,
+            status: status_of([mark, members, info])?,
         })
     }
 }
@@ -234,18 +237,31 @@ mod tests {
         }
     }
 
-    fn cause(value: Option<&[u8]>, listed: bool, status: Status, row: RowState, age: f64) -> Cause {
+    fn incomplete() -> Status {
+        Status::Incomplete {
+            since: at(SINCE),
+            modules: 4,
+            members: 1,
+        }
+    }
+
+    fn diagnosis(
+        value: Option<&[u8]>,
+        listed: bool,
+        status: Status,
+        state: RowState,
+        age: Option<f64>,
+    ) -> Diagnosis {
         let entry = Entry {
-            value: value.map(<[u8]>::to_vec),
+            module: value.map(|json| CachedModule::from_json("a.py", json)),
             listed,
             status,
         };
-        let row = Row {
-            state: row,
-            age: Some(age),
-        };
-        let config = Config::new("redis://localhost").unwrap();
-        judge("a.py", &entry, row, &config, at(NOW)).cause
+        judge(entry, Row { state, age }, at(NOW))
+    }
+
+    fn cause(value: Option<&[u8]>, listed: bool, status: Status, row: RowState, age: f64) -> Cause {
+        diagnosis(value, listed, status, row, Some(age)).cause
     }
 
     #[test]
@@ -282,6 +298,14 @@ mod tests {
         assert_eq!(cause(Some(b"{"), true, warm(), row()), Cause::Corrupt);
         assert_eq!(cause(None, true, warm(), row()), Cause::ValueGone);
         assert_eq!(cause(None, false, restored(), row()), Cause::CacheRestored);
+        for value in [None, Some(&json[..])] {
+            assert_eq!(cause(value, false, incomplete(), row()), Cause::IndexGone);
+        }
+        assert_eq!(cause(Some(&json), true, incomplete(), row()), Cause::Right);
+        assert_eq!(
+            diagnosis(None, false, warm(), row(), None).cause,
+            Cause::NotCached
+        );
         for status in [warm(), Status::Cold] {
             assert_eq!(
                 cause(None, false, status.clone(), RowState::Deleted),
@@ -298,17 +322,7 @@ mod tests {
     fn a_time_that_makes_no_sense_is_none() {
         let row = || RowState::Module(module("1"));
         for age in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
-            let entry = Entry {
-                value: None,
-                listed: false,
-                status: Status::Cold,
-            };
-            let row = Row {
-                state: row(),
-                age: Some(age),
-            };
-            let config = Config::new("redis://localhost").unwrap();
-            let changed = judge("a.py", &entry, row, &config, at(NOW)).changed;
+            let changed = diagnosis(None, false, Status::Cold, row(), Some(age)).changed;
             // What lies in the future was changed now.
             assert!(changed.is_none_or(|changed| changed == at(NOW)), "{age}");
         }

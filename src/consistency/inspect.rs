@@ -37,7 +37,8 @@ impl<'a> Inspect<'a> {
 
 /// The state of one path in Redis.
 pub(crate) struct Cached {
-    /// The stored value, unless absent, empty or of another type.
+    /// The stored value, unless absent or empty. None is as short as that of another type: it
+    /// can't be read either.
     value: Option<Vec<u8>>,
     /// Whether the index names the path.
     listed: bool,
@@ -96,18 +97,19 @@ impl Command for Inspect<'_> {
             .into_iter()
             .zip(members)
             .map(|(value, member)| {
+                // -1: for ever; -2: no such key.
                 let ttl = reply::integer(next()?)?;
                 let listed = reply::integer(member)? == 1;
-                let value = match value {
-                    Some(value) => reply::bytes(value)?.filter(|value| !value.is_empty()),
-                    // -2: no such key. One that soon expires may be a placeholder.
+                let value = match value.map(reply::bytes).transpose()?.flatten() {
+                    Some(value) => Some(value).filter(|value| !value.is_empty()),
+                    // One that soon expires may be a placeholder.
                     None if ttl == -2 || (!listed && (0..=PLACEHOLDER_MS).contains(&ttl)) => None,
+                    // Not asked for, or of another type, of which MGET says nil.
                     None => Some(Vec::new()),
                 };
                 Ok(Cached {
                     value,
                     listed,
-                    // -1: for ever; -2: no such key.
                     ttl: u64::try_from(ttl).ok().map(Duration::from_millis),
                 })
             })

@@ -43,6 +43,15 @@ pub enum NameCause {
     },
     /// The whole cache is cold: it was never warmed, or flushed since.
     CacheCold,
+    /// The cache was complete and its index has lost most of what it named: it was evicted or
+    /// deleted. See [`Status::Incomplete`](crate::Status::Incomplete).
+    IndexGone,
+    /// What is stored is of another Redis type than a string.
+    #[non_exhaustive]
+    Corrupt {
+        /// The path of the module.
+        path: String,
+    },
 }
 
 impl NameExplanation {
@@ -57,21 +66,24 @@ impl NameExplanation {
 impl NameCause {
     /// From the explanations of the paths that the name may have, in their order.
     pub(super) fn of(paths: &[&str], explanations: &[Explanation]) -> Self {
-        let gone = paths
-            .iter()
-            .zip(explanations)
-            .find(|(_, explanation)| **explanation == Explanation::ValueGone);
+        let at = |wanted| {
+            let at = explanations.iter().position(|found| *found == wanted);
+            at.map(|at| paths[at].to_owned())
+        };
         if explanations.contains(&Explanation::Cached) {
             // It came meanwhile.
             Self::Found
-        } else if let Some((path, _)) = gone {
-            let path = (*path).to_owned();
+        } else if let Some(path) = at(Explanation::Corrupt) {
+            Self::Corrupt { path }
+        } else if let Some(path) = at(Explanation::ValueGone) {
             Self::ValueGone { path }
         } else if paths.is_empty() {
             // It is so long that only a directory can have it.
             Self::NotAPath
         } else if explanations.contains(&Explanation::CacheCold) {
             Self::CacheCold
+        } else if explanations.contains(&Explanation::IndexGone) {
+            Self::IndexGone
         } else {
             Self::NeverCached
         }
@@ -103,6 +115,13 @@ impl fmt::Display for NameExplanation {
             NameCause::CacheCold => {
                 "the cache was flushed or never warmed: warm it, then try again".to_owned()
             }
+            NameCause::IndexGone => {
+                "the cache has lost its index, and maybe more: warm it, then try again".to_owned()
+            }
+            NameCause::Corrupt { path } => format!(
+                "what is stored for {} is no module: refresh it or warm the cache again",
+                shown(path)
+            ),
         };
         write!(f, "no module named {name}: {reason}")
     }
@@ -114,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_first_cause_that_helps_is_told() {
-        use Explanation::{CacheCold, Cached, NeverCached, ValueGone};
+        use Explanation::{CacheCold, Cached, Corrupt, IndexGone, NeverCached, ValueGone};
         let paths = ["a/__init__.py", "a.py"];
         let gone = |path: &str| NameCause::ValueGone { path: path.into() };
         for (explanations, cause) in [
@@ -123,6 +142,14 @@ mod tests {
             ([CacheCold, ValueGone], gone("a.py")),
             ([ValueGone, NeverCached], gone("a/__init__.py")),
             ([ValueGone, Cached], NameCause::Found),
+            ([IndexGone, IndexGone], NameCause::IndexGone),
+            ([IndexGone, ValueGone], gone("a.py")),
+            (
+                [NeverCached, Corrupt],
+                NameCause::Corrupt {
+                    path: "a.py".into(),
+                },
+            ),
         ] {
             assert_eq!(NameCause::of(&paths, &explanations), cause);
         }
@@ -149,6 +176,13 @@ mod tests {
                 "\"shared/halopsa.py\" is in the index",
             ),
             (NameCause::CacheCold, "warm it"),
+            (NameCause::IndexGone, "lost its index"),
+            (
+                NameCause::Corrupt {
+                    path: "shared.py".into(),
+                },
+                "for \"shared.py\" is no module",
+            ),
         ] {
             let text = NameExplanation::new("shared.halopsa", cause).to_string();
             assert!(

@@ -22,8 +22,8 @@ fn drop_key(world: &World, path: &str) {
 }
 
 #[test]
-fn status_tells_warm_cold_and_restored() {
-    let world = World::with_rows(&["a.py".to_owned()]);
+fn status_tells_warm_cold_restored_and_incomplete() {
+    let world = World::with_rows(&["a.py".to_owned(), "b.py".to_owned()]);
     let status = |code| {
         run(tool(&world, &["status"]), code);
         let silent = run(tool(&world, &["status", "--quiet"]), code);
@@ -33,21 +33,31 @@ fn status_tells_warm_cold_and_restored() {
         object
     };
     let cold = json!({"warm": false, "status": "cold", "since": null, "modules": null,
-        "verified": null});
+        "members": null, "verified": null});
     assert_eq!(status(1), cold);
     world.warm(SyncOptions::default());
     let warm = status(0);
     assert_eq!(warm["warm"], true);
-    assert_eq!(warm["modules"], 1);
+    assert_eq!(warm["modules"], 2);
     assert!(warm["since"].is_string());
     run(tool(&world, &["status"]), 0).mentions(&["warm", "since", "modules", "compared"]);
+    let lost = |name: &str| {
+        let object = status(1);
+        assert_eq!(
+            (&object["warm"], &object["status"]),
+            (&json!(false), &json!(name))
+        );
+        object
+    };
+    world
+        .foreign()
+        .run(&format!("DEL {}", keys::MODULE_INDEX_KEY));
+    assert_eq!(lost("incomplete")["members"], 0);
+    run(tool(&world, &["status"]), 1).mentions(&["incomplete", "noeviction"]);
+    run(tool(&world, &["explain", "a.py"]), 1).mentions(&["lost with the index"]);
     world.redis.shutdown_save();
     world.redis.restart();
-    let restored = status(1);
-    assert_eq!(
-        (&restored["warm"], &restored["status"]),
-        (&json!(false), &json!("restored"))
-    );
+    lost("restored");
 }
 
 #[test]

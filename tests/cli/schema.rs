@@ -65,8 +65,8 @@ fn is_a(value: &Value, name: &str) -> bool {
 }
 
 pub fn status() -> Value {
-    json!({"warm": "bool", "status": "warm|cold|restored", "since": "time?",
-        "modules": "count?", "verified": "bool?"})
+    json!({"warm": "bool", "status": "warm|cold|restored|incomplete", "since": "time?",
+        "modules": "count?", "members": "count?", "verified": "bool?"})
 }
 
 /// Who answered.
@@ -135,7 +135,7 @@ pub fn explain(with_database: bool) -> Value {
     json!({"name": "text?", "path": "text?", "cause": "text", "why": "text", "remedy": "text",
         "cached": nullable(&module),
         "database": if with_database { row } else { json!("null?") },
-        "status": "warm|cold|restored", "since": "time?"})
+        "status": "warm|cold|restored|incomplete", "since": "time?"})
 }
 
 pub fn diff() -> Value {

@@ -58,7 +58,9 @@ fn found(reader: &ModuleReader, name: &str) -> Result<Found, Error> {
         explanation => explanation?,
     };
     Ok(match &explanation.cause {
-        NameCause::ValueGone { path, .. } => Found::Path(path.clone()),
+        NameCause::ValueGone { path, .. } | NameCause::Corrupt { path, .. } => {
+            Found::Path(path.clone())
+        }
         NameCause::NotAPath => Found::Never(from_name(&explanation)),
         NameCause::Hidden { .. } => Found::Hidden(from_name(&explanation)),
         NameCause::Found => match reader.resolve(name) {

@@ -32,6 +32,8 @@ pub fn from_redis(explanation: Explanation) -> Finding {
         },
         Explanation::ValueGone => from_both(Cause::ValueGone),
         Explanation::CacheCold => from_both(Cause::CacheCleared),
+        Explanation::IndexGone => from_both(Cause::IndexGone),
+        Explanation::Corrupt => from_both(Cause::Corrupt),
         _ => Finding {
             cause: "never_cached",
             title: "not cached, though the cache is complete",
@@ -43,7 +45,24 @@ pub fn from_redis(explanation: Explanation) -> Finding {
 }
 
 pub fn from_both(cause: Cause) -> Finding {
-    let (cause, title, why, remedy) = match cause {
+    let (cause, title, why, remedy) = words(cause);
+    let exit = match cause {
+        "right" => Exit::Fine,
+        "corrupt" => Exit::Corrupt,
+        _ => Exit::No,
+    };
+    Finding {
+        cause,
+        title,
+        why: why.into(),
+        remedy,
+        exit,
+    }
+}
+
+/// For scripts: the cause. For people: what is the matter, why, and what to do.
+fn words(cause: Cause) -> (&'static str, &'static str, &'static str, &'static str) {
+    match cause {
         Cause::Right => (
             "right",
             "cached as the database has it",
@@ -74,6 +93,18 @@ pub fn from_both(cause: Cause) -> Finding {
             "the row is older than the complete cache, so it was cached, and somebody removed it",
             TELL_SERVICE,
         ),
+        Cause::NotCached => (
+            "not_cached",
+            "not cached, though the cache is complete and the database has it",
+            "just created or wrongly removed: the row does not tell when it was changed",
+            TELL_SERVICE,
+        ),
+        Cause::IndexGone => (
+            "index_gone",
+            "lost with the index",
+            "the index was evicted (maxmemory-policy) or deleted, and so may entries have been",
+            "`bifrost-modules warm` completes it; a Redis with this cache needs maxmemory-policy noeviction",
+        ),
         Cause::Stale => (
             "stale",
             "the cache has another version: a bug in invalidation",
@@ -95,7 +126,7 @@ pub fn from_both(cause: Cause) -> Finding {
         Cause::Corrupt => (
             "corrupt",
             "an entry that can't be read",
-            "what is stored is not this module's JSON, so every import of it fails",
+            "what is stored is not this module's JSON: every import fails, or finds nothing if it is no string at all",
             "`bifrost-modules repair` replaces it",
         ),
         Cause::Unlisted => (
@@ -122,18 +153,6 @@ pub fn from_both(cause: Cause) -> Finding {
             "this tool does not know that cause",
             "",
         ),
-    };
-    let exit = match cause {
-        "right" => Exit::Fine,
-        "corrupt" => Exit::Corrupt,
-        _ => Exit::No,
-    };
-    Finding {
-        cause,
-        title,
-        why: why.into(),
-        remedy,
-        exit,
     }
 }
 
@@ -151,6 +170,7 @@ pub fn from_name(explanation: &NameExplanation) -> Finding {
             ..from_redis(Explanation::NeverCached)
         },
         NameCause::CacheCold => return from_both(Cause::CacheCleared),
+        NameCause::IndexGone => return from_both(Cause::IndexGone),
         _ => return from_redis(Explanation::NeverCached),
     };
     Finding {

@@ -32,6 +32,8 @@ pub fn absent(
         .map_err(|error| servers.failure(error))?
     {
         Explanation::CacheCold => "the whole cache is cold: `bifrost-modules warm` completes it",
+        Explanation::IndexGone => "the cache lost its index: `bifrost-modules warm` completes it",
+        Explanation::Corrupt => "what is stored is no module: `bifrost-modules repair` replaces it",
         Explanation::ValueGone => "the index names it, but its value expired or was evicted",
         _ => "`bifrost-modules explain` tells why",
     };

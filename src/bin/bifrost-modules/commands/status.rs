@@ -13,11 +13,17 @@ pub fn status(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failur
         .reader()?
         .status()
         .map_err(|error| servers.failure(error))?;
+    let members = match status {
+        Status::Incomplete { members, .. } => Some(members),
+        _ => None,
+    };
     let (modules, verified) = match status {
         Status::Warm {
             modules, verified, ..
         } => (Some(modules), Some(verified)),
-        Status::Restored { modules, .. } => (Some(modules), None),
+        Status::Restored { modules, .. } | Status::Incomplete { modules, .. } => {
+            (Some(modules), None)
+        }
         _ => (None, None),
     };
     if output.json {
@@ -26,6 +32,7 @@ pub fn status(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failur
             "status": text::status_name(&status),
             "since": text::since(&status).map(text::time),
             "modules": modules,
+            "members": members,
             "verified": verified,
         }))?;
     } else if output.reports() {
@@ -40,6 +47,7 @@ pub fn status(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failur
         )];
         rows.extend(text::since(&status).map(|since| ("since", text::time_and_age(since))));
         rows.extend(modules.map(|modules| ("modules", modules.to_string())));
+        rows.extend(members.map(|members| ("members", format!("{members} in the index now"))));
         rows.extend(verified.map(|verified| ("verified", verification(verified).to_owned())));
         output.table(&rows)?;
         if !status.is_warm() {
@@ -55,6 +63,9 @@ fn meaning(status: &Status) -> &'static str {
         Status::Cold => "it was never completed, or cleared since",
         Status::Restored { .. } => {
             "it came back from disk or from a replica, and may be older than the database"
+        }
+        Status::Incomplete { .. } => {
+            "its index was evicted or deleted since: set maxmemory-policy to noeviction"
         }
         _ => "this tool does not know that state",
     }

@@ -35,12 +35,13 @@ pub fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
 }
 
-/// For scripts: `warm`, `cold` or `restored`.
+/// For scripts: `warm`, `cold`, `restored` or `incomplete`.
 pub fn status_name(status: &Status) -> &'static str {
     match status {
         Status::Warm { .. } => "warm",
         Status::Cold => "cold",
         Status::Restored { .. } => "restored",
+        Status::Incomplete { .. } => "incomplete",
         _ => "unknown",
     }
 }
@@ -48,7 +49,9 @@ pub fn status_name(status: &Status) -> &'static str {
 /// When the cache was completed, if it was.
 pub fn since(status: &Status) -> Option<SystemTime> {
     match status {
-        Status::Warm { since, .. } | Status::Restored { since, .. } => Some(*since),
+        Status::Warm { since, .. }
+        | Status::Restored { since, .. }
+        | Status::Incomplete { since, .. } => Some(*since),
         _ => None,
     }
 }
