@@ -14,6 +14,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 #[cfg(unix)]
 use std::path::Path;
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -216,6 +218,43 @@ fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAdd
     })
 }
 
+/// How many threads may do what the system does without a time limit. Where a name server is
+/// silent, each may take half a minute.
+const MOST: u32 = 64;
+
+static UNDER_WAY: UnderWay = UnderWay(AtomicU64::new(0));
+
+/// How many threads are under way, and in which process: a forked child has none of its parent's.
+struct UnderWay(AtomicU64);
+
+impl UnderWay {
+    fn count(&self, change: impl Fn(u32) -> Option<u32>) -> bool {
+        let ours = u64::from(process::id()) << 32;
+        let change = |before: u64| {
+            let count = before.checked_sub(ours).map(u32::try_from);
+            change(count.and_then(Result::ok).unwrap_or_default()).map(|now| ours | u64::from(now))
+        };
+        self.0.fetch_update(Relaxed, Relaxed, change).is_ok()
+    }
+
+    /// Counts one that begins, unless there are too many.
+    fn begin(&'static self) -> io::Result<Place> {
+        let has_room = self.count(|count| (count < MOST).then_some(count + 1));
+        has_room
+            .then(|| Place(self))
+            .ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+}
+
+/// One of those under way, until it is dropped.
+struct Place(&'static UnderWay);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count(|count| count.checked_sub(1));
+    }
+}
+
 /// For what the system does without a time limit: a thread does it and we wait for it. It ends by
 /// itself. Where no thread comes to life, as in a child that was forked while its parent started
 /// one, the caller does it.
@@ -223,6 +262,20 @@ pub(super) fn within<T: Send + 'static>(
     deadline: Instant,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    within_of(&UNDER_WAY, deadline, work)
+}
+
+fn within_of<T: Send + 'static>(
+    under_way: &'static UnderWay,
+    deadline: Instant,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let place = under_way.begin()?;
+    let work = move || {
+        let done = work();
+        drop(place);
+        done
+    };
     let work = Arc::new(Mutex::new(Some(work)));
     let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (sender, receiver) = mpsc::sync_channel(1);
@@ -239,7 +292,7 @@ pub(super) fn within<T: Send + 'static>(
     let left = || deadline.saturating_duration_since(Instant::now());
     let mut done = receiver.recv_timeout(left().min(BIRTH));
     if done.is_err() {
-        if let Some(work) = take(&work) {
+        if let Some(work) = take(&work).filter(|_| !left().is_zero()) {
             return work();
         }
         done = receiver.recv_timeout(left());
@@ -251,6 +304,7 @@ pub(super) fn within<T: Send + 'static>(
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::sync::RwLock;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -282,6 +336,40 @@ mod tests {
         assert!(start.elapsed() >= 100 * MS && start.elapsed() < Duration::from_secs(2));
         drop(socket);
         trickle.join().unwrap();
+    }
+
+    #[test]
+    fn what_hangs_is_bounded_by_number() {
+        static UNDER_WAY: UnderWay = UnderWay(AtomicU64::new(0));
+        // As a forked child finds it.
+        let parent = u64::from(process::id() - 1) << 32;
+        UNDER_WAY.0.store(parent | u64::from(MOST), Relaxed);
+        let gate = Arc::new(RwLock::new(()));
+        let hanging = gate.write().unwrap();
+        let begun = Arc::new(AtomicU64::new(0));
+        let hang = || {
+            let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
+            let wait = move || {
+                begun.fetch_add(1, Relaxed);
+                drop(gate.read());
+                Ok(())
+            };
+            within_of(&UNDER_WAY, Instant::now() + MS, wait)
+        };
+        // Threads may be born late.
+        while begun.load(Relaxed) < u64::from(MOST) {
+            assert_eq!(hang().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+        for _ in 0..MOST {
+            assert_eq!(hang().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+        assert_eq!(begun.load(Relaxed), u64::from(MOST));
+        drop(hanging);
+        while UNDER_WAY.0.load(Relaxed) != u64::from(process::id()) << 32 {
+            thread::sleep(MS);
+        }
+        let later = Instant::now() + Duration::from_secs(60);
+        within_of(&UNDER_WAY, later, || Ok(())).unwrap();
     }
 
     #[test]

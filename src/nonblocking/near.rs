@@ -173,6 +173,9 @@ impl NearCache {
     /// behind, changes become one [`Invalidation::Everything`]. When one is called, asking this
     /// cache brings what is new. A hook that holds the near cache itself keeps it alive.
     ///
+    /// A forked child inherits the hooks, but no thread: they are called once the child has asked
+    /// for something that is not kept, or has added a hook itself.
+    ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] if no thread can be started.
