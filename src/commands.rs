@@ -374,7 +374,7 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
         } else {
             replies
                 .into_iter()
-                .map(reply::ok)
+                .map(reply::part)
                 .collect::<Result<Vec<_>, _>>()?
         };
         if results.is_empty() {

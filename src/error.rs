@@ -100,7 +100,7 @@ pub enum Error {
     },
 
     /// Redis answered, and the answer was no.
-    #[error("redis{} refused the command with {code}: {hint}", named(" ", .server))]
+    #[error("redis{} refused the command with {code}: {hint}{}", named(" ", .server), if *.may_have_been_applied { "; the rest of the write was applied" } else { "" })]
     #[non_exhaustive]
     Refused {
         /// Which Redis, as [`Error::server`] has it.
@@ -109,6 +109,8 @@ pub enum Error {
         code: &'static str,
         /// What the code means here and what to do.
         hint: &'static str,
+        /// True if it refused one command of a write and carried out the others.
+        may_have_been_applied: bool,
     },
 
     /// Nothing was given, and nobody said that nothing is meant: all modules would have been
@@ -274,12 +276,16 @@ impl Error {
         }
     }
 
-    /// True if a write failed after it was sent, so that it may have been applied all the same.
+    /// True if a write failed after it was sent, so that it may have been applied all the same, or
+    /// has been in part.
     #[must_use]
     pub fn may_have_been_applied(&self) -> bool {
         matches!(
             self,
             Self::Unavailable {
+                may_have_been_applied: true,
+                ..
+            } | Self::Refused {
                 may_have_been_applied: true,
                 ..
             }
@@ -410,10 +416,16 @@ impl Error {
                 path: path.clone(),
                 reason: reason.clone(),
             },
-            Self::Refused { server, code, hint } => Self::Refused {
+            Self::Refused {
+                server,
+                code,
+                hint,
+                may_have_been_applied,
+            } => Self::Refused {
                 server: server.clone(),
                 code,
                 hint,
+                may_have_been_applied: *may_have_been_applied,
             },
             Self::Empty => Self::Empty,
             Self::TooManyRemovals { removed, cached } => Self::TooManyRemovals {

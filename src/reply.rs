@@ -77,6 +77,10 @@ const NOT_READY: &[(&str, Outage)] = &[
     ("TRYAGAIN", Outage::NotReady),
 ];
 
+/// Of the only key that a write does not replace.
+const INDEX_TYPE: &str =
+    "bifrost:module:index holds another type than a set: delete it and warm the cache again";
+
 fn refused(code: &str, detail: &str) -> Error {
     if no_client_slot(detail) {
         return outage(Outage::TooManyClients, None);
@@ -98,7 +102,28 @@ pub(crate) fn refusal(code: &'static str, hint: &'static str) -> Error {
         server: String::new(),
         code,
         hint,
+        may_have_been_applied: false,
     }
+}
+
+/// The value, or the error of one command of a write whose others are carried out.
+pub(crate) fn part(value: Value) -> Result<Value, Error> {
+    ok(value).map_err(|error| match error {
+        Error::Refused {
+            server, code, hint, ..
+        } => Error::Refused {
+            server,
+            code,
+            // What else is written replaces any type.
+            hint: if code == "WRONGTYPE" {
+                INDEX_TYPE
+            } else {
+                hint
+            },
+            may_have_been_applied: true,
+        },
+        other => other,
+    })
 }
 
 pub(crate) fn outage(cause: Outage, source: Option<io::Error>) -> Error {
@@ -271,7 +296,7 @@ pub(crate) fn transaction(replies: Vec<Value>) -> Result<Option<Vec<Value>>, Err
         Value::Nil => Ok(None),
         Value::Array(results) => results
             .into_iter()
-            .map(ok)
+            .map(part)
             .collect::<Result<_, _>>()
             .map(Some),
         _ => Err(unexpected()),

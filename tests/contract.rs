@@ -70,7 +70,7 @@ contract! {
     corrupt_entries_are_named_and_not_shown
     one_corrupt_entry_fails_get_many_and_is_named
     a_key_of_another_type_is_absent
-    an_index_of_another_type_is_refused
+    an_index_of_another_type_is_refused_beside_what_is_applied
     paths_skips_what_is_no_path
     entries_have_no_time_to_live_unless_told
     content_above_the_limit_is_not_sent
@@ -546,19 +546,33 @@ fn a_key_of_another_type_is_absent<F: Facade>(setup: &Setup) {
     assert_eq!(reader.get("a.py").unwrap(), Some(module("a.py", "x")));
 }
 
-fn an_index_of_another_type_is_refused<F: Facade>(setup: &Setup) {
+fn an_index_of_another_type_is_refused_beside_what_is_applied<F: Facade>(setup: &Setup) {
     let mut redis = setup.server.connection();
     redis.set::<_, _, ()>(INDEX, "a.py").unwrap();
     let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
-    for error in [
-        reader.paths().unwrap_err(),
-        writer.set(&module("a.py", "")).unwrap_err(),
-        writer.invalidate("a.py").unwrap_err(),
-        writer.rename("b.py", &module("a.py", "")).unwrap_err(),
-        writer.clear().unwrap_err(),
-    ] {
+    for error in [reader.paths().unwrap_err(), writer.clear().unwrap_err()] {
         assert_code(&error, "WRONGTYPE");
+        assert!(!error.may_have_been_applied());
     }
+    let in_part = |error: Error| {
+        assert_code(&error, "WRONGTYPE");
+        assert!(error.may_have_been_applied() && !error.is_transient());
+        let said = error.to_string();
+        assert!(said.contains(INDEX) && said.contains("applied"), "{said}");
+    };
+    let content = || reader.get("a.py").unwrap().map(|found| found.content);
+    in_part(writer.set(&module("a.py", "1")).unwrap_err());
+    assert_eq!(content().as_deref(), Some("1"));
+    let change = Change::Set(module("a.py", "2"));
+    in_part(writer.publish(&[change]).unwrap_err());
+    assert_eq!(content().as_deref(), Some("2"));
+    let source = [module("a.py", "3")];
+    in_part(writer.refresh_to(&["a.py"], &source).unwrap_err());
+    assert_eq!(content().as_deref(), Some("3"));
+    in_part(writer.rename("b.py", &module("a.py", "4")).unwrap_err());
+    assert_eq!(content().as_deref(), Some("4"));
+    in_part(writer.invalidate("a.py").unwrap_err());
+    assert_eq!(content(), None);
     assert_eq!(redis.get::<_, String>(INDEX).unwrap(), "a.py");
 }
 
