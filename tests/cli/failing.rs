@@ -43,7 +43,8 @@ fn without_redis_each_command_says_so() {
     for arguments in commands(dir.path().to_str().unwrap()) {
         let mut command = tool(&world, &arguments);
         command.env("REDIS_URL", &url);
-        run(command, 3).says(&["is unavailable", &url[8..url.len() - 2]]);
+        let ran = run(command, 3).says(&["is unavailable", &url[8..]]);
+        assert_eq!(ran.err.matches(&url[8..]).count(), 1, "{ran:?}");
     }
 }
 

@@ -32,9 +32,11 @@ fn status_tells_warm_cold_restored_and_incomplete() {
         schema::check(&object, &schema::status());
         object
     };
+    let redis = format!("127.0.0.1:{}/0", world.redis.port());
     let cold = json!({"warm": false, "status": "cold", "since": null, "modules": null,
-        "members": null, "verified": null});
+        "members": null, "verified": null, "servers": {"redis": redis, "database": null}});
     assert_eq!(status(1), cold);
+    run(tool(&world, &["status"]), 1).mentions(&[&redis]);
     world.warm(SyncOptions::default());
     let warm = status(0);
     assert_eq!(warm["warm"], true);
@@ -248,7 +250,10 @@ fn explain_tells_the_three_causes_apart() {
         ("stale.py", 1, "a bug in invalidation"),
         ("right.py", 0, "as the database has it"),
     ] {
-        run(tool(&world, &["explain", path]), code).mentions(&[path, words, "redis", "database"]);
+        let (redis, url) = (world.redis.port().to_string(), world.postgres.url());
+        let database = url.rsplit_once('@').unwrap().1;
+        let words = [path, words, "redis", &redis, "database", database];
+        run(tool(&world, &["explain", path]), code).mentions(&words);
     }
 }
 

@@ -66,7 +66,8 @@ fn is_a(value: &Value, name: &str) -> bool {
 
 pub fn status() -> Value {
     json!({"warm": "bool", "status": "warm|cold|restored|incomplete", "since": "time?",
-        "modules": "count?", "members": "count?", "verified": "bool?"})
+        "modules": "count?", "members": "count?", "verified": "bool?",
+        "servers": servers("null?")})
 }
 
 /// Who answered.
@@ -135,7 +136,8 @@ pub fn explain(with_database: bool) -> Value {
     json!({"name": "text?", "path": "text?", "cause": "text", "why": "text", "remedy": "text",
         "cached": nullable(&module),
         "database": if with_database { row } else { json!("null?") },
-        "status": "warm|cold|restored|incomplete", "since": "time?"})
+        "status": "warm|cold|restored|incomplete", "since": "time?",
+        "servers": servers(if with_database { "text" } else { "null?" })})
 }
 
 pub fn diff() -> Value {

@@ -53,7 +53,7 @@ fn a_terminal_sees_what_is_waited_for() {
     let world = World::new();
     let url = format!("redis://127.0.0.1:{}/0", crate::support::free_port());
     let seen = on_a_terminal(&world, "warm --wait 1s", &[("REDIS_URL", &url)], 3);
-    assert!(seen.contains("waiting: 127.0.0.1:"), "{seen:?}");
+    assert!(seen.contains("waiting: redis 127.0.0.1:"), "{seen:?}");
     assert!(seen.contains("gave up after "), "{seen:?}");
 }
 

@@ -190,7 +190,10 @@ fn a_warm_up_waits_for_a_lock_for_as_long_as_it_was_told() {
     let ran = ran.says(&["gave up after ", "no progress for 1s", "lock"]);
     let (_, waited) = ran.err.split_once("gave up after ").unwrap();
     let waited: f64 = waited.split(' ').next().unwrap().parse().unwrap();
-    assert!((1.4..=ran.took.as_secs_f64()).contains(&waited), "{ran:?}");
+    assert!(
+        waited >= 1.4 && waited <= ran.took.as_secs_f64() + 0.1,
+        "{ran:?}"
+    );
     migration.run("ROLLBACK");
     run(tool(&world, &wait), 0);
 }

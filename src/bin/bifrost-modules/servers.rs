@@ -24,6 +24,8 @@ const BARRIER: Duration = Duration::from_secs(5);
 pub struct Servers<'a> {
     args: &'a ServerArgs,
     config: Config,
+    /// Nobody said which Redis is meant.
+    is_default: bool,
     tls: Tls,
 }
 
@@ -43,7 +45,12 @@ impl<'a> Servers<'a> {
             .with_max_content_bytes(args.max_content_bytes)
             .with_workspace_table(&args.table);
         let config = within(config, args.timeout).with_bulk_deadline(bulk(args));
-        Ok(Self { args, config, tls })
+        Ok(Self {
+            args,
+            config,
+            is_default: url.is_none(),
+            tls,
+        })
     }
 
     pub fn reader(&self) -> Result<ModuleReader, Failure> {
@@ -90,14 +97,31 @@ impl<'a> Servers<'a> {
         })
     }
 
-    /// An error of a call that used Redis alone.
+    /// Which Redis is asked, for a report.
+    pub fn redis(&self) -> String {
+        let unset = if self.is_default {
+            " (the default: REDIS_URL is not set)"
+        } else {
+            ""
+        };
+        format!("{}{unset}", self.redis_address())
+    }
+
+    pub fn redis_address(&self) -> String {
+        self.config.redis_address()
+    }
+
+    /// An error of a call that used Redis alone, which names it itself.
     pub fn failure(&self, error: Error) -> Failure {
         let redis = error.is_unavailable() || error.is_busy() || error.is_refused();
-        let failure = Failure::from(error);
-        if redis {
-            failure.at(&self.config.redis_address())
-        } else {
-            failure
+        let (unnamed, failure) = (error.server().is_none(), Failure::from(error));
+        match () {
+            () if redis && unnamed => failure.at(&self.redis()),
+            () if redis && self.is_default => {
+                let message = format!("{}; REDIS_URL is not set", failure.message);
+                Failure { message, ..failure }
+            }
+            () => failure,
         }
     }
 
@@ -120,6 +144,11 @@ pub struct Database<'a> {
 }
 
 impl Database<'_> {
+    /// Which database is asked, for a report.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     pub fn connect(&self) -> Result<Client, Failure> {
         self.connect_within(self.servers.args.timeout)
     }
@@ -200,7 +229,7 @@ impl Database<'_> {
 
     /// An error of a call that used both servers.
     fn failure(&self, error: Error) -> Failure {
-        if error.is_database() {
+        if error.is_database() && error.server().is_none() {
             Failure::from(error).at(&self.address)
         } else {
             self.servers.failure(error)
@@ -234,4 +263,25 @@ fn tls(args: &ServerArgs) -> Result<Tls, Failure> {
         tls = tls.with_client_certificate_pem(&read(certificate)?, &read(key)?)?;
     }
     Ok(tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Cli;
+    use clap::Parser as _;
+
+    #[test]
+    fn a_redis_that_nobody_named_is_said_to_be_the_default() {
+        let mut cli = Cli::parse_from(["bifrost-modules", "status"]);
+        cli.servers.redis_url = Some("redis://user:hunter2@cache:1/2".to_owned());
+        let mut servers = Servers::new(&cli.servers).unwrap();
+        assert_eq!(servers.redis(), "cache:1/2");
+        servers.is_default = true;
+        assert!(servers.redis().contains("REDIS_URL is not set"));
+        let error = servers.reader().unwrap().get("a.py").unwrap_err();
+        let message = servers.failure(error).message;
+        assert!(message.contains("REDIS_URL is not set"), "{message}");
+        assert_eq!(message.matches("cache:1/2").count(), 1, "{message}");
+    }
 }

@@ -41,7 +41,7 @@ fn explain_path(servers: &Servers<'_>, output: &mut Output, path: &str) -> Resul
     };
     let diagnosis = BothServers::connect(servers, &database).and_then(|both| both.diagnose(path));
     match diagnosis {
-        Ok(diagnosis) => with_both(output, None, path, &diagnosis),
+        Ok(diagnosis) => with_both(servers, output, None, path, &diagnosis),
         // Redis alone still tells something.
         Err(failure) if failure.is_unavailable() => {
             with_redis(servers, output, None, path).and(Err(failure))
@@ -70,11 +70,19 @@ pub fn with_redis(
         cached,
         diagnosis: None,
     };
-    print(output, Subject { name, path }, &finding, &facts, &status)?;
+    print(
+        servers,
+        output,
+        Subject { name, path },
+        &finding,
+        &facts,
+        &status,
+    )?;
     Ok(finding.exit)
 }
 
 pub fn with_both(
+    servers: &Servers<'_>,
     output: &mut Output,
     name: Option<&str>,
     path: &str,
@@ -87,17 +95,29 @@ pub fn with_both(
     };
     let path = Some(path);
     let status = &diagnosis.status;
-    print(output, Subject { name, path }, &finding, &facts, status)?;
+    print(
+        servers,
+        output,
+        Subject { name, path },
+        &finding,
+        &facts,
+        status,
+    )?;
     Ok(finding.exit)
 }
 
 pub fn print(
+    servers: &Servers<'_>,
     output: &mut Output,
     subject: Subject<'_>,
     finding: &Finding,
     facts: &Facts<'_>,
     status: &Status,
 ) -> Result<(), Failure> {
+    let database = match facts.diagnosis {
+        Some(_) => servers.database()?.map(|it| it.address().to_owned()),
+        None => None,
+    };
     if output.json {
         return output.json(&json!({
             "name": subject.name,
@@ -109,6 +129,7 @@ pub fn print(
             "database": facts.diagnosis.map(row_object),
             "status": text::status_name(status),
             "since": text::since(status).map(text::time),
+            "servers": {"redis": servers.redis_address(), "database": database},
         }));
     }
     if !output.reports() {
@@ -131,17 +152,19 @@ pub fn print(
         ),
         None => text::status_name(status).to_owned(),
     };
-    let mut rows = Vec::new();
-    if subject.path.is_some() {
-        rows.push(("redis", entry(finding, facts)));
-    }
+    let redis = match subject.path {
+        Some(_) => format!("{}: {}", servers.redis(), entry(finding, facts)),
+        None => servers.redis(),
+    };
+    let mut rows = vec![("redis", redis)];
     rows.push(("cache", completed));
     if let Some(diagnosis) = facts.diagnosis {
         let row = match &diagnosis.row {
             RowState::Module(module) => described(module),
             other => row_state(other).1.to_owned(),
         };
-        rows.push(("database", row));
+        let database = database.unwrap_or_default();
+        rows.push(("database", format!("{database}: {row}")));
         let changed = diagnosis.changed.map(text::time_and_age);
         rows.extend(changed.map(|changed| ("changed", changed)));
     }

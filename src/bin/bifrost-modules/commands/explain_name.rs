@@ -24,7 +24,7 @@ pub fn explain_name(
         return by_redis(servers, output, name, &found);
     };
     match suspect(servers, &database, name, &found) {
-        Ok(Some((path, diagnosis))) => with_both(output, Some(name), &path, &diagnosis),
+        Ok(Some((path, diagnosis))) => with_both(servers, output, Some(name), &path, &diagnosis),
         Ok(None) => match found {
             Found::Not(_) => {
                 let finding = from_both(Cause::NoSuchModule);
@@ -157,6 +157,7 @@ fn conclude(
     let status = status.map_err(|error| servers.failure(error))?;
     let name = Some(name);
     print(
+        servers,
         output,
         Subject { name, path },
         finding,

@@ -34,6 +34,7 @@ pub fn status(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failur
             "modules": modules,
             "members": members,
             "verified": verified,
+            "servers": {"redis": servers.redis_address(), "database": null},
         }))?;
     } else if output.reports() {
         let style = if status.is_warm() { GOOD } else { BAD };
@@ -45,6 +46,7 @@ pub fn status(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failur
                 meaning(&status)
             ),
         )];
+        rows.insert(0, ("redis", servers.redis()));
         rows.extend(text::since(&status).map(|since| ("since", text::time_and_age(since))));
         rows.extend(modules.map(|modules| ("modules", modules.to_string())));
         rows.extend(members.map(|members| ("members", format!("{members} in the index now"))));
