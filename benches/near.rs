@@ -1,14 +1,17 @@
-//! A hit of the near cache, beside the map that it can't be faster than, and the round trip that it
-//! saves.
+//! A hit of the near cache, beside maps without its promises, and the round trip that it saves.
+//!
+//! All take turns in short rounds, so that what disturbs the machine disturbs all; what is printed
+//! is the median of their ratios to the first, the floor, round by round.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::sync::{Arc, Barrier, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bifrost_module_cache::{CachedModule, Config, NearCacheOptions, blocking, nonblocking};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use foldhash::fast::RandomState;
 use tokio::runtime::Runtime;
 
 #[path = "../tests/support/mod.rs"]
@@ -20,19 +23,24 @@ type Found = Option<Arc<CachedModule>>;
 
 /// What an import of a service touches.
 const PATHS: usize = 60;
-const THREADS: u32 = 2;
 
-/// The floor.
-struct Map(RwLock<HashMap<String, Found>>);
+/// Several times the processors in the end.
+const THREADS: [usize; 3] = [1, 2, 8];
+const ROUNDS: usize = 60;
+const LOOKUPS: u32 = 20_000;
 
-impl Map {
+struct Map<S>(RwLock<HashMap<String, Found, S>>);
+
+impl<S: BuildHasher> Map<S> {
     fn get(&self, path: &str) -> Found {
         self.0.read().unwrap().get(path).cloned().flatten()
     }
 }
 
 struct Bench {
-    map: Map,
+    map: Map<std::hash::RandomState>,
+    folding: Map<RandomState>,
+    moka: moka::sync::Cache<String, Found>,
     reader: blocking::ModuleReader,
     near: blocking::NearCache,
     async_near: nonblocking::NearCache,
@@ -83,7 +91,13 @@ impl Bench {
             near.get(path).unwrap();
             runtime.block_on(async_near.get(path)).unwrap();
         }
+        let moka = moka::sync::Cache::new(64 << 20);
+        for (path, found) in &map {
+            moka.insert(path.clone(), found.clone());
+        }
         Self {
+            folding: Map(RwLock::new(map.clone().into_iter().collect())),
+            moka,
             map: Map(RwLock::new(map)),
             reader,
             near,
@@ -95,12 +109,12 @@ impl Bench {
         }
     }
 
-    /// So many lookups one after the other, in one task.
-    fn in_a_task(&self, iterations: u64, paths: &[String]) -> Duration {
+    /// One after the other, in one task.
+    fn in_a_task(&self, paths: &[String]) -> Duration {
         self.runtime.block_on(async {
             let mut paths = paths.iter().cycle();
             let start = Instant::now();
-            for _ in 0..iterations {
+            for _ in 0..LOOKUPS {
                 let path = paths.next().unwrap();
                 black_box(self.async_near.get(black_box(path)).await.unwrap());
             }
@@ -109,67 +123,90 @@ impl Bench {
     }
 }
 
-fn one_thread<T>(iterations: u64, paths: &[String], get: impl Fn(&str) -> T) -> Duration {
+fn in_a_thread<T>(lookups: u32, paths: &[String], get: impl Fn(&str) -> T) -> Duration {
     let mut paths = paths.iter().cycle();
     let start = Instant::now();
-    for _ in 0..iterations {
+    for _ in 0..lookups {
         let path = paths.next().unwrap();
         black_box(get(black_box(path)));
     }
     start.elapsed()
 }
 
-/// The same in several threads at once: how long the last one takes for its share.
-fn threads<T>(iterations: u64, paths: &[String], get: impl Fn(&str) -> T + Sync) -> Duration {
-    let barrier = Barrier::new(THREADS as usize);
+/// In so many threads at once: how long the last one takes for its share.
+fn in_threads<T>(threads: usize, paths: &[String], get: impl Fn(&str) -> T + Sync) -> Duration {
+    if threads == 1 {
+        return in_a_thread(LOOKUPS, paths, get);
+    }
+    let barrier = Barrier::new(threads);
     thread::scope(|scope| {
         let work = || {
             barrier.wait();
-            one_thread(iterations, paths, &get)
+            in_a_thread(LOOKUPS, paths, &get)
         };
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let times = threads.into_iter().map(|thread| thread.join().unwrap());
         times.max().unwrap()
     })
 }
 
-fn near(criterion: &mut Criterion) {
+/// Something that takes part: its name, and how long it takes for a round.
+type Runner<'a> = (&'a str, Box<dyn Fn() -> Duration + 'a>);
+
+fn compare(title: &str, runners: &[Runner<'_>]) {
+    let mut times = vec![Vec::with_capacity(ROUNDS); runners.len()];
+    for round in 0..=ROUNDS {
+        for (runner, times) in runners.iter().zip(&mut times) {
+            let time = runner.1();
+            // The first is to warm up.
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    println!("{title}");
+    for ((name, _), own) in runners.iter().zip(&times) {
+        let ratios = own.iter().zip(&times[0]);
+        let ratio = median(ratios.map(|(own, floor)| own.as_secs_f64() / floor.as_secs_f64()));
+        let nanos = median(own.iter().map(Duration::as_secs_f64)) / f64::from(LOOKUPS) * 1e9;
+        println!("  {name:<42} {nanos:>8.1} ns {ratio:>6.2} x");
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
     let bench = Bench::new();
     let get = |path: &str| bench.near.get(path).unwrap();
-    let floor = |path: &str| bench.map.get(path);
-    let reader = |path: &str| bench.reader.get(path).unwrap();
-    let one = &bench.present[..1];
     for (name, paths) in [
-        ("one module", one),
+        ("one module", &bench.present[..1]),
         ("60 modules", &bench.present),
         ("one absent path", &bench.absent[..1]),
         ("60 absent paths", &bench.absent),
     ] {
-        assert!(paths.iter().all(|path| get(path) == floor(path)));
+        assert!(paths.iter().all(|path| get(path) == bench.map.get(path)));
         let before = (bench.near.stats(), bench.async_near.stats());
-        let mut group = criterion.benchmark_group(format!("near cache, {name}"));
-        group.throughput(Throughput::Elements(1));
-        group.bench_function("floor: RwLock<HashMap<String, Arc<_>>>", |bencher| {
-            bencher.iter_custom(|iterations| one_thread(iterations, paths, floor));
-        });
-        group.bench_function("blocking::NearCache::get", |bencher| {
-            bencher.iter_custom(|iterations| one_thread(iterations, paths, get));
-        });
-        group.bench_function("nonblocking::NearCache::get", |bencher| {
-            bencher.iter_custom(|iterations| bench.in_a_task(iterations, paths));
-        });
-        group.throughput(Throughput::Elements(THREADS.into()));
-        group.bench_function("floor with two threads", |bencher| {
-            bencher.iter_custom(|iterations| threads(iterations, paths, floor));
-        });
-        group.bench_function("blocking::NearCache::get with two threads", |bencher| {
-            bencher.iter_custom(|iterations| threads(iterations, paths, get));
-        });
-        group.throughput(Throughput::Elements(1));
-        group.bench_function("without: blocking::ModuleReader::get", |bencher| {
-            bencher.iter_custom(|iterations| one_thread(iterations, paths, reader));
-        });
-        group.finish();
+        for threads in THREADS {
+            let floor = || in_threads(threads, paths, |path| bench.map.get(path));
+            let folding = || in_threads(threads, paths, |path| bench.folding.get(path));
+            let moka = || in_threads(threads, paths, |path| bench.moka.get(path));
+            let near = || in_threads(threads, paths, get);
+            let mut runners: Vec<Runner<'_>> = vec![
+                ("floor: RwLock<HashMap<String, Arc<_>>>", Box::new(floor)),
+                ("the same with foldhash", Box::new(folding)),
+                ("moka::sync::Cache", Box::new(moka)),
+                ("blocking::NearCache", Box::new(near)),
+            ];
+            if threads == 1 {
+                let task = || bench.in_a_task(paths);
+                runners.push(("nonblocking::NearCache", Box::new(task)));
+            }
+            compare(&format!("{name}, threads: {threads}"), &runners);
+        }
         // Otherwise something else was measured.
         let after = (bench.near.stats(), bench.async_near.stats());
         assert_eq!(
@@ -181,7 +218,9 @@ fn near(criterion: &mut Criterion) {
             (after.0.bypasses, after.1.bypasses)
         );
     }
+    let lookups = LOOKUPS / 100;
+    let time = in_a_thread(lookups, &bench.present, |path| {
+        bench.reader.get(path).unwrap()
+    });
+    println!("without a near cache: {:?} a lookup", time / lookups);
 }
-
-criterion_group!(benches, near);
-criterion_main!(benches);
