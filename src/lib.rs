@@ -19,6 +19,7 @@ mod config;
 mod consistency;
 #[cfg(feature = "postgres")]
 mod database_url;
+mod encode;
 mod error;
 mod identity;
 pub mod keys;

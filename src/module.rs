@@ -68,19 +68,6 @@ impl CachedModule {
         self.hash.is_empty() || self.hash == sha256_hex(&self.content)
     }
 
-    /// The JSON that is stored in Redis: compact UTF-8, fields in the order content, path, hash.
-    /// Python's `json.loads` reads it to the same strings.
-    #[must_use]
-    #[allow(clippy::missing_panics_doc, reason = "three strings always serialize")]
-    pub fn to_json(&self) -> Vec<u8> {
-        // Source code is mostly text that needs no escapes, plus a `\n` per line.
-        let mut json = Vec::with_capacity(
-            self.content.len() + self.content.len() / 16 + self.path.len() + 128,
-        );
-        serde_json::to_writer(&mut json, self).expect("three strings always serialize");
-        json
-    }
-
     /// Reads what is stored under the key of `path`, as Python or this crate wrote it.
     ///
     /// Unknown fields are ignored; a missing or null `hash` is `""`.

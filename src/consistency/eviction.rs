@@ -2,6 +2,7 @@
 
 use redis::Value;
 
+#[cfg(feature = "postgres")]
 use super::inspect::Verdict;
 use super::mark::info_field;
 use super::settle::send;
@@ -10,6 +11,7 @@ use crate::transport::Link;
 use crate::{Config, Error, reply};
 
 /// From so many modules on that are missing again at once nobody can have removed them one by one.
+#[cfg(feature = "postgres")]
 const MANY: usize = 20;
 
 /// Looks at how many keys Redis has evicted, from the first look on.

@@ -27,6 +27,7 @@ impl<'a> Inspect<'a> {
         }
     }
 
+    #[cfg(feature = "postgres")]
     pub(crate) fn watching(paths: &'a [String]) -> Self {
         Self {
             watch: true,
@@ -152,13 +153,26 @@ impl Cached {
             (None, None) => Verdict::Right,
             (Some(_), None) => Verdict::Ghost,
             (Some(json), Some(_)) if json.len() > config.max_entry_bytes() => Verdict::Corrupt,
-            (Some(json), Some(row)) => match CachedModule::from_json(path, json) {
-                Err(_) => Verdict::Corrupt,
-                Ok(entry) if entry != *row => Verdict::Stale,
-                Ok(_) if !self.listed => Verdict::KeyOnly,
-                Ok(_) if !self.lives_as_it_should(config) => Verdict::Expiring,
-                Ok(_) => Verdict::Right,
-            },
+            (Some(json), Some(row)) if !row.is_encoded_as(json) => {
+                // Others may write the same otherwise.
+                match CachedModule::from_json(path, json) {
+                    Err(_) => Verdict::Corrupt,
+                    Ok(entry) if entry != *row => Verdict::Stale,
+                    Ok(_) => self.place(config),
+                }
+            }
+            (Some(_), Some(_)) => self.place(config),
+        }
+    }
+
+    /// Of an entry that equals its row.
+    fn place(&self, config: &Config) -> Verdict {
+        if !self.listed {
+            Verdict::KeyOnly
+        } else if !self.lives_as_it_should(config) {
+            Verdict::Expiring
+        } else {
+            Verdict::Right
         }
     }
 

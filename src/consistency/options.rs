@@ -95,6 +95,7 @@ impl<'a> SyncOptions<'a> {
     }
 
     /// Reports how many more are done.
+    #[cfg(feature = "postgres")]
     pub(crate) fn counted(&mut self, stage: Stage, total: usize) -> impl FnMut(usize) + Send {
         let mut done = 0;
         move |more| {
