@@ -469,10 +469,11 @@ impl Drop for Ticket<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::CachedModule;
+    use crate::{CachedModule, Outage, reply};
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
     use std::thread;
+    use std::time::Duration;
 
     fn joined(protocol: &Protocol) -> Arc<Flight> {
         match protocol.lookup("a.py", Tick::now()) {
@@ -559,5 +560,35 @@ mod tests {
         );
         ticket.land(Ok((Kept::Absent, server)), now);
         assert!(protocol.hit("a.py", now).flatten().is_some());
+    }
+
+    #[test]
+    fn what_a_flush_or_a_change_overtakes_is_not_known_in_an_outage() {
+        let known = |overtake: fn(&Protocol)| {
+            let options = NearCacheOptions::default().with_stale_if_error(Duration::from_secs(60));
+            let protocol = Protocol::new(options, Rules::default());
+            let now = Tick::now();
+            protocol.begin(ServerId::new(1), now);
+            let module =
+                |content: &str| Kept::module(Some(CachedModule::new("a.py", content).unwrap()));
+            let marks = protocol.marks(now);
+            let [first, second] = [1, 2].map(|_| Answer {
+                read: protocol.begin_marked(&marks),
+                server: Some(ServerId::new(1)),
+                at: now,
+            });
+            protocol.insert_marked("a.py", module("old"), &marks, &first, Room::Make);
+            overtake(&protocol);
+            protocol.insert_marked("a.py", module("new"), &marks, &second, Room::Make);
+            let known = protocol.last_known("a.py", now).flatten();
+            known.map(|module| module.content.clone())
+        };
+        assert_eq!(known(|_| {}).as_deref(), Some("new"));
+        assert_eq!(known(Protocol::flush), None);
+        assert_eq!(known(|protocol| protocol.invalidate("a.py")), None);
+        assert_eq!(
+            known(|protocol| _ = protocol.end(&reply::outage(Outage::Lost, None))).as_deref(),
+            Some("new")
+        );
     }
 }
