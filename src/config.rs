@@ -7,10 +7,9 @@ use std::time::Duration;
 use redis::ProtocolVersion;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
+use crate::error::Error;
 #[cfg(feature = "tls")]
-use crate::Tls;
-
-use crate::Error;
+use crate::tls::Tls;
 
 /// What [`Config::from_env`] takes when `REDIS_URL` is not set, as the specification does.
 pub const DEFAULT_REDIS_URL: &str = "redis://localhost:6379/0";

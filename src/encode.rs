@@ -3,7 +3,7 @@
 //! By hand: the library looks at one byte after another, which takes three times as long, and a
 //! warm-up writes all modules and compares them again.
 
-use crate::CachedModule;
+use crate::module::CachedModule;
 
 /// How many bytes are looked at at once.
 const BLOCK: usize = 16;

@@ -6,8 +6,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::Config;
-
 pub(crate) type Source = Box<dyn StdError + Send + Sync + 'static>;
 
 /// Everything that can go wrong, each kind with one remedy of its own.
@@ -121,7 +119,7 @@ pub enum Error {
     Empty,
 
     /// More of the cached modules would have been removed than
-    /// [`SyncOptions::with_max_prune`](crate::SyncOptions::with_max_prune) allows.
+    /// [`SyncOptions::with_max_prune`](crate::sync::options::SyncOptions::with_max_prune) allows.
     #[error(
         "{removed} of the {cached} cached modules would be removed, because the workspace does not have them: if it is the right one, allow that with SyncOptions::with_max_prune"
     )]
@@ -309,7 +307,7 @@ impl Error {
     }
 
     /// Which server the error is about, if it is about one: `host:port/database`, as
-    /// [`Config::redis_address`](crate::Config::redis_address) has it for Redis, and as Postgres
+    /// [`Config::redis_address`](crate::config::Config::redis_address) has it for Redis, and as Postgres
     /// itself says where it could be asked. Never who may log in.
     #[must_use]
     pub fn server(&self) -> Option<&str> {
@@ -325,14 +323,14 @@ impl Error {
     }
 
     /// The error of a call to this Redis, unless it says already whose it is.
-    pub(crate) fn of_redis(mut self, config: &Config) -> Self {
+    pub(crate) fn of_redis(mut self, address: &str) -> Self {
         if let Self::Unavailable { server, .. }
         | Self::Busy { server, .. }
         | Self::Corrupt { server, .. }
         | Self::Refused { server, .. } = &mut self
             && server.is_empty()
         {
-            *server = config.redis_address();
+            address.clone_into(server);
         }
         self
     }

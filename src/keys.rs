@@ -4,7 +4,7 @@
 //! contract with Python code that is not ours. [`module_key`] is the only way from a path to a key:
 //! it refuses every path that could damage the index or be read differently elsewhere.
 
-use crate::Error;
+use crate::error::Error;
 
 /// What every module's key begins with, as the specification fixes it.
 pub const MODULE_KEY_PREFIX: &str = "bifrost:module:";

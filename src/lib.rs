@@ -12,16 +12,14 @@
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
-mod breaker;
-mod call;
-mod commands;
+mod client;
+mod command;
 mod config;
-mod consistency;
 #[cfg(feature = "postgres")]
-mod database_url;
+mod database;
+mod diagnosis;
 mod encode;
 mod error;
-mod identity;
 pub mod keys;
 mod module;
 #[cfg(all(
@@ -31,38 +29,42 @@ mod module;
 mod near;
 #[cfg(feature = "nonblocking")]
 pub mod nonblocking;
-mod operations;
-mod reply;
+mod paths;
+mod random;
 mod resolution;
 #[cfg(feature = "near-cache")]
 mod rfc3339;
-mod stats;
-mod ties;
+mod sync;
 #[cfg(feature = "tls")]
 mod tls;
-mod transport;
-#[cfg(feature = "postgres")]
-mod workspace;
 
-pub use breaker::BreakerState;
+pub use client::breaker::BreakerState;
+pub use client::stats::Stats;
 pub use config::{Config, DEFAULT_REDIS_URL, Integrity};
 #[cfg(feature = "postgres")]
-pub use consistency::{Cause, Diagnosis, RowState};
-pub use consistency::{
-    Change, Drift, DryRun, Endpoints, Explanation, Progress, PublishReport, RefreshReport,
-    RepairReport, Stage, Status, SyncOptions, Unverified, WarmReport,
-};
+pub use database::{row::RowState, url::postgres_address};
 #[cfg(feature = "postgres")]
-pub use database_url::postgres_address;
+pub use diagnosis::diagnose::{Cause, Diagnosis};
+pub use diagnosis::explain::Explanation;
+pub use diagnosis::explain_name::{NameCause, NameExplanation};
+pub use diagnosis::status::Status;
 pub use error::{Error, Outage};
 pub use module::CachedModule;
 #[cfg(all(
     feature = "near-cache",
     any(feature = "blocking", feature = "nonblocking")
 ))]
-pub use near::{Invalidation, NearCacheOptions, NearCacheStats, Snapshot};
-pub use resolution::{NameCause, NameExplanation, Resolution, candidate_paths};
-pub use stats::Stats;
+pub use near::{
+    coherence::counters::NearCacheStats, hooks::Invalidation, options::NearCacheOptions,
+    snapshot::Snapshot,
+};
+pub use paths::name::candidate_paths;
+pub use resolution::Resolution;
+pub use sync::options::{Progress, Stage, SyncOptions};
+pub use sync::publish::Change;
+pub use sync::report::{
+    Drift, DryRun, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport,
+};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 

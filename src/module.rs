@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, keys};
+use crate::error::Error;
+use crate::keys;
 
 /// The source of one Python module, as the specification's `CachedModule`.
 ///

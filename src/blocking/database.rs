@@ -4,8 +4,8 @@ use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::Type;
 use postgres::{Client, Row, RowIter};
 
-use crate::Error;
-use crate::workspace::{Database, Rows, query_failed};
+use crate::database::workspace::{Database, Rows, query_failed};
+use crate::error::Error;
 
 pub(crate) struct BlockingDatabase<'c>(pub(crate) &'c mut Client);
 
@@ -49,8 +49,8 @@ impl Rows for BlockingRows<'_> {
 ///
 /// The client panics inside an async task.
 #[cfg(feature = "tls")]
-pub fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Error> {
-    let (config, limit) = crate::database_url::encrypted(url)?;
+pub fn connect_postgres(url: &str, tls: &crate::tls::Tls) -> Result<Client, Error> {
+    let (config, limit) = crate::database::url::encrypted(url)?;
     connect(config, limit, tls.postgres_connector()?)
 }
 
@@ -71,11 +71,11 @@ pub fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Error> {
 #[cfg(feature = "tls")]
 pub fn connect_postgres_by_sslmode(
     url: &str,
-    tls: &crate::Tls,
+    tls: &crate::tls::Tls,
     limit: std::time::Duration,
 ) -> Result<Client, Error> {
-    let (config, limit) = crate::database_url::by_sslmode(url, limit)?;
-    if crate::database_url::wants_tls(&config) {
+    let (config, limit) = crate::database::url::by_sslmode(url, limit)?;
+    if crate::database::url::wants_tls(&config) {
         connect(config, limit, tls.postgres_connector()?)
     } else {
         connect(config, limit, postgres::NoTls)
@@ -96,8 +96,8 @@ where
 {
     use std::time::Instant;
 
-    use super::socket::within;
-    use crate::workspace::{connect_failed, connect_timed_out};
+    use crate::blocking::socket::within;
+    use crate::database::workspace::{connect_failed, connect_timed_out};
 
     let config = postgres::Config::from(config);
     within(

@@ -7,38 +7,38 @@
 //! there.
 
 #[cfg(feature = "near-cache")]
-mod bell;
-mod channel;
+mod block_on;
+mod connection;
+mod connections;
 #[cfg(feature = "postgres")]
 mod database;
 #[cfg(feature = "near-cache")]
-mod feed;
+mod listener;
 #[cfg(feature = "near-cache")]
 mod near;
-#[cfg(feature = "near-cache")]
-mod park;
 mod places;
-mod pool;
 mod reader;
+#[cfg(feature = "near-cache")]
+mod self_pipe;
 mod slots;
 mod socket;
-mod wire;
+mod stream;
 mod writer;
 
+#[cfg(feature = "near-cache")]
+pub use crate::near::options::NearCacheOptions;
 #[cfg(all(feature = "postgres", feature = "tls"))]
-pub use self::database::{connect_postgres, connect_postgres_by_sslmode};
+pub use database::{connect_postgres, connect_postgres_by_sslmode};
 #[cfg(feature = "near-cache")]
-pub use self::near::NearCache;
-pub use self::places::{Connection, ConnectionManager};
-pub use self::reader::ModuleReader;
-pub use self::writer::ModuleWriter;
-#[cfg(feature = "near-cache")]
-pub use crate::near::NearCacheOptions;
+pub use near::NearCache;
+pub use places::{Connection, ConnectionManager};
+pub use reader::ModuleReader;
+pub use writer::ModuleWriter;
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-/// Takes core code over a blocking transport to its end: see [`transport`](crate::transport).
+/// Takes core code over a blocking transport to its end: see [`transport`](crate::client::transport).
 fn run<F: Future>(call: F) -> F::Output {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

@@ -7,13 +7,18 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use std::time::Instant;
 
 use r2d2::{ManageConnection, NopErrorHandler, PooledConnection};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::pool::Open;
+use super::connection::Wire;
+use super::run;
 use super::slots::{Lent, Slots};
-use crate::transport::Budget;
+use crate::client::transport::{Answer, Budget};
+use crate::command::request::Request;
+use crate::command::server_id::{Identity, Servers};
+use crate::error::Error;
 
 /// r2d2's pool in the process that made it, and slots in its forked children: r2d2 waits with
 /// `parking_lot`, which keeps all waiting threads of a process in one table. A child inherits their
@@ -170,5 +175,27 @@ impl DerefMut for Place<'_> {
             Self::Pooled(place) => &mut place.0,
             Self::Slots(slot) => slot,
         }
+    }
+}
+
+pub(super) struct Open {
+    pub(super) wire: Wire,
+    pub(super) server: Identity,
+    pub(super) losses_before: u64,
+    pub(super) used: Instant,
+}
+
+impl Open {
+    pub(super) fn exchange(
+        &mut self,
+        servers: &Servers,
+        request: &Request,
+        budget: Budget,
+    ) -> Result<Answer, Error> {
+        let Self { wire, server, .. } = self;
+        let ask = async |request: &Request| wire.exchange(request, budget);
+        let server = run(servers.ask(server, ask))?;
+        let replies = wire.exchange(request, budget)?;
+        Ok(Answer { replies, server })
     }
 }

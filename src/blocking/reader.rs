@@ -3,14 +3,21 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::connections::Pool;
 use super::places::ConnectionManager;
-use super::pool::Pool;
 use super::run;
-use crate::transport::Transport as _;
-use crate::{
-    CachedModule, Config, Error, Explanation, NameExplanation, Resolution, Stats, Status,
-    consistency, operations, resolution,
-};
+use crate::client::read;
+use crate::client::stats::Stats;
+use crate::client::transport::Transport as _;
+use crate::config::Config;
+#[cfg(feature = "postgres")]
+use crate::diagnosis::diagnose::diagnose;
+use crate::diagnosis::explain::{Explanation, explain};
+use crate::diagnosis::explain_name::{NameExplanation, explain_name};
+use crate::diagnosis::status::{Status, status};
+use crate::error::Error;
+use crate::module::CachedModule;
+use crate::resolution::{Resolution, resolve};
 
 /// Reads modules, and has no method that changes Redis: what a worker holds.
 ///
@@ -97,7 +104,7 @@ impl ModuleReader {
     /// module.
     #[doc(alias("get_module", "get_module_sync"))]
     pub fn get(&self, path: &str) -> Result<Option<CachedModule>, Error> {
-        run(operations::get(&*self.pool, path))
+        run(read::get(&*self.pool, path))
     }
 
     /// The modules at `paths`, in their order. One round trip; none for no paths.
@@ -106,7 +113,7 @@ impl ModuleReader {
     ///
     /// As [`get`](Self::get); one bad path or one corrupt entry fails the call and is named.
     pub fn get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Option<CachedModule>>, Error> {
-        run(operations::get_many(&*self.pool, paths))
+        run(read::get_many(&*self.pool, paths))
     }
 
     /// All cached paths. A member of the index that can't be a path is skipped and logged.
@@ -118,7 +125,7 @@ impl ModuleReader {
     /// [`Error::Unavailable`], [`Error::Busy`] or [`Error::Refused`]; never an empty set instead.
     #[doc(alias("get_all_module_paths", "get_module_index_sync"))]
     pub fn paths(&self) -> Result<HashSet<String>, Error> {
-        run(operations::paths(&*self.pool))
+        run(read::paths(&*self.pool))
     }
 
     /// Whether the cache is known to be complete. One round trip.
@@ -127,7 +134,7 @@ impl ModuleReader {
     ///
     /// As [`get`](Self::get).
     pub fn status(&self) -> Result<Status, Error> {
-        run(consistency::status(&*self.pool))
+        run(status(&*self.pool))
     }
 
     /// Why the module at `path` is absent. One round trip.
@@ -136,7 +143,7 @@ impl ModuleReader {
     ///
     /// As [`get`](Self::get).
     pub fn explain(&self, path: &str) -> Result<Explanation, Error> {
-        run(consistency::explain(&*self.pool, path))
+        run(explain(&*self.pool, path))
     }
 
     /// Why the module at `path` is absent or old: what the cache holds beside what the database
@@ -145,7 +152,7 @@ impl ModuleReader {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), except that a corrupt entry is a [`Cause`](crate::Cause); and
+    /// As [`get`](Self::get), except that a corrupt entry is a [`Cause`](crate::diagnosis::diagnose::Cause); and
     /// [`Error::Database`].
     ///
     /// # Panics
@@ -156,9 +163,9 @@ impl ModuleReader {
         &self,
         client: &mut postgres::Client,
         path: &str,
-    ) -> Result<crate::Diagnosis, Error> {
+    ) -> Result<crate::diagnosis::diagnose::Diagnosis, Error> {
         let database = super::database::BlockingDatabase(client);
-        run(consistency::diagnose(&*self.pool, database, path))
+        run(diagnose(&*self.pool, database, path))
     }
 
     /// What a module's name, such as `shared.halopsa`, stands for. One round trip; none for what
@@ -180,7 +187,7 @@ impl ModuleReader {
     ///
     /// As [`get`](Self::get), but for [`Error::InvalidPath`]: such a name is not found.
     pub fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        run(resolution::resolve(&*self.pool, name))
+        run(resolve::resolve(&*self.pool, name))
     }
 
     /// What these names stand for, in their order. One round trip, as [`resolve`](Self::resolve).
@@ -189,7 +196,7 @@ impl ModuleReader {
     ///
     /// As [`resolve`](Self::resolve); one corrupt entry fails the call and is named.
     pub fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
-        run(resolution::resolve_many(&*self.pool, names))
+        run(resolve::resolve_many(&*self.pool, names))
     }
 
     /// Why a name is not found: for a person, who waits for up to two round trips. It looks at the
@@ -199,7 +206,7 @@ impl ModuleReader {
     ///
     /// As [`resolve`](Self::resolve).
     pub fn explain_name(&self, name: &str) -> Result<NameExplanation, Error> {
-        run(resolution::explain_name(&*self.pool, name))
+        run(explain_name(&*self.pool, name))
     }
 
     /// What has been done so far, by all clones and the writer or reader that shares their

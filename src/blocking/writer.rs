@@ -1,21 +1,37 @@
 //! Writing.
 
+use super::connections::Pool;
 #[cfg(feature = "postgres")]
 use super::database::BlockingDatabase;
-use super::pool::Pool;
+use super::places::ConnectionManager;
+use super::reader::ModuleReader;
 use super::run;
-use super::{ConnectionManager, ModuleReader};
-use crate::consistency::{self, Fetch, unread};
+use crate::client::stats::Stats;
 #[cfg(feature = "postgres")]
-use crate::transport::Transport as _;
+use crate::client::transport::Transport as _;
+use crate::client::write;
+use crate::config::Config;
 #[cfg(feature = "postgres")]
-use crate::workspace::Workspace;
-use crate::{
-    CachedModule, Change, Config, Error, PublishReport, RefreshReport, Stats, SyncOptions,
-    operations,
-};
+use crate::database::workspace::Workspace;
+use crate::error::Error;
+use crate::module::CachedModule;
 #[cfg(feature = "postgres")]
-use crate::{Drift, RepairReport, WarmReport, postgres};
+use crate::postgres;
+use crate::sync::clear::clear;
+use crate::sync::options::SyncOptions;
+use crate::sync::publish::{Change, publish};
+use crate::sync::publish_exact::publish_exact;
+use crate::sync::refresh::refresh;
+#[cfg(feature = "postgres")]
+use crate::sync::repair::repair;
+#[cfg(feature = "postgres")]
+use crate::sync::report::{Drift, RepairReport, WarmReport};
+use crate::sync::report::{PublishReport, RefreshReport};
+use crate::sync::source::{Fetch, unread};
+#[cfg(feature = "postgres")]
+use crate::sync::verify::verify;
+#[cfg(feature = "postgres")]
+use crate::sync::warm::warm;
 
 /// Writes, removes and moves modules: what a service holds.
 ///
@@ -105,7 +121,7 @@ impl ModuleWriter {
     /// [`Error::Refused`].
     #[doc(alias = "set_module")]
     pub fn set(&self, module: &CachedModule) -> Result<(), Error> {
-        run(operations::set(self.pool(), module))
+        run(write::set(self.pool(), module))
     }
 
     /// Removes a module and its place in the index, both at once. Returns whether there was one.
@@ -115,7 +131,7 @@ impl ModuleWriter {
     /// As [`set`](Self::set).
     #[doc(alias = "invalidate_module")]
     pub fn invalidate(&self, path: &str) -> Result<bool, Error> {
-        run(operations::invalidate(self.pool(), path))
+        run(write::invalidate(self.pool(), path))
     }
 
     /// Moves a module: removes `old_path` and caches `module`, so that no reader ever sees neither.
@@ -126,7 +142,7 @@ impl ModuleWriter {
     ///
     /// As [`set`](Self::set).
     pub fn rename(&self, old_path: &str, module: &CachedModule) -> Result<(), Error> {
-        run(operations::rename(self.pool(), old_path, module))
+        run(write::rename(self.pool(), old_path, module))
     }
 
     /// Removes all modules that the index names, the index, and the mark of a complete cache, in
@@ -139,7 +155,7 @@ impl ModuleWriter {
     ///
     /// As [`set`](Self::set); the batches before the failed one are removed.
     pub fn clear(&self) -> Result<u64, Error> {
-        run(operations::clear(self.pool()))
+        run(clear(self.pool()))
     }
 
     /// Carries out many changes that readers see all at once; the same path twice: the last wins.
@@ -152,7 +168,7 @@ impl ModuleWriter {
     /// As [`set`](Self::set), nothing being sent if one change can't be. After a failure in the
     /// middle the transactions before it have been carried out.
     pub fn publish(&self, changes: &[Change]) -> Result<PublishReport, Error> {
-        run(consistency::publish(self.pool(), changes))
+        run(publish(self.pool(), changes))
     }
 
     /// Makes the cache hold exactly these modules: skips equal ones, replaces differing ones,
@@ -180,7 +196,7 @@ impl ModuleWriter {
         modules: &[CachedModule],
         options: SyncOptions<'_>,
     ) -> Result<PublishReport, Error> {
-        run(consistency::publish_exact(self.pool(), modules, options))
+        run(publish_exact(self.pool(), modules, options))
     }
 
     /// Brings paths to what `fetch` says now: modules that it returns are written, paths that it
@@ -221,7 +237,7 @@ impl ModuleWriter {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let mut source = Fetch(|paths| std::future::ready(fetch(paths).map_err(unread)));
-        run(consistency::refresh(self.pool(), &mut source, paths))
+        run(refresh(self.pool(), &mut source, paths))
     }
 
     /// Brings paths to what the database says now: written, or invalidated where the row is gone.
@@ -249,7 +265,7 @@ impl ModuleWriter {
         run(async {
             let mut workspace =
                 Workspace::open(BlockingDatabase(client), self.pool().config()).await?;
-            consistency::refresh(self.pool(), &mut workspace, paths).await
+            refresh(self.pool(), &mut workspace, paths).await
         })
     }
 
@@ -295,11 +311,7 @@ impl ModuleWriter {
         client: &mut postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<WarmReport, Error> {
-        run(consistency::warm(
-            self.pool(),
-            BlockingDatabase(client),
-            options,
-        ))
+        run(warm(self.pool(), BlockingDatabase(client), options))
     }
 
     /// Compares all rows, entries and the index, and writes nothing. What differs is looked at a
@@ -332,11 +344,7 @@ impl ModuleWriter {
         client: &mut postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<Drift, Error> {
-        run(consistency::verify(
-            self.pool(),
-            BlockingDatabase(client),
-            options,
-        ))
+        run(verify(self.pool(), BlockingDatabase(client), options))
     }
 
     /// Mends exactly what [`verify`](Self::verify) finds, and gives way to whoever writes
@@ -369,11 +377,7 @@ impl ModuleWriter {
         client: &mut postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<RepairReport, Error> {
-        run(consistency::repair(
-            self.pool(),
-            BlockingDatabase(client),
-            options,
-        ))
+        run(repair(self.pool(), BlockingDatabase(client), options))
     }
 
     /// What has been done so far, by all clones and the writer or reader that shares their

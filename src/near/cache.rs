@@ -5,20 +5,23 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use super::clock::Tick;
-use super::counters::NearCacheStats;
+use super::coherence::clock::Tick;
+use super::coherence::counters::NearCacheStats;
+use super::coherence::protocol::{Answer, Landing, Lookup, Marks};
+use super::coherence::rule::{Rule, Rules};
+use super::coherence::store::Room;
+use super::coherence::value::{Found, INDEX_PATH, Kept};
 use super::hooks::{Invalidation, Registry};
-use super::kept::{Found, INDEX_PATH, Kept};
-use super::life::{Life, Listening};
+use super::instance::{Life, Listening};
 use super::options::NearCacheOptions;
-use super::protocol::{Answer, Landing, Lookup, Marks};
-use super::rule::{Rule, Rules};
-use crate::commands::Class;
-use crate::identity::ServerId;
+use crate::client::read;
+use crate::client::transport::{Budget, Transport};
+use crate::client::write_observers::Tied;
+use crate::command::reply;
+use crate::command::request::Class;
+use crate::command::server_id::ServerId;
+use crate::error::{Error, Outage};
 use crate::keys::validate_path;
-use crate::ties::Tied;
-use crate::transport::{Budget, Transport};
-use crate::{Error, Outage, operations, reply};
 
 /// How many modules one request of a prefetch or a snapshot asks for.
 pub(super) const BULK_PATHS: usize = 500;
@@ -230,7 +233,7 @@ impl<T: Listen> Near<T> {
         if path == INDEX_PATH {
             return self.ask_index(life, budget).await;
         }
-        let (module, server) = operations::get_from(&*self.transport, path, budget).await?;
+        let (module, server) = read::get_from(&*self.transport, path, budget).await?;
         self.hear_from(life, server);
         Ok((Kept::module(module), server))
     }
@@ -254,7 +257,7 @@ impl<T: Listen> Near<T> {
         room: Room,
     ) -> Result<Vec<Result<Kept, Error>>, Error> {
         let read = life.protocol.begin_marked(marks);
-        let (entries, server) = operations::get_each_from(&*self.transport, paths, budget).await?;
+        let (entries, server) = read::get_each_from(&*self.transport, paths, budget).await?;
         self.hear_from(life, server);
         let at = Tick::now();
         let answer = Answer { read, server, at };
@@ -364,13 +367,6 @@ pub(super) enum How {
     Miss,
     Joined,
     Bypass,
-}
-
-/// Whether something may be given up for what is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    Make,
-    Find,
 }
 
 /// What was known before an outage, where that is wanted.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Error;
+use crate::error::Error;
 
 /// How much a near cache keeps, and how old it may be.
 ///
@@ -42,8 +42,8 @@ impl NearCacheOptions {
     /// What was not asked for since it came, or since it was last considered, goes first, the
     /// oldest before the newer ones (the CLOCK policy). What is larger than half of this is never
     /// kept; for an index so large, names are resolved with one as old as a reader's: see
-    /// [`Config::with_index_max_age`](crate::Config::with_index_max_age). Modules that are handed out,
-    /// or in a [`Snapshot`](crate::Snapshot), live on.
+    /// [`Config::with_index_max_age`](crate::config::Config::with_index_max_age). Modules that are handed out,
+    /// or in a [`Snapshot`](crate::near::snapshot::Snapshot), live on.
     #[must_use]
     pub fn with_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;

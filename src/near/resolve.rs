@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cache::{Listen, Near, Room};
-use super::clock::Tick;
-use super::kept::Kept;
-use super::life::Life;
-use super::protocol::{Answer, Marks};
-use crate::commands::Class;
-use crate::resolution::Name;
-use crate::transport::Budget;
-use crate::{CachedModule, Error, Resolution, resolution};
+use super::cache::{Listen, Near};
+use super::coherence::clock::Tick;
+use super::coherence::protocol::{Answer, Marks};
+use super::coherence::store::Room;
+use super::coherence::value::Kept;
+use super::instance::Life;
+use crate::client::transport::Budget;
+use crate::command::request::Class;
+use crate::error::Error;
+use crate::module::CachedModule;
+use crate::paths::name::Name;
+use crate::resolution::{Resolution, resolve};
 
 impl<T: Listen> Near<T> {
     /// The hot path: the answer, if all that it takes is kept. What can't be a name needs nothing.
@@ -117,7 +120,7 @@ impl<T: Listen> Near<T> {
         let paths = parsed.iter().flat_map(Name::candidates);
         protocol.counters.bypasses.add(paths.count());
         let read = protocol.begin_marked(marks);
-        let answers = resolution::resolve_all(&*self.transport, names, budget).await?;
+        let answers = resolve::resolve_all(&*self.transport, names, budget).await?;
         let (server, at) = (None, Tick::now());
         let answer = Answer { read, server, at };
         for (name, resolution) in parsed.iter().zip(&answers) {

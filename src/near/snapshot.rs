@@ -4,15 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::cache::{BULK_PATHS, Listen, Near, Room};
-use super::clock::Tick;
-use super::kept::{INDEX_PATH, Kept};
-use super::life::Life;
-use super::protocol::{Answer, Marks};
-use super::rule::Rule;
+use super::cache::{BULK_PATHS, Listen, Near};
+use super::coherence::clock::Tick;
+use super::coherence::protocol::{Answer, Marks};
+use super::coherence::rule::Rule;
+use super::coherence::store::Room;
+use super::coherence::value::{INDEX_PATH, Kept};
+use super::instance::Life;
+use crate::client::read;
+use crate::command::reply;
+use crate::error::{Error, Outage};
 use crate::keys::validate_path;
-use crate::resolution::{Name, PathIndex};
-use crate::{CachedModule, Error, Outage, Resolution, operations, reply};
+use crate::module::CachedModule;
+use crate::paths::index::PathIndex;
+use crate::paths::name::Name;
+use crate::resolution::Resolution;
 
 /// The modules of a workspace as they were at one moment: no write falls between two of them.
 ///
@@ -221,7 +227,7 @@ impl<T: Listen> Near<T> {
         for chunk in missing.chunks(BULK_PATHS) {
             let read = life.protocol.begin_marked(&draft.marks);
             let (entries, server) =
-                operations::get_each_from(&*self.transport, chunk, self.bulk_budget()).await?;
+                read::get_each_from(&*self.transport, chunk, self.bulk_budget()).await?;
             self.hear_from(life, server);
             if !life.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
@@ -291,16 +297,17 @@ impl<T: Listen> Near<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::Request;
-    use crate::identity::ServerId;
-    use crate::near::life::Listening;
+    use crate::client::stats::Monitor;
+    use crate::client::transport::{Answer, Budget, Link, Transport};
+    use crate::client::write_observers::Ties;
+    use crate::command::request::Request;
+    use crate::command::server_id::ServerId;
+    use crate::config::Config;
+    use crate::keys;
+    use crate::near::coherence::rule::Rules;
+    use crate::near::instance::Listening;
     use crate::near::options::NearCacheOptions;
-    use crate::near::rule::Rules;
-    use crate::resolution::Listings;
-    use crate::stats::Monitor;
-    use crate::ties::Ties;
-    use crate::transport::{Answer, Budget, Link, Transport};
-    use crate::{Config, keys};
+    use crate::paths::listing::Listings;
     use redis::Value;
     use std::pin::pin;
     use std::sync::Mutex;

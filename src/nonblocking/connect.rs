@@ -16,9 +16,11 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use super::link::{Connection, Task};
-use crate::commands::{self, Request};
-use crate::{Config, Error, Outage, reply};
+use super::connection::{Connection, Task};
+use crate::command::request::Request;
+use crate::command::{connection, reply};
+use crate::config::Config;
+use crate::error::{Error, Outage};
 
 /// Connects, encrypts where the address asks for it, authenticates and selects the database. The
 /// time limit is the caller's.
@@ -79,9 +81,9 @@ where
         stream,
         full: Some(Arc::clone(&full)),
     };
-    let login = commands::greeting(config.redis.redis_settings());
+    let login = connection::greeting(config.redis.redis_settings());
     let granted = login.as_ref().map_or(0, Request::replies);
-    let sign = hear_back.then(commands::ping);
+    let sign = hear_back.then(crate::command::connection::ping);
     for request in login.iter().chain(&sign) {
         let bytes = request.pipeline.get_packed_pipeline();
         stream.write_all(&bytes).await.map_err(failed)?;

@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row, RowStream};
 
-use crate::Error;
-use crate::workspace::{Database, Rows, query_failed};
+use crate::database::workspace::{Database, Rows, query_failed};
+use crate::error::Error;
 
 /// Asks the client that [`with`] lends it. It borrows nothing: over a borrowed client, the
 /// compiler could not tell that the futures of the core can cross threads
@@ -89,8 +89,8 @@ impl Rows for AsyncRows {
 /// [`Error::InvalidConfig`] for a URL that can't be parsed (the error does not contain it), or for
 /// settings that can't be used; [`Error::Database`] if no trusted connection could be made.
 #[cfg(feature = "tls")]
-pub async fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Error> {
-    let (config, limit) = crate::database_url::encrypted(url)?;
+pub async fn connect_postgres(url: &str, tls: &crate::tls::Tls) -> Result<Client, Error> {
+    let (config, limit) = crate::database::url::encrypted(url)?;
     connect(&config, limit, tls.postgres_connector()?).await
 }
 
@@ -107,11 +107,11 @@ pub async fn connect_postgres(url: &str, tls: &crate::Tls) -> Result<Client, Err
 #[cfg(feature = "tls")]
 pub async fn connect_postgres_by_sslmode(
     url: &str,
-    tls: &crate::Tls,
+    tls: &crate::tls::Tls,
     limit: std::time::Duration,
 ) -> Result<Client, Error> {
-    let (config, limit) = crate::database_url::by_sslmode(url, limit)?;
-    if crate::database_url::wants_tls(&config) {
+    let (config, limit) = crate::database::url::by_sslmode(url, limit)?;
+    if crate::database::url::wants_tls(&config) {
         connect(&config, limit, tls.postgres_connector()?).await
     } else {
         connect(&config, limit, tokio_postgres::NoTls).await
@@ -128,7 +128,7 @@ where
     T: tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>,
     T::Stream: Send + 'static,
 {
-    use crate::workspace::{connect_failed, connect_timed_out};
+    use crate::database::workspace::{connect_failed, connect_timed_out};
 
     let (client, connection) = tokio::time::timeout(limit, config.connect(connector))
         .await

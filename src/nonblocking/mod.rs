@@ -10,22 +10,22 @@
 //! a new one in its own.
 
 mod connect;
+mod connection;
+mod connections;
 #[cfg(feature = "postgres")]
 mod database;
 #[cfg(feature = "near-cache")]
-mod feed;
-mod lane;
-mod link;
+mod listener;
 #[cfg(feature = "near-cache")]
 mod near;
 mod reader;
 mod writer;
 
+#[cfg(feature = "near-cache")]
+pub use crate::near::options::NearCacheOptions;
 #[cfg(all(feature = "postgres", feature = "tls"))]
-pub use self::database::{connect_postgres, connect_postgres_by_sslmode};
+pub use database::{connect_postgres, connect_postgres_by_sslmode};
 #[cfg(feature = "near-cache")]
-pub use self::near::NearCache;
-pub use self::reader::ModuleReader;
-pub use self::writer::ModuleWriter;
-#[cfg(feature = "near-cache")]
-pub use crate::near::NearCacheOptions;
+pub use near::NearCache;
+pub use reader::ModuleReader;
+pub use writer::ModuleWriter;

@@ -4,12 +4,17 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::lane::Lanes;
-use super::{ModuleReader, ModuleWriter};
-use crate::near::Near;
-use crate::{
-    CachedModule, Error, Invalidation, NearCacheOptions, NearCacheStats, Resolution, Snapshot,
-};
+use super::connections::Lanes;
+use super::reader::ModuleReader;
+use super::writer::ModuleWriter;
+use crate::error::Error;
+use crate::module::CachedModule;
+use crate::near::cache::Near;
+use crate::near::coherence::counters::NearCacheStats;
+use crate::near::hooks::Invalidation;
+use crate::near::options::NearCacheOptions;
+use crate::near::snapshot::Snapshot;
+use crate::resolution::Resolution;
 
 /// An in-process copy in front of a [`ModuleReader`], kept coherent by Redis, which announces every
 /// change on a connection of its own, followed by a task.

@@ -3,12 +3,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::lane::Lanes;
-use crate::transport::Transport as _;
-use crate::{
-    CachedModule, Config, Error, Explanation, NameExplanation, Resolution, Stats, Status,
-    consistency, operations, resolution,
-};
+use super::connections::Lanes;
+use crate::client::read;
+use crate::client::stats::Stats;
+use crate::client::transport::Transport as _;
+use crate::config::Config;
+#[cfg(feature = "postgres")]
+use crate::diagnosis::diagnose::diagnose;
+use crate::diagnosis::explain::{Explanation, explain};
+use crate::diagnosis::explain_name::{NameExplanation, explain_name};
+use crate::diagnosis::status::{Status, status};
+use crate::error::Error;
+use crate::module::CachedModule;
+use crate::resolution::{Resolution, resolve};
 
 /// Reads modules, and has no method that changes Redis: what a worker holds.
 ///
@@ -55,7 +62,7 @@ impl ModuleReader {
     /// module.
     #[doc(alias("get_module", "get_module_sync"))]
     pub async fn get(&self, path: &str) -> Result<Option<CachedModule>, Error> {
-        operations::get(&*self.lanes, path).await
+        read::get(&*self.lanes, path).await
     }
 
     /// The modules at `paths`, in their order. One round trip; none for no paths.
@@ -67,7 +74,7 @@ impl ModuleReader {
         &self,
         paths: &[impl AsRef<str>],
     ) -> Result<Vec<Option<CachedModule>>, Error> {
-        operations::get_many(&*self.lanes, paths).await
+        read::get_many(&*self.lanes, paths).await
     }
 
     /// All cached paths. A member of the index that can't be a path is skipped and logged.
@@ -79,7 +86,7 @@ impl ModuleReader {
     /// [`Error::Unavailable`], [`Error::Busy`] or [`Error::Refused`]; never an empty set instead.
     #[doc(alias("get_all_module_paths", "get_module_index_sync"))]
     pub async fn paths(&self) -> Result<HashSet<String>, Error> {
-        operations::paths(&*self.lanes).await
+        read::paths(&*self.lanes).await
     }
 
     /// Whether the cache is known to be complete. One round trip.
@@ -88,7 +95,7 @@ impl ModuleReader {
     ///
     /// As [`get`](Self::get).
     pub async fn status(&self) -> Result<Status, Error> {
-        consistency::status(&*self.lanes).await
+        status(&*self.lanes).await
     }
 
     /// Why the module at `path` is absent. One round trip.
@@ -97,7 +104,7 @@ impl ModuleReader {
     ///
     /// As [`get`](Self::get).
     pub async fn explain(&self, path: &str) -> Result<Explanation, Error> {
-        consistency::explain(&*self.lanes, path).await
+        explain(&*self.lanes, path).await
     }
 
     /// Why the module at `path` is absent or old: what the cache holds beside what the database
@@ -106,18 +113,15 @@ impl ModuleReader {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), except that a corrupt entry is a [`Cause`](crate::Cause); and
+    /// As [`get`](Self::get), except that a corrupt entry is a [`Cause`](crate::diagnosis::diagnose::Cause); and
     /// [`Error::Database`].
     #[cfg(feature = "postgres")]
     pub async fn diagnose(
         &self,
         client: &tokio_postgres::Client,
         path: &str,
-    ) -> Result<crate::Diagnosis, Error> {
-        super::database::with(client, |database| {
-            consistency::diagnose(&*self.lanes, database, path)
-        })
-        .await
+    ) -> Result<crate::diagnosis::diagnose::Diagnosis, Error> {
+        super::database::with(client, |database| diagnose(&*self.lanes, database, path)).await
     }
 
     /// What a module's name, such as `shared.halopsa`, stands for. One round trip; none for what
@@ -139,7 +143,7 @@ impl ModuleReader {
     ///
     /// As [`get`](Self::get), but for [`Error::InvalidPath`]: such a name is not found.
     pub async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        resolution::resolve(&*self.lanes, name).await
+        resolve::resolve(&*self.lanes, name).await
     }
 
     /// What these names stand for, in their order. One round trip, as [`resolve`](Self::resolve).
@@ -148,7 +152,7 @@ impl ModuleReader {
     ///
     /// As [`resolve`](Self::resolve); one corrupt entry fails the call and is named.
     pub async fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
-        resolution::resolve_many(&*self.lanes, names).await
+        resolve::resolve_many(&*self.lanes, names).await
     }
 
     /// Why a name is not found: for a person, who waits for up to two round trips. It looks at the
@@ -158,7 +162,7 @@ impl ModuleReader {
     ///
     /// As [`resolve`](Self::resolve).
     pub async fn explain_name(&self, name: &str) -> Result<NameExplanation, Error> {
-        resolution::explain_name(&*self.lanes, name).await
+        explain_name(&*self.lanes, name).await
     }
 
     /// What has been done so far, by all clones and the writer or reader that shares their

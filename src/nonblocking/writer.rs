@@ -1,20 +1,35 @@
 //! Writing.
 
-use super::ModuleReader;
+use super::connections::Lanes;
 #[cfg(feature = "postgres")]
 use super::database::with;
-use super::lane::Lanes;
-use crate::consistency::{self, Fetch, unread};
+use super::reader::ModuleReader;
+use crate::client::stats::Stats;
 #[cfg(feature = "postgres")]
-use crate::transport::Transport as _;
+use crate::client::transport::Transport as _;
+use crate::client::write;
+use crate::config::Config;
 #[cfg(feature = "postgres")]
-use crate::workspace::Workspace;
-use crate::{
-    CachedModule, Change, Config, Error, PublishReport, RefreshReport, Stats, SyncOptions,
-    operations,
-};
+use crate::database::workspace::Workspace;
+use crate::error::Error;
+use crate::module::CachedModule;
+use crate::sync::clear::clear;
+use crate::sync::options::SyncOptions;
+use crate::sync::publish::{Change, publish};
+use crate::sync::publish_exact::publish_exact;
+use crate::sync::refresh::refresh;
 #[cfg(feature = "postgres")]
-use crate::{Drift, RepairReport, WarmReport, tokio_postgres};
+use crate::sync::repair::repair;
+#[cfg(feature = "postgres")]
+use crate::sync::report::{Drift, RepairReport, WarmReport};
+use crate::sync::report::{PublishReport, RefreshReport};
+use crate::sync::source::{Fetch, unread};
+#[cfg(feature = "postgres")]
+use crate::sync::verify::verify;
+#[cfg(feature = "postgres")]
+use crate::sync::warm::warm;
+#[cfg(feature = "postgres")]
+use crate::tokio_postgres;
 
 /// Writes, removes and moves modules: what a service holds.
 ///
@@ -64,7 +79,7 @@ impl ModuleWriter {
     /// [`Error::Refused`].
     #[doc(alias = "set_module")]
     pub async fn set(&self, module: &CachedModule) -> Result<(), Error> {
-        operations::set(self.lanes(), module).await
+        write::set(self.lanes(), module).await
     }
 
     /// Removes a module and its place in the index, both at once. Returns whether there was one.
@@ -74,7 +89,7 @@ impl ModuleWriter {
     /// As [`set`](Self::set).
     #[doc(alias = "invalidate_module")]
     pub async fn invalidate(&self, path: &str) -> Result<bool, Error> {
-        operations::invalidate(self.lanes(), path).await
+        write::invalidate(self.lanes(), path).await
     }
 
     /// Moves a module: removes `old_path` and caches `module`, so that no reader ever sees neither.
@@ -85,7 +100,7 @@ impl ModuleWriter {
     ///
     /// As [`set`](Self::set).
     pub async fn rename(&self, old_path: &str, module: &CachedModule) -> Result<(), Error> {
-        operations::rename(self.lanes(), old_path, module).await
+        write::rename(self.lanes(), old_path, module).await
     }
 
     /// Removes all modules that the index names, the index, and the mark of a complete cache, in
@@ -98,7 +113,7 @@ impl ModuleWriter {
     ///
     /// As [`set`](Self::set); the batches before the failed one are removed.
     pub async fn clear(&self) -> Result<u64, Error> {
-        operations::clear(self.lanes()).await
+        clear(self.lanes()).await
     }
 
     /// Carries out many changes that readers see all at once; the same path twice: the last wins.
@@ -111,7 +126,7 @@ impl ModuleWriter {
     /// As [`set`](Self::set), nothing being sent if one change can't be. After a failure in the
     /// middle the transactions before it have been carried out.
     pub async fn publish(&self, changes: &[Change]) -> Result<PublishReport, Error> {
-        consistency::publish(self.lanes(), changes).await
+        publish(self.lanes(), changes).await
     }
 
     /// Makes the cache hold exactly these modules: skips equal ones, replaces differing ones,
@@ -140,7 +155,7 @@ impl ModuleWriter {
         modules: &[CachedModule],
         options: SyncOptions<'_>,
     ) -> Result<PublishReport, Error> {
-        consistency::publish_exact(self.lanes(), modules, options).await
+        publish_exact(self.lanes(), modules, options).await
     }
 
     /// Brings paths to what `fetch` says now: modules that it returns are written, paths that it
@@ -185,7 +200,7 @@ impl ModuleWriter {
             let answer = fetch(paths);
             async { answer.await.map_err(unread) }
         });
-        consistency::refresh(self.lanes(), &mut source, paths).await
+        refresh(self.lanes(), &mut source, paths).await
     }
 
     /// Brings paths to what the database says now: written, or invalidated where the row is gone.
@@ -208,7 +223,7 @@ impl ModuleWriter {
     ) -> Result<RefreshReport, Error> {
         with(client, |database| async {
             let mut workspace = Workspace::open(database, self.lanes().config()).await?;
-            consistency::refresh(self.lanes(), &mut workspace, paths).await
+            refresh(self.lanes(), &mut workspace, paths).await
         })
         .await
     }
@@ -247,10 +262,7 @@ impl ModuleWriter {
         client: &tokio_postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<WarmReport, Error> {
-        with(client, |database| {
-            consistency::warm(self.lanes(), database, options)
-        })
-        .await
+        with(client, |database| warm(self.lanes(), database, options)).await
     }
 
     /// Compares all rows, entries and the index, and writes nothing. What differs is looked at a
@@ -275,10 +287,7 @@ impl ModuleWriter {
         client: &tokio_postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<Drift, Error> {
-        with(client, |database| {
-            consistency::verify(self.lanes(), database, options)
-        })
-        .await
+        with(client, |database| verify(self.lanes(), database, options)).await
     }
 
     /// Mends exactly what [`verify`](Self::verify) finds, and gives way to whoever writes
@@ -303,10 +312,7 @@ impl ModuleWriter {
         client: &tokio_postgres::Client,
         options: SyncOptions<'_>,
     ) -> Result<RepairReport, Error> {
-        with(client, |database| {
-            consistency::repair(self.lanes(), database, options)
-        })
-        .await
+        with(client, |database| repair(self.lanes(), database, options)).await
     }
 
     /// What has been done so far, by all clones and the writer or reader that shares their

@@ -2,10 +2,15 @@
 
 use redis::{Pipeline, Value};
 
-use super::Name;
-use crate::commands::{Class, Command, Index, Members, Request, entry};
+use crate::command::index::{Index, Members};
+use crate::command::modules::entry;
+use crate::command::reply;
+use crate::command::request::{Class, Command, Request};
+use crate::config::Config;
+use crate::error::Error;
 use crate::keys::module_key_unchecked;
-use crate::{CachedModule, Config, Error, reply};
+use crate::module::CachedModule;
+use crate::paths::name::Name;
 
 /// Both paths of all names, in one command, and the whole index, if that is wanted too.
 pub(super) struct Lookup<'a> {
@@ -96,7 +101,7 @@ mod tests {
     }
 
     fn config() -> Config {
-        Config::new(crate::DEFAULT_REDIS_URL).unwrap()
+        Config::new(crate::config::DEFAULT_REDIS_URL).unwrap()
     }
 
     fn stored(path: &str) -> Value {

@@ -3,37 +3,15 @@
 //! [`Name`] and [`PathIndex`] know nothing of Redis; [`resolve`] asks it, with a listing of the
 //! index that all calls of a transport share.
 
-mod explanation;
-mod index;
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
-mod listing;
 mod lookup;
-mod name;
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
-mod resolve;
-
-pub use explanation::{NameCause, NameExplanation};
-pub use name::candidate_paths;
-
-pub(crate) use index::PathIndex;
-pub(crate) use name::Name;
-#[cfg(all(
-    feature = "near-cache",
-    any(feature = "blocking", feature = "nonblocking")
-))]
-pub(crate) use {
-    listing::Listing,
-    resolve::{listing, resolve_all},
-};
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
-pub(crate) use {
-    listing::Listings,
-    resolve::{explain_name, resolve, resolve_many},
-};
+pub(crate) mod resolve;
 
 use std::sync::Arc;
 
-use crate::CachedModule;
+use crate::module::CachedModule;
+use crate::paths::index::PathIndex;
+use crate::paths::name::Name;
 
 /// What a module's name stands for, as Python's `PathFinder` would find it if the cached paths
 /// were files on a disk.

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::listing::{Claim, Listing};
+use super::Resolution;
 use super::lookup::Lookup;
-use super::{Name, NameCause, NameExplanation, Resolution};
-use crate::commands::Class;
-use crate::operations::{listed, served};
-use crate::transport::{Budget, Transport};
-use crate::{CachedModule, Error, call, consistency, reply};
+use crate::client::call;
+use crate::client::read::{listed, served};
+use crate::client::transport::{Budget, Transport};
+use crate::command::reply;
+use crate::command::request::Class;
+use crate::error::Error;
+use crate::module::CachedModule;
+use crate::paths::listing::{Claim, Listing};
+use crate::paths::name::Name;
 
 /// How often a call looks whether another one has fetched the index: a fraction of what that takes.
 const GLANCE: Duration = Duration::from_millis(1);
@@ -168,34 +172,4 @@ impl<'a, T: Transport> Call<'a, T> {
             (_, asked) = self.ask(&[], Some(claim)).await?;
         }
     }
-}
-
-pub(crate) async fn explain_name<T: Transport>(
-    transport: &T,
-    name: &str,
-) -> Result<NameExplanation, Error> {
-    if Name::parse(name).is_none() {
-        return Ok(NameExplanation::new(name, NameCause::NotAPath));
-    }
-    // As Python asks: `a`, `a.b`, `a.b.c`.
-    let ends = name.match_indices('.').map(|(end, _)| end);
-    let chain: Vec<&str> = ends.chain([name.len()]).map(|end| &name[..end]).collect();
-    let answers = resolve_many(transport, &chain).await?;
-    for (part, answer) in chain.into_iter().zip(answers) {
-        match answer {
-            Resolution::Module(module) if part != name => {
-                let by = module.path.clone();
-                return Ok(NameExplanation::new(name, NameCause::Hidden { by }));
-            }
-            Resolution::NotFound => {
-                let parsed = Name::parse(part);
-                let paths: Vec<&str> = parsed.iter().flat_map(Name::candidates).collect();
-                let explanations = consistency::explain_all(transport, &paths).await?;
-                let cause = NameCause::of(&paths, &explanations);
-                return Ok(NameExplanation::new(part, cause));
-            }
-            _ => {}
-        }
-    }
-    Ok(NameExplanation::new(name, NameCause::Found))
 }

@@ -1,0 +1,107 @@
+//! Wakes a thread that waits for a socket.
+
+#[cfg(unix)]
+pub(super) use super::self_pipe::unix::Bell;
+
+#[cfg(not(unix))]
+pub(super) use super::self_pipe::other::Bell;
+
+#[cfg(unix)]
+mod unix {
+    use std::io::{self, Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use crate::blocking::socket::Socket;
+
+    /// A pair of sockets: what is written to one wakes whoever waits for the other.
+    pub(in crate::blocking) struct Bell {
+        ringing: UnixStream,
+        heard: UnixStream,
+    }
+
+    impl Bell {
+        pub(in crate::blocking) fn new() -> io::Result<Self> {
+            let (ringing, heard) = UnixStream::pair()?;
+            ringing.set_nonblocking(true)?;
+            heard.set_nonblocking(true)?;
+            Ok(Self { ringing, heard })
+        }
+
+        pub(in crate::blocking) fn ring(&self) {
+            // If there is no room for it, it rings already.
+            let _ = (&self.ringing).write(&[1]);
+        }
+
+        /// Waits until the bell rings, or there is something to read, or for so long. True if
+        /// there is something to read.
+        pub(in crate::blocking) fn wait(
+            &self,
+            socket: Option<&Socket>,
+            limit: Duration,
+        ) -> io::Result<bool> {
+            let mut events = vec![PollFd::new(&self.heard, PollFlags::IN)];
+            let socket = socket.map(Socket::as_fd);
+            events.extend(socket.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            let limit = Timespec::try_from(limit).ok();
+            match poll(&mut events, limit.as_ref()) {
+                // A signal: whoever waits looks at the clock and waits again.
+                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(false),
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !events[0].revents().is_empty() {
+                while (&self.heard).read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+            }
+            Ok(events
+                .get(1)
+                .is_some_and(|event| !event.revents().is_empty()))
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod other {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use crate::blocking::socket::Socket;
+
+    /// Here nothing wakes a thread that waits for a socket: it looks often.
+    pub(in crate::blocking) struct Bell(AtomicBool);
+
+    const OFTEN: Duration = Duration::from_millis(5);
+
+    impl Bell {
+        #[allow(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
+        pub(in crate::blocking) fn new() -> io::Result<Self> {
+            Ok(Self(AtomicBool::new(false)))
+        }
+
+        pub(in crate::blocking) fn ring(&self) {
+            self.0.store(true, SeqCst);
+        }
+
+        #[allow(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
+        pub(in crate::blocking) fn wait(
+            &self,
+            socket: Option<&Socket>,
+            limit: Duration,
+        ) -> io::Result<bool> {
+            let end = Instant::now() + limit;
+            loop {
+                if socket.is_some_and(|socket| !socket.is_quiet()) {
+                    return Ok(true);
+                }
+                if self.0.swap(false, SeqCst) || Instant::now() >= end {
+                    return Ok(false);
+                }
+                thread::sleep(OFTEN);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A call from its first attempt to its answer: what is let through, what is retried, what is
+//! counted, and what a failure may claim.
+
+use std::time::Instant;
+
+use super::breaker::{Breaker, Pass};
+use super::transport::{Answer, Budget, Transport};
+use crate::command::reply;
+use crate::command::request::{Class, Command, Request};
+use crate::command::server_id::ServerId;
+use crate::error::{Error, Outage};
+use crate::random::random;
+
+/// A read: tried again once, on a fresh connection, if the first one was lost or silent.
+pub(crate) async fn read<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+) -> Result<C::Reply, Error> {
+    let answer = attempt(transport, command, None).await;
+    answer.map(|(reply, _)| reply)
+}
+
+/// The same as a part of a larger call, whose budget it shares, and who answered.
+pub(crate) async fn read_within<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+    budget: Budget,
+) -> Result<(C::Reply, Option<ServerId>), Error> {
+    attempt(transport, command, Some(budget)).await
+}
+
+async fn attempt<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+    budget: Option<Budget>,
+) -> Result<(C::Reply, Option<ServerId>), Error> {
+    let answer = guarded(
+        transport,
+        command,
+        budget,
+        async |request, budget| match transport.exchange(request, budget).await {
+            Err(error) if worth_a_retry(&error) && !budget.left().is_zero() => {
+                transport.monitor().retries.add(1);
+                transport.exchange(request, budget).await
+            }
+            answer => answer,
+        },
+    );
+    counted(
+        transport,
+        answer.await.map_err(Error::not_applied).and_then(|answer| {
+            let reply = command.decode(answer.replies, transport.config())?;
+            Ok((reply, answer.server))
+        }),
+    )
+}
+
+/// A write: never repeated blindly, because a late repeat could cover a newer one.
+pub(crate) async fn write<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+) -> Result<C::Reply, Error> {
+    let answer = guarded(transport, command, None, async |request, budget| {
+        transport.exchange(request, budget.once()).await
+    });
+    counted(
+        transport,
+        answer
+            .await
+            .and_then(|answer| command.decode(answer.replies, transport.config())),
+    )
+}
+
+/// Makes a call if the breaker lets it through, and tells the breaker how it went.
+async fn guarded<T: Transport, C: Command>(
+    transport: &T,
+    command: &C,
+    budget: Option<Budget>,
+    exchange: impl AsyncFnOnce(&Request, Budget) -> Result<Answer, Error>,
+) -> Result<Answer, Error> {
+    let config = transport.config();
+    transport.monitor().calls.add(1);
+    let admitted = admit(transport)?;
+    let request = command.request(config);
+    let budget = budget.unwrap_or_else(|| Budget::new(config, request.class));
+    let result = exchange(&request, budget).await;
+    admitted.ended(request.class, &result);
+    result
+}
+
+pub(super) fn admit<T: Transport>(transport: &T) -> Result<Admitted<'_>, Error> {
+    let (config, monitor) = (transport.config(), transport.monitor());
+    let breaker = &monitor.breaker;
+    let Some(pass) = breaker.admit(Instant::now(), config.lookup_deadline) else {
+        monitor.rejected.add(1);
+        return Err(reply::outage(Outage::Rejected, None));
+    };
+    Ok(Admitted {
+        breaker,
+        pass: Some(pass),
+    })
+}
+
+/// What the breaker let through.
+pub(super) struct Admitted<'a> {
+    breaker: &'a Breaker,
+    pass: Option<Pass>,
+}
+
+impl Admitted<'_> {
+    /// Tells the breaker how it went.
+    pub(super) fn ended<R>(mut self, class: Class, result: &Result<R, Error>) {
+        let (Some(pass), breaker) = (self.pass.take(), self.breaker) else {
+            return;
+        };
+        match result {
+            Err(Error::Unavailable { cause, .. }) => match cause {
+                cause if cause.was_answered() => breaker.answered(),
+                // A large answer that takes long says nothing about lookups.
+                Outage::TimedOut if class == Class::Bulk && !pass.is_probe() => {}
+                cause => breaker.failed(pass, *cause, Instant::now(), random()),
+            },
+            // Full of our own calls: nothing was learnt.
+            Err(Error::Busy { .. }) => breaker.unused(pass),
+            _ => breaker.answered(),
+        }
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        // Given up by its caller.
+        if let Some(pass) = self.pass.take() {
+            self.breaker.unused(pass);
+        }
+    }
+}
+
+/// Where every call ends: an error is counted, and says which Redis it is about.
+pub(crate) fn counted<T: Transport, R>(
+    transport: &T,
+    result: Result<R, Error>,
+) -> Result<R, Error> {
+    result
+        .inspect_err(|error| transport.monitor().failed(error))
+        .map_err(|error| error.of_redis(&transport.config().redis_address()))
+}
+
+/// A connection that could not be made now can't be made in the next instant either.
+fn worth_a_retry(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unavailable {
+            cause: Outage::TimedOut | Outage::Lost | Outage::Protocol,
+            ..
+        }
+    )
+}

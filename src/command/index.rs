@@ -1,0 +1,76 @@
+//! The set of all cached paths.
+
+use std::collections::HashSet;
+
+use redis::{Cmd, Value};
+
+use super::reply;
+use super::request::{Class, Command, Request};
+use crate::config::Config;
+use crate::error::Error;
+use crate::keys::{MODULE_INDEX_KEY, validate_path};
+
+/// Everything that the index names.
+pub(crate) struct Members;
+
+/// The members of the index, told apart.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) paths: HashSet<String>,
+    /// What can't be a path: foreign, and to be removed only from the index itself.
+    pub(crate) bad: Vec<Vec<u8>>,
+}
+
+impl Members {
+    pub(crate) fn command() -> Cmd {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(MODULE_INDEX_KEY);
+        command
+    }
+}
+
+impl Command for Members {
+    type Reply = Index;
+
+    fn request(&self, _: &Config) -> Request {
+        Request::one(Self::command(), Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Index, Error> {
+        let members = reply::sequence(reply::single(replies)?)?;
+        let mut index = Index {
+            paths: HashSet::with_capacity(members.len()),
+            bad: Vec::new(),
+        };
+        for member in members {
+            match String::from_utf8(reply::bytes(member)?.unwrap_or_default()) {
+                Ok(path) if validate_path(&path).is_ok() => {
+                    index.paths.insert(path);
+                }
+                Ok(text) => index.bad.push(text.into_bytes()),
+                Err(error) => index.bad.push(error.into_bytes()),
+            }
+        }
+        Ok(index)
+    }
+}
+
+/// Takes members out of the index and touches nothing else.
+pub(crate) struct Unlist<'a> {
+    pub(crate) members: &'a [Vec<u8>],
+}
+
+impl Command for Unlist<'_> {
+    type Reply = ();
+    const WRITES: bool = true;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("SREM");
+        command.arg(MODULE_INDEX_KEY).arg(self.members);
+        Request::one(command, Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
+        reply::integer(reply::single(replies)?).map(drop)
+    }
+}

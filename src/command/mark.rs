@@ -1,0 +1,33 @@
+//! The mark of a complete cache.
+
+use redis::Value;
+
+use super::reply;
+use super::request::{Class, Command, Request};
+use crate::config::Config;
+use crate::error::Error;
+use crate::keys::{COMPLETE_KEY, GENERATION_KEY};
+
+/// Takes the mark of a complete cache away.
+pub(crate) struct Unmark {
+    /// Also from those who are about to write it.
+    pub(crate) generation: bool,
+}
+
+impl Command for Unmark {
+    type Reply = ();
+    const WRITES: bool = true;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("DEL");
+        command.arg(COMPLETE_KEY);
+        if self.generation {
+            command.arg(GENERATION_KEY);
+        }
+        Request::one(command, Class::Lookup)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
+        reply::integer(reply::single(replies)?).map(drop)
+    }
+}

@@ -1,0 +1,285 @@
+//! Modules and their places in the index.
+
+use redis::{Cmd, Pipeline, Value};
+
+use super::reply;
+use super::request::{Class, Command, Request};
+use crate::config::Config;
+use crate::error::Error;
+use crate::keys::{MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path};
+use crate::module::CachedModule;
+
+/// The module at one path.
+pub(crate) struct Get<'a> {
+    path: &'a str,
+    key: String,
+}
+
+impl<'a> Get<'a> {
+    pub(crate) fn new(path: &'a str) -> Result<Self, Error> {
+        Ok(Self {
+            path,
+            key: module_key(path)?,
+        })
+    }
+}
+
+impl Command for Get<'_> {
+    type Reply = Option<CachedModule>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("GET");
+        command.arg(&self.key);
+        Request::one(command, Class::Lookup)
+    }
+
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
+        let [value] = reply::exactly(replies)?;
+        entry(self.path, value, config)
+    }
+}
+
+/// The modules at many paths, in their order. With no paths there is nothing to send.
+pub(crate) struct GetMany<'a, S> {
+    paths: &'a [S],
+    keys: Vec<String>,
+    class: Class,
+}
+
+impl<'a, S: AsRef<str>> GetMany<'a, S> {
+    pub(crate) fn new(paths: &'a [S], class: Class) -> Result<Self, Error> {
+        let keys = paths
+            .iter()
+            .map(|path| module_key(path.as_ref()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { paths, keys, class })
+    }
+}
+
+impl<S: AsRef<str>> Command for GetMany<'_, S> {
+    /// A corrupt entry is an error of its own, and none of the others'.
+    type Reply = Vec<Result<Option<CachedModule>, Error>>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("MGET");
+        command.arg(&self.keys);
+        Request::one(command, self.class)
+    }
+
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
+        let values = reply::sequence(reply::single(replies)?)?;
+        if values.len() != self.paths.len() {
+            return Err(reply::unexpected());
+        }
+        let entries = self.paths.iter().zip(values);
+        Ok(entries
+            .map(|(path, value)| entry(path.as_ref(), value, config))
+            .collect())
+    }
+}
+
+/// Writes a module and its place in the index.
+pub(crate) struct Set<'a> {
+    module: &'a CachedModule,
+    old_path: Option<&'a str>,
+}
+
+impl<'a> Set<'a> {
+    pub(crate) fn new(module: &'a CachedModule, config: &Config) -> Result<Self, Error> {
+        checked_module(module, config)?;
+        Ok(Self {
+            module,
+            old_path: None,
+        })
+    }
+
+    /// The same, and the old path's removal with it: a move that readers see at once.
+    pub(crate) fn moved_from(
+        old_path: &'a str,
+        module: &'a CachedModule,
+        config: &Config,
+    ) -> Result<Self, Error> {
+        validate_path(old_path)?;
+        let set = Self::new(module, config)?;
+        // A move to itself must not remove what it wrote.
+        let old_path = (old_path != module.path).then_some(old_path);
+        Ok(Self { old_path, ..set })
+    }
+}
+
+impl Command for Set<'_> {
+    type Reply = ();
+    const WRITES: bool = true;
+
+    fn request(&self, config: &Config) -> Request {
+        let removal = self.old_path.into_iter().flat_map(|old| remove(&[old]));
+        let commands = removal.chain(put(self.module, config));
+        let class = if self.module.content.len() > LARGE_WRITE {
+            Class::Bulk
+        } else {
+            Class::Lookup
+        };
+        Request::transaction(commands, class)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<(), Error> {
+        executed(replies)?;
+        if let Some(old_path) = self.old_path {
+            log::debug!("Invalidated module cache: {old_path}");
+        }
+        log::debug!("Cached module: {}", self.module.path);
+        Ok(())
+    }
+}
+
+/// Its fields are public: what was checked when it was made may have changed.
+pub(crate) fn checked_module(module: &CachedModule, config: &Config) -> Result<(), Error> {
+    validate_path(&module.path)?;
+    if module.content.len() > config.max_content_bytes {
+        return Err(Error::TooLarge {
+            path: module.path.clone(),
+            size: module.content.len(),
+            limit: config.max_content_bytes,
+        });
+    }
+    Ok(())
+}
+
+/// A write above this is given the time of a bulk call.
+pub(crate) const LARGE_WRITE: usize = 256 * 1024;
+
+/// Removes modules and their places in the index; answers how many modules there were.
+pub(crate) struct Remove<'a, S> {
+    paths: &'a [S],
+    class: Class,
+    atomic: bool,
+}
+
+impl<'a, S: AsRef<str>> Remove<'a, S> {
+    /// The paths must be valid: checked by the caller, or members of the index.
+    pub(crate) fn new(paths: &'a [S], class: Class) -> Self {
+        Self {
+            paths,
+            class,
+            atomic: true,
+        }
+    }
+
+    /// The same without MULTI, which Redis refuses when it is out of memory.
+    pub(crate) fn one_by_one(self) -> Self {
+        Self {
+            atomic: false,
+            ..self
+        }
+    }
+}
+
+impl<S: AsRef<str>> Command for Remove<'_, S> {
+    type Reply = u64;
+    const WRITES: bool = true;
+
+    fn request(&self, _: &Config) -> Request {
+        let commands = remove(self.paths);
+        if self.atomic {
+            return Request::transaction(commands, self.class);
+        }
+        let mut pipeline = Pipeline::new();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        Request {
+            pipeline,
+            class: self.class,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<u64, Error> {
+        let mut results = if self.atomic {
+            executed(replies)?
+        } else {
+            replies
+                .into_iter()
+                .map(reply::part)
+                .collect::<Result<Vec<_>, _>>()?
+        };
+        if results.is_empty() {
+            return Err(reply::unexpected());
+        }
+        let removed = reply::integer(results.swap_remove(0))?;
+        u64::try_from(removed).map_err(|_| reply::unexpected())
+    }
+}
+
+/// SET and SADD: a module is never without its place in the index.
+pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
+    let mut set = redis::cmd("SET");
+    set.arg(module_key_unchecked(&module.path))
+        .arg(module.to_json());
+    if let Some(ttl) = config.ttl {
+        set.arg("PX")
+            .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+    }
+    let mut sadd = redis::cmd("SADD");
+    sadd.arg(MODULE_INDEX_KEY).arg(&module.path);
+    [set, sadd]
+}
+
+/// DEL and SREM of valid paths.
+pub(crate) fn remove<S: AsRef<str>>(paths: &[S]) -> [Cmd; 2] {
+    let mut del = redis::cmd("DEL");
+    let mut srem = redis::cmd("SREM");
+    srem.arg(MODULE_INDEX_KEY);
+    for path in paths {
+        let path = path.as_ref();
+        del.arg(module_key_unchecked(path));
+        srem.arg(path);
+    }
+    [del, srem]
+}
+
+/// A transaction that watches nothing can't have been aborted.
+pub(crate) fn executed(replies: Vec<Value>) -> Result<Vec<Value>, Error> {
+    reply::transaction(replies)?.ok_or_else(reply::unexpected)
+}
+
+/// What readers get for a stored value. One of another type is absent, as MGET has it: not to say
+/// so of a single path would be another answer to the same question.
+pub(crate) fn entry(
+    path: &str,
+    value: Value,
+    config: &Config,
+) -> Result<Option<CachedModule>, Error> {
+    match reply::bytes(value) {
+        Err(error) if error.is_wrong_type() => Ok(None),
+        value => module(path, value?, config).transpose(),
+    }
+}
+
+/// The same for those who look for what is wrong: there, another type is corrupt.
+pub(crate) fn stored(
+    path: &str,
+    value: Value,
+    config: &Config,
+) -> Result<Option<Result<CachedModule, Error>>, Error> {
+    match reply::bytes(value) {
+        Err(error) if error.is_wrong_type() => Ok(Some(Err(error))),
+        value => Ok(module(path, value?, config)),
+    }
+}
+
+/// A stored value as its module. An empty value is absent, by the specification's `if data:`.
+pub(crate) fn module(
+    path: &str,
+    value: Option<Vec<u8>>,
+    config: &Config,
+) -> Option<Result<CachedModule, Error>> {
+    let json = value.filter(|json| !json.is_empty())?;
+    let (size, limit) = (json.len(), config.max_entry_bytes());
+    let module = if size > limit {
+        let reason = format!("it has {size} bytes, more than the limit of {limit}");
+        Err(Error::corrupt(path, reason))
+    } else {
+        CachedModule::from_json(path, &json)
+    };
+    Some(module.map_err(|error| error.of_redis(&config.redis_address())))
+}

@@ -1,0 +1,58 @@
+//! What is sent at once, and the meaning of its answer.
+
+use redis::{Cmd, Pipeline, Value};
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// Which time-outs hold for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Small, and somebody's import waits for it.
+    Lookup,
+    /// Itself or its answer may be large.
+    Bulk,
+}
+
+/// What is sent at once. Holds module sources, hence no `Debug`.
+pub(crate) struct Request {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) class: Class,
+}
+
+impl Request {
+    pub(crate) fn one(command: Cmd, class: Class) -> Self {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(command);
+        Self { pipeline, class }
+    }
+
+    /// The commands as one MULTI, all of whose replies come back: see [`reply::transaction`].
+    pub(crate) fn transaction(commands: impl IntoIterator<Item = Cmd>, class: Class) -> Self {
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(redis::cmd("MULTI"));
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        pipeline.add_command(redis::cmd("EXEC"));
+        Self { pipeline, class }
+    }
+
+    /// How many values answer it.
+    pub(crate) fn replies(&self) -> usize {
+        self.pipeline.len()
+    }
+}
+
+/// A request and the meaning of its answer.
+pub(crate) trait Command {
+    type Reply;
+
+    /// Whether it may change a module or what says that all are there: then a lost answer leaves
+    /// open whether it did.
+    const WRITES: bool = false;
+
+    fn request(&self, config: &Config) -> Request;
+
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error>;
+}

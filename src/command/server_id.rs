@@ -1,0 +1,130 @@
+//! Which server answers: after a failover, connections to the old and to the new one can be open at
+//! once.
+
+use std::num::NonZeroU64;
+#[cfg(feature = "near-cache")]
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use redis::Value;
+
+use super::reply;
+use super::request::{Class, Request};
+use crate::error::Error;
+
+/// A server's run id, which is new at each of its starts, cut to 64 of its 160 random bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ServerId(NonZeroU64);
+
+impl ServerId {
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(number: u64) -> Self {
+        Self(NonZeroU64::new(number).expect("not zero"))
+    }
+}
+
+/// What is known of the server behind one connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// It was not asked.
+    #[default]
+    Unasked,
+    /// What it said, if anything.
+    Asked(Option<ServerId>),
+}
+
+/// Whether servers are to be asked who they are.
+#[derive(Default)]
+pub(crate) struct Servers {
+    #[cfg(feature = "near-cache")]
+    identify: AtomicBool,
+}
+
+impl Servers {
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn identify(&self) {
+        self.identify.store(true, Relaxed);
+    }
+
+    #[cfg(feature = "near-cache")]
+    fn are_to_tell(&self) -> bool {
+        self.identify.load(Relaxed)
+    }
+
+    #[cfg(not(feature = "near-cache"))]
+    #[allow(clippy::unused_self, reason = "with the feature, it says")]
+    fn are_to_tell(&self) -> bool {
+        false
+    }
+
+    /// Who is behind a connection; asks if that is wanted and was not done yet.
+    pub(crate) async fn ask(
+        &self,
+        identity: &mut Identity,
+        exchange: impl AsyncFnOnce(&Request) -> Result<Vec<Value>, Error>,
+    ) -> Result<Option<ServerId>, Error> {
+        match *identity {
+            Identity::Asked(server) => Ok(server),
+            Identity::Unasked if self.are_to_tell() => {
+                let replies = exchange(&info()).await?;
+                let server = server_id(reply::single(replies)?)?;
+                *identity = Identity::Asked(server);
+                Ok(server)
+            }
+            Identity::Unasked => Ok(None),
+        }
+    }
+}
+
+/// Asks a server who it is.
+fn info() -> Request {
+    let mut command = redis::cmd("INFO");
+    command.arg("server");
+    Request::one(command, Class::Lookup)
+}
+
+/// Who answered `INFO server`; `None` if it does not say.
+pub(crate) fn server_id(info: Value) -> Result<Option<ServerId>, Error> {
+    Ok(run_id(info)?.as_deref().and_then(parse))
+}
+
+fn parse(run_id: &str) -> Option<ServerId> {
+    let number = u64::from_str_radix(run_id.get(..16)?, 16).ok()?;
+    NonZeroU64::new(number).map(ServerId)
+}
+
+/// The run id out of `INFO server`; `None` where Redis refuses to tell.
+pub(crate) fn run_id(info: Value) -> Result<Option<String>, Error> {
+    info_field(info, "run_id:")
+}
+
+/// A field of INFO; `None` where Redis refuses to tell.
+pub(crate) fn info_field(info: Value, name: &str) -> Result<Option<String>, Error> {
+    let text = match reply::bytes(info) {
+        Ok(text) => text.unwrap_or_default(),
+        Err(error) if error.is_refused() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let text = String::from_utf8_lossy(&text);
+    Ok(text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .map(|id| id.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_id_is_a_number_or_none() {
+        assert_eq!(parse("00000000000000ff3aed"), Some(ServerId::new(255)));
+        for odd in ["", "xyz", "0000000000000000aa", "é23456789012345678"] {
+            assert_eq!(parse(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The database: which rows are modules, and how they are read.
+//!
+//! Statements are unnamed and each is a transaction of its own, so all works behind `PgBouncer` in
+//! transaction mode. Rows are streamed.
+
+use std::collections::HashSet;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use super::row::{Row as Found, RowState};
+use crate::client::batch::{BATCH_BYTES, BATCH_MODULES, Fetched, batches};
+use crate::config::{Config, quoted_table};
+use crate::error::{Error, shown};
+use crate::keys::validate_path;
+use crate::module::CachedModule;
+
+/// A client of the database, as a facade brings it.
+pub(crate) trait Database {
+    type Rows<'a>: Rows
+    where
+        Self: 'a;
+
+    /// Sends an unnamed statement, whose `$1`, if it has one, is a `text[]`. Rows are not waited
+    /// for.
+    async fn query(
+        &mut self,
+        statement: &str,
+        paths: Option<&[String]>,
+    ) -> Result<Self::Rows<'_>, Error>;
+}
+
+/// Rows as they arrive.
+pub(crate) trait Rows {
+    async fn next(&mut self) -> Result<Option<Row>, Error>;
+}
+
+/// The rows of [`ask`].
+pub(crate) struct Asked<'a, R> {
+    rows: R,
+    server: &'a str,
+}
+
+impl<R: Rows> Rows for Asked<'_, R> {
+    async fn next(&mut self) -> Result<Option<Row>, Error> {
+        let row = self.rows.next().await;
+        row.map_err(|error| error.of_database(self.server))
+    }
+}
+
+/// Sends a statement, such that an error says which database it is about.
+async fn ask<'a, D: Database>(
+    database: &'a mut D,
+    server: &'a str,
+    statement: &str,
+    paths: Option<&[String]>,
+) -> Result<Asked<'a, D::Rows<'a>>, Error> {
+    match database.query(statement, paths).await {
+        Ok(rows) => Ok(Asked { rows, server }),
+        Err(error) => Err(error.of_database(server)),
+    }
+}
+
+/// Which database answers, wherever the URL leads.
+const WHO: &str = "SELECT coalesce(CASE family(inet_server_addr()) \
+    WHEN 6 THEN '[' || host(inet_server_addr()) || ']' ELSE host(inet_server_addr()) END \
+    || ':' || inet_server_port() || '/', '') || current_database()";
+
+/// The workspace's table, through a client.
+pub(crate) struct Workspace<D> {
+    database: D,
+    /// Which one answers: `host:port/name`, or the name alone through a local socket.
+    pub(crate) server: String,
+    list: String,
+    list_these: String,
+    count: String,
+    range: String,
+    fetch: String,
+    row: String,
+    age: String,
+}
+
+/// Which modules to read.
+#[derive(Clone, Copy)]
+pub(crate) enum Paths<'a> {
+    /// A batch of the listing: read as a range, because for a list of this length Postgres often
+    /// reads the whole table. Others that lie in the range may come along.
+    Listed(&'a [String]),
+    /// These, in any order.
+    Any(&'a [String]),
+}
+
+impl<'a> Paths<'a> {
+    pub(crate) fn as_slice(self) -> &'a [String] {
+        match self {
+            Self::Listed(paths) | Self::Any(paths) => paths,
+        }
+    }
+}
+
+/// What the table holds, without the contents.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The paths of all modules that can be cached, in the database's order, cut so that the
+    /// contents of each batch are bounded.
+    pub(crate) batches: Vec<Vec<String>>,
+    /// How many that are.
+    pub(crate) modules: usize,
+    /// How many rows can't be cached.
+    pub(crate) skipped: usize,
+    /// How many rows there are, if none of them is a module.
+    pub(crate) not_modules: usize,
+}
+
+impl<D: Database> Workspace<D> {
+    /// Refuses a standby: it may be behind, and what it says would be written over what is newer.
+    pub(crate) async fn open(database: D, config: &Config) -> Result<Self, Error> {
+        let table = quoted_table(&config.workspace_table).ok_or_else(|| {
+            Error::invalid_config("the workspace table must be a name or schema.name")
+        })?;
+        // The specification's rows.
+        let modules = format!(
+            "FROM {table} WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
+        );
+        let fits = format!("octet_length(content) <= {}", config.max_content_bytes);
+        let mut workspace = Self {
+            database,
+            server: String::new(),
+            list: format!("SELECT path, octet_length(content) {modules} ORDER BY path"),
+            list_these: format!(
+                "SELECT path, octet_length(content) {modules} AND path = ANY($1) ORDER BY path"
+            ),
+            count: format!("SELECT count(*) FROM {table} WHERE is_deleted IS NOT TRUE"),
+            range: format!(
+                "SELECT path, content, content_hash {modules} AND {fits} \
+                 AND path >= $1[1] AND path <= $1[2]"
+            ),
+            fetch: format!(
+                "SELECT path, CASE WHEN {fits} THEN content END, content_hash {modules} \
+                 AND path = ANY($1)"
+            ),
+            row: format!(
+                "SELECT is_deleted, \
+                 entity_type IS NOT DISTINCT FROM 'module' AND content IS NOT NULL, \
+                 CASE WHEN {fits} THEN content END, content_hash \
+                 FROM {table} WHERE path = ANY($1)"
+            ),
+            // A plain timestamp is the specification's `datetime.utcnow`: as such it is read,
+            // whatever the session's time zone is.
+            age: format!(
+                "SELECT (extract(epoch FROM clock_timestamp()) \
+                 - extract(epoch FROM updated_at))::float8 FROM {table} WHERE path = ANY($1)"
+            ),
+        };
+        workspace.server = workspace.single(WHO, None).await?;
+        if workspace.single("SELECT pg_is_in_recovery()", None).await? {
+            return Err(unusable(
+                "the database is a standby, which may be behind: connect to the primary",
+            ));
+        }
+        Ok(workspace)
+    }
+
+    /// All modules by path and size. A row that can't be cached is logged and counted.
+    pub(crate) async fn list(&mut self, config: &Config) -> Result<Listing, Error> {
+        let mut listing = self.listing(None, config).await?;
+        if listing.modules + listing.skipped == 0 {
+            let rows: i64 = self.single(&self.count.clone(), None).await?;
+            listing.not_modules = usize::try_from(rows).unwrap_or_default();
+        }
+        Ok(listing)
+    }
+
+    /// The same of some paths; which of them are no modules.
+    pub(crate) async fn list_these(
+        &mut self,
+        paths: &[String],
+        config: &Config,
+    ) -> Result<(Listing, Vec<String>), Error> {
+        let listing = self.listing(Some(paths), config).await?;
+        let listed: HashSet<&String> = listing.batches.iter().flatten().collect();
+        let others = paths.iter().filter(|path| !listed.contains(path));
+        let others = others.cloned().collect();
+        Ok((listing, others))
+    }
+
+    async fn listing(
+        &mut self,
+        paths: Option<&[String]>,
+        config: &Config,
+    ) -> Result<Listing, Error> {
+        let mut skipped = 0;
+        let mut found: Vec<(String, usize)> = Vec::new();
+        let statement = paths.map_or(&self.list, |_| &self.list_these);
+        let mut rows = ask(&mut self.database, &self.server, statement, paths).await?;
+        while let Some(row) = rows.next().await? {
+            let (path, bytes): (&str, i32) = (column(&row, 0)?, column(&row, 1)?);
+            let bytes = usize::try_from(bytes).unwrap_or_default();
+            if let Err(error) = validate_path(path) {
+                log::warn!("Skipped a row of the workspace: {error}");
+            } else if bytes > config.max_content_bytes {
+                log::warn!(
+                    "Skipped module {}: its content has {bytes} bytes, more than the limit",
+                    shown(path)
+                );
+            } else {
+                found.push((path.to_owned(), bytes));
+                continue;
+            }
+            skipped += 1;
+        }
+        let modules = found.len();
+        let batches = batches(found, BATCH_MODULES, BATCH_BYTES, |(_, bytes)| *bytes);
+        let batches = batches
+            .into_iter()
+            .map(|batch| batch.into_iter().map(|(path, _)| path).collect())
+            .collect();
+        Ok(Listing {
+            batches,
+            modules,
+            skipped,
+            not_modules: 0,
+        })
+    }
+
+    /// Asks for the modules of these paths; [`collect`] them later.
+    pub(crate) async fn start(
+        &mut self,
+        paths: Paths<'_>,
+    ) -> Result<Asked<'_, D::Rows<'_>>, Error> {
+        match paths {
+            Paths::Listed([first, .., last]) => {
+                let range = [first.clone(), last.clone()];
+                ask(&mut self.database, &self.server, &self.range, Some(&range)).await
+            }
+            Paths::Listed(paths) | Paths::Any(paths) => {
+                ask(&mut self.database, &self.server, &self.fetch, Some(paths)).await
+            }
+        }
+    }
+
+    /// What the table has at `path`, be it a module or not.
+    pub(crate) async fn row(&mut self, path: &str) -> Result<Found, Error> {
+        let paths = [path.to_owned()];
+        let mut rows = ask(&mut self.database, &self.server, &self.row, Some(&paths)).await?;
+        let Some(row) = rows.next().await? else {
+            return Ok(Found {
+                state: RowState::Absent,
+                age: None,
+            });
+        };
+        let (deleted, module): (bool, bool) = (column(&row, 0)?, column(&row, 1)?);
+        let content: Option<String> = column(&row, 2)?;
+        let hash: Option<String> = column(&row, 3)?;
+        let state = match content {
+            _ if deleted => RowState::Deleted,
+            _ if !module => RowState::NotAModule,
+            None => RowState::TooLarge,
+            Some(content) => RowState::Module(CachedModule {
+                content,
+                path: path.to_owned(),
+                hash: hash.unwrap_or_default(),
+            }),
+        };
+        while rows.next().await?.is_some() {}
+        drop(rows);
+        let age = match self.single(&self.age.clone(), Some(&paths)).await {
+            // Nothing else needs the column: it may be missing, of another type or not be ours to
+            // read.
+            Err(error) if !error.is_transient() => None,
+            age => age?,
+        };
+        Ok(Found { state, age })
+    }
+
+    /// A transaction id that every transaction which has one by now is below of.
+    pub(crate) async fn current_transaction(&mut self) -> Result<u64, Error> {
+        // As text: the client has no xid8.
+        transaction_id(
+            &self
+                .single::<String>("SELECT pg_current_xact_id()::text", None)
+                .await?,
+        )
+    }
+
+    /// The lowest id of a transaction that is still open.
+    pub(crate) async fn oldest_open_transaction(&mut self) -> Result<u64, Error> {
+        transaction_id(
+            &self
+                .single::<String>("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", None)
+                .await?,
+        )
+    }
+
+    /// The only column of the only row.
+    async fn single<T: for<'a> FromSql<'a>>(
+        &mut self,
+        statement: &str,
+        paths: Option<&[String]>,
+    ) -> Result<T, Error> {
+        let mut rows = ask(&mut self.database, &self.server, statement, paths).await?;
+        let row = rows
+            .next()
+            .await?
+            .ok_or_else(|| unusable("the database answered without a row"))?;
+        let value = column(&row, 0)?;
+        while rows.next().await?.is_some() {}
+        Ok(value)
+    }
+}
+
+/// The modules of [`Workspace::start`].
+pub(crate) async fn collect(mut rows: impl Rows) -> Result<Fetched, Error> {
+    let mut fetched = Fetched::default();
+    while let Some(row) = rows.next().await? {
+        let (content, hash): (_, Option<String>) = (column(&row, 1)?, column(&row, 2)?);
+        let Some(content) = content else {
+            fetched.too_large += 1;
+            continue;
+        };
+        fetched.modules.push(CachedModule {
+            path: column(&row, 0)?,
+            content,
+            hash: hash.unwrap_or_default(),
+        });
+    }
+    Ok(fetched)
+}
+
+fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
+    row.try_get(index)
+        .map_err(|error| failed("a row of the workspace can't be read", error))
+}
+
+fn transaction_id(text: &str) -> Result<u64, Error> {
+    text.parse()
+        .map_err(|_| unusable("the database answered without a transaction id"))
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn connect_failed(error: tokio_postgres::Error) -> Error {
+    failed("the database could not be connected to", error)
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn connect_timed_out() -> Error {
+    Error::Database {
+        server: String::new(),
+        reason: "the database did not accept the connection in time",
+        transient: true,
+        source: None,
+    }
+}
+
+fn unusable(reason: &'static str) -> Error {
+    Error::Database {
+        server: String::new(),
+        reason,
+        transient: false,
+        source: None,
+    }
+}
+
+pub(crate) fn query_failed(error: tokio_postgres::Error) -> Error {
+    failed("the database could not be asked", error)
+}
+
+fn failed(reason: &'static str, error: tokio_postgres::Error) -> Error {
+    // Connection failures, lack of resources, an operator's shutdown, a conflict of transactions.
+    let transient = error.is_closed()
+        || lost(&error)
+        || error
+            .code()
+            .is_some_and(|state| matches!(state.code().get(..2), Some("08" | "53" | "57" | "40")));
+    Error::Database {
+        server: String::new(),
+        reason,
+        transient,
+        source: Some(error.into()),
+    }
+}
+
+/// True if the network failed, and not because one side does not trust the other.
+fn lost(error: &tokio_postgres::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let Some(io) = source.and_then(|source| source.downcast_ref::<std::io::Error>()) else {
+        return false;
+    };
+    #[cfg(feature = "tls")]
+    if crate::tls::is_distrust(io) {
+        return false;
+    }
+    io.kind() != std::io::ErrorKind::InvalidInput
+}

@@ -1,0 +1,110 @@
+//! Counts what the near cache does, without the threads that hit it getting in each other's way.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::client::stats::Counter;
+use crate::rfc3339;
+
+/// What a near cache has done since it was made, and what it holds; all clones together.
+///
+/// Each read of a module, of one path in `get_many` too, is a hit, a miss or a bypass; a name is a
+/// read of each path that is looked at. What a prefetch or a snapshot reads is not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NearCacheStats {
+    /// Reads answered from memory.
+    pub hits: u64,
+    /// Those among the hits that said "absent".
+    pub absent_hits: u64,
+    /// Reads that asked Redis, or waited for one that did, so that the answer could be kept.
+    pub misses: u64,
+    /// Those among the misses that waited for the answer to somebody else's request.
+    pub joined: u64,
+    /// Reads that asked Redis and kept nothing, because it was not followed at that moment.
+    pub bypasses: u64,
+    /// Answers that were not kept: the path changed, or the connection was lost, while they were
+    /// under way.
+    pub rejected_inserts: u64,
+    /// Reads that failed and were answered with the last known module:
+    /// [`NearCacheOptions::with_stale_if_error`](crate::near::options::NearCacheOptions::with_stale_if_error).
+    pub stale_served: u64,
+    /// Paths that Redis announced as changed, the index included.
+    pub invalidations: u64,
+    /// How often everything was given up: Redis was flushed, or a tied writer changed everything.
+    pub flushes: u64,
+    /// Modules and absent paths given up to keep within the bounds.
+    pub evictions: u64,
+    /// Modules held now.
+    pub modules: usize,
+    /// Paths and names remembered to be absent now.
+    pub absent_paths: usize,
+    /// What all that is held takes, in bytes.
+    pub bytes: usize,
+    /// Whether Redis is followed now. While it is not, reads ask Redis.
+    pub live: bool,
+    /// Since when it is, or is not.
+    #[serde(serialize_with = "rfc3339::serialize")]
+    pub since: SystemTime,
+    /// How often following Redis began.
+    pub sessions: u64,
+    /// Why Redis is not followed, or was not when that was last tried.
+    pub last_failure: Option<String>,
+}
+
+impl NearCacheStats {
+    /// All reads of modules: hits, misses and bypasses.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.hits + self.misses + self.bypasses
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) module_hits: Striped,
+    pub(crate) absent_hits: Striped,
+    pub(crate) misses: Counter,
+    pub(crate) joined: Counter,
+    pub(crate) bypasses: Counter,
+    pub(crate) rejected: Counter,
+    pub(crate) stale_served: Counter,
+    pub(crate) invalidations: Counter,
+    pub(crate) flushes: Counter,
+    pub(crate) evictions: Counter,
+    pub(crate) sessions: Counter,
+}
+
+const STRIPES: usize = 16;
+
+/// A counter that several threads increase at once.
+#[derive(Default)]
+pub(crate) struct Striped([Line; STRIPES]);
+
+/// Far enough from its neighbours that processors don't share it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+impl Striped {
+    pub(crate) fn add_one(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn add(&self, count: u64) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static STRIPE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+        }
+        // While a thread ends it may have none any more.
+        let stripe = STRIPE.try_with(|stripe| *stripe).unwrap_or(0);
+        self.0[stripe].0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        let lines = self.0.iter().map(|line| line.0.load(Ordering::Relaxed));
+        lines.sum()
+    }
+}

@@ -1,0 +1,203 @@
+//! What is said on the connection that follows Redis: built and read here.
+
+use redis::{Pipeline, PushKind, Value};
+
+use crate::command::reply;
+use crate::command::request::{Class, Request};
+use crate::command::server_id::{ServerId, server_id};
+use crate::error::Error;
+use crate::keys::MODULE_KEY_PREFIX;
+
+/// Asks Redis to announce all changes below our prefix, has it confirm that and say who it is, and
+/// asks for a sign of life.
+pub(crate) fn greeting() -> Request {
+    let mut pipeline = Pipeline::new();
+    pipeline
+        .cmd("CLIENT")
+        .arg(&["TRACKING", "ON", "BCAST", "PREFIX"])
+        .arg(MODULE_KEY_PREFIX);
+    pipeline.cmd("CLIENT").arg("TRACKINGINFO");
+    pipeline.cmd("INFO").arg("server");
+    pipeline.cmd("PING");
+    Request {
+        pipeline,
+        class: Class::Lookup,
+    }
+}
+
+/// How many values answer the greeting.
+pub(crate) const GREETING_REPLIES: usize = 4;
+
+/// Who is followed, by its answers to the greeting.
+///
+/// # Errors
+///
+/// Why it can't be followed.
+pub(crate) fn confirmed(answers: Vec<Value>) -> Result<ServerId, Error> {
+    let [tracking, info, server, pong] = reply::exactly::<GREETING_REPLIES>(answers)?;
+    reply::ok(tracking)?;
+    if !is_tracking(reply::ok(info)?) {
+        return Err(untracked("it does not announce changes"));
+    }
+    let server = server_id(server)?;
+    is_alive(pong)?;
+    // A server that must not say who it is could be any other after a failover.
+    server.ok_or_else(|| untracked("it does not tell its run id: INFO is not allowed"))
+}
+
+fn untracked(hint: &'static str) -> Error {
+    reply::refusal("ERR", hint)
+}
+
+/// Where RESP2 is spoken, or a proxy answers, tracking is said to be on and nothing ever comes.
+fn is_tracking(info: Value) -> bool {
+    // RESP2 has no maps: where they come as arrays, HELLO was not heard.
+    let Value::Map(fields) = info else {
+        return false;
+    };
+    let (mut on, mut prefixed) = (false, false);
+    for (name, value) in fields {
+        let (Ok(Some(name)), Ok(values)) = (reply::bytes(name), reply::sequence(value)) else {
+            continue;
+        };
+        let says = |text: &str| {
+            let wanted = text.as_bytes();
+            let mut values = values.iter().cloned().map(reply::bytes);
+            values.any(|value| value.is_ok_and(|value| value.as_deref() == Some(wanted)))
+        };
+        match name.as_slice() {
+            b"flags" => on = says("on") && says("bcast"),
+            b"prefixes" => prefixed = says(MODULE_KEY_PREFIX),
+            _ => {}
+        }
+    }
+    on && prefixed
+}
+
+pub(crate) fn ping() -> Request {
+    Request::one(redis::cmd("PING"), Class::Lookup)
+}
+
+/// Whether a sign of life was given; false while a script keeps the server busy.
+pub(crate) fn is_alive(pong: Value) -> Result<bool, Error> {
+    match reply::bytes(pong) {
+        Ok(Some(pong)) if pong == b"PONG" => Ok(true),
+        Ok(_) => Err(reply::unexpected()),
+        Err(Error::Unavailable { cause, .. }) if cause.was_answered() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What comes from Redis, in the order in which it said it.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Message {
+    /// What these paths hold has changed, or what the index names.
+    Changed(Vec<String>),
+    /// Everything has gone.
+    Flushed,
+    /// An answer to what was sent.
+    Answer(Value),
+    /// Nothing to us.
+    Other,
+}
+
+pub(crate) fn read(value: Value) -> Message {
+    let Value::Push { kind, data } = value else {
+        return Message::Answer(value);
+    };
+    if kind != PushKind::Invalidate {
+        return Message::Other;
+    }
+    let mut paths = Vec::new();
+    for part in data {
+        match part {
+            Value::Nil => return Message::Flushed,
+            Value::Array(keys) => paths.extend(keys.into_iter().filter_map(path)),
+            _ => {}
+        }
+    }
+    Message::Changed(paths)
+}
+
+/// What is not UTF-8 is no path, and never kept.
+fn path(key: Value) -> Option<String> {
+    let key = reply::bytes(key).ok().flatten()?;
+    let path = key.strip_prefix(MODULE_KEY_PREFIX.as_bytes())?;
+    String::from_utf8(path.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn invalidation(data: Value) -> Value {
+        Value::Push {
+            kind: PushKind::Invalidate,
+            data: vec![data],
+        }
+    }
+
+    fn info(flags: &[&str], prefix: &str) -> Value {
+        let flags = flags.iter().map(|flag| text(flag)).collect();
+        Value::Map(vec![
+            (text("flags"), Value::Set(flags)),
+            (text("redirect"), Value::Int(-1)),
+            (text("prefixes"), Value::Array(vec![text(prefix)])),
+        ])
+    }
+
+    fn as_in_resp2(map: Value) -> Value {
+        let fields = map.into_map_iter().unwrap();
+        Value::Array(fields.flat_map(|(name, value)| [name, value]).collect())
+    }
+
+    #[test]
+    fn only_a_server_that_announces_our_keys_and_tells_its_run_id_is_followed() {
+        let run_id = "run_id:00000000000000ff\r\n";
+        let on = || info(&["on", "bcast"], MODULE_KEY_PREFIX);
+        let pong = || Value::SimpleString("PONG".into());
+        let answers = |info, run_id| confirmed(vec![Value::Okay, info, text(run_id), pong()]);
+        assert_eq!(answers(on(), run_id).unwrap(), ServerId::new(255));
+        for bad in [
+            info(&["off"], MODULE_KEY_PREFIX),
+            info(&["on"], MODULE_KEY_PREFIX),
+            info(&["on", "bcast"], "other:"),
+            as_in_resp2(on()),
+            Value::Okay,
+        ] {
+            assert!(answers(bad, run_id).unwrap_err().is_refused());
+        }
+        assert!(answers(on(), "").unwrap_err().is_refused());
+        assert!(confirmed(vec![Value::Okay, on(), text(run_id)]).is_err());
+    }
+
+    #[test]
+    fn messages_are_told_apart() {
+        let keys =
+            |keys: &[&str]| invalidation(Value::Array(keys.iter().map(|key| text(key)).collect()));
+        assert_eq!(
+            read(keys(&[
+                "bifrost:module:a.py",
+                "bifrost:module:index",
+                "other"
+            ])),
+            Message::Changed(vec!["a.py".into(), "index".into()])
+        );
+        assert_eq!(read(invalidation(Value::Nil)), Message::Flushed);
+        let not_utf8 = Value::BulkString(b"bifrost:module:\xff".to_vec());
+        assert_eq!(
+            read(invalidation(Value::Array(vec![not_utf8]))),
+            Message::Changed(vec![])
+        );
+        assert_eq!(read(Value::Okay), Message::Answer(Value::Okay));
+        let other = Value::Push {
+            kind: PushKind::Message,
+            data: vec![],
+        };
+        assert_eq!(read(other), Message::Other);
+    }
+}

@@ -1,0 +1,379 @@
+//! Names, answered from memory. Most are not ours, and are asked for again and again: that such a
+//! name is not found is kept under the name itself, so that it costs one look.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::clock::Tick;
+use super::protocol::Protocol;
+use super::rule::Rule;
+use super::store::{Entry, Key};
+use super::value::{Evidence, Found, INDEX_PATH, Kept, Read};
+use crate::paths::name::Name;
+use crate::resolution::Resolution;
+
+/// What is kept of a name's sources.
+pub(crate) struct Source {
+    pub(crate) module: Found,
+    /// How many were looked at in vain.
+    absent: u64,
+    expires: Tick,
+}
+
+impl Protocol {
+    /// The answer for a name, if all that it takes is kept. Whether it may be kept itself, which
+    /// takes locks, is asked only then.
+    pub(crate) fn resolve(
+        &self,
+        name: &str,
+        now: Tick,
+        may_keep: impl FnOnce() -> bool,
+    ) -> Option<Resolution> {
+        let is_foreign = self.store.read(Key::Name(name), |entry| match &entry.kept {
+            Kept::Foreign(evidence) if self.is_valid(entry, now) && self.holds(evidence) => {
+                entry.visit();
+                Some(())
+            }
+            _ => None,
+        });
+        if is_foreign.is_some() {
+            self.counters.absent_hits.add(2);
+            return Some(Resolution::NotFound);
+        }
+        let Some(parsed) = Name::parse(name) else {
+            return Some(Resolution::NotFound);
+        };
+        self.resolve_parsed(name, &parsed, now, may_keep)
+    }
+
+    fn resolve_parsed(
+        &self,
+        name: &str,
+        parsed: &Name,
+        now: Tick,
+        may_keep: impl FnOnce() -> bool,
+    ) -> Option<Resolution> {
+        // Before the look: what changes while it lasts makes it worthless.
+        let (epoch, evidence) = (self.session.epoch(), self.evidence(parsed));
+        let Source {
+            module,
+            absent,
+            expires,
+        } = self.source(parsed, now)?;
+        if let Some(module) = module {
+            self.counters.module_hits.add_one();
+            self.counters.absent_hits.add(absent);
+            return Some(Resolution::sourced(parsed, module));
+        }
+        let index = |entry: &Entry| match &entry.kept {
+            Kept::Index(index, _) if self.is_valid(entry, now) => {
+                entry.visit();
+                Some((Arc::clone(index), entry.expires))
+            }
+            _ => None,
+        };
+        let (index, listed) = self.store.read(Key::Path(INDEX_PATH), index)?;
+        self.counters.absent_hits.add(absent);
+        let answer = Resolution::without_source(parsed, &index);
+        if let (Resolution::NotFound, Some(evidence)) = (&answer, evidence)
+            && may_keep()
+        {
+            let kept = Kept::Foreign(Box::new(evidence));
+            let read = Read { epoch, number: 0 };
+            let entry = Entry::new(&name.into(), kept, read, now, expires.min(listed));
+            let evicted = self.store.insert(entry);
+            self.counters.evictions.add(evicted);
+        }
+        Some(answer)
+    }
+
+    /// The source of a name, or that there is none, if that is kept. That there is none takes one
+    /// read that found neither: an older absence and a newer one would miss a module that moved
+    /// from the one path to the other between them.
+    pub(crate) fn source(&self, name: &Name, now: Tick) -> Option<Source> {
+        let mut source = Source {
+            module: None,
+            absent: 0,
+            expires: Tick::from_bits(u64::MAX),
+        };
+        let mut other = None;
+        for path in name.candidates() {
+            let (kept, read, expires) = self.store.read(Key::Path(path), |entry| {
+                if !self.is_valid(entry, now) {
+                    return None;
+                }
+                entry.visit();
+                Some((entry.kept.clone(), entry.read, entry.expires))
+            })?;
+            source.expires = source.expires.min(expires);
+            match kept {
+                Kept::Module(module) => {
+                    source.module = Some(module);
+                    break;
+                }
+                Kept::Absent if other.is_none_or(|other| other == read) => {}
+                Kept::Absent if !self.rules.keep(Rule::OneRead) => {}
+                Kept::Absent | Kept::Index(..) | Kept::Foreign(_) => return None,
+            }
+            other = Some(read);
+            source.absent += 1;
+        }
+        Some(source)
+    }
+
+    /// `None` for a name so long that it can't have both paths: not worth it.
+    fn evidence(&self, name: &Name) -> Option<Evidence> {
+        let looks = [name.package()?, name.module()?, INDEX_PATH].map(|path| {
+            let stripe = self.index(path);
+            (stripe, self.generations[stripe].load(SeqCst))
+        });
+        Some(Evidence { looks })
+    }
+
+    fn holds(&self, evidence: &Evidence) -> bool {
+        let mut looks = evidence.looks.iter();
+        looks.all(|(stripe, generation)| self.generations[*stripe].load(SeqCst) == *generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::server_id::ServerId;
+    use crate::module::CachedModule;
+    use crate::near::coherence::index_delta::RELIST;
+    use crate::near::coherence::protocol::Answer;
+    use crate::near::coherence::rule::Rules;
+    use crate::near::coherence::store::Room;
+    use crate::near::options::NearCacheOptions;
+    use crate::paths::index::PathIndex;
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    const AGE: Duration = Duration::from_secs(300);
+
+    /// That follows Redis, and keeps what this says.
+    fn protocol(modules: &[&str], absent: &[&str], index: &[&str]) -> Protocol {
+        with_rules(modules, absent, index, Rules::default())
+    }
+
+    fn with_rules(modules: &[&str], absent: &[&str], index: &[&str], rules: Rules) -> Protocol {
+        let protocol = Protocol::new(NearCacheOptions::default(), rules);
+        protocol.begin(ServerId::new(1), now());
+        for path in modules {
+            let module = CachedModule::new(*path, "").unwrap();
+            keep(&protocol, path, Kept::Module(Arc::new(module)));
+        }
+        keep_all(&protocol, absent.iter().map(|path| (*path, Kept::Absent)));
+        list(&protocol, index);
+        protocol
+    }
+
+    fn now() -> Tick {
+        Tick::from_bits(1 << 40)
+    }
+
+    fn resolve(protocol: &Protocol, name: &str, now: Tick) -> Option<Resolution> {
+        protocol.resolve(name, now, || true)
+    }
+
+    fn keep(protocol: &Protocol, path: &str, kept: Kept) {
+        keep_all(protocol, [(path, kept)]);
+    }
+
+    /// The answer to one request.
+    fn keep_all<'a>(protocol: &Protocol, answers: impl IntoIterator<Item = (&'a str, Kept)>) {
+        let marks = protocol.marks(now());
+        assert!(marks.are_live());
+        let answer = Answer {
+            read: protocol.begin_marked(&marks),
+            server: Some(ServerId::new(1)),
+            at: now(),
+        };
+        for (path, kept) in answers {
+            protocol.insert_marked(path, kept, &marks, &answer, Room::Make);
+        }
+    }
+
+    fn list(protocol: &Protocol, paths: &[&str]) {
+        let paths: HashSet<String> = paths.iter().map(ToString::to_string).collect();
+        let index = Kept::Index(Arc::new(PathIndex::from(paths)), now());
+        keep(protocol, INDEX_PATH, index);
+    }
+
+    fn is_foreign(protocol: &Protocol, name: &str) -> bool {
+        matches!(resolve(protocol, name, now()), Some(Resolution::NotFound))
+    }
+
+    fn kept_foreign(protocol: &Protocol, name: &str) -> bool {
+        let is_kept = |entry: &Entry| matches!(entry.kept, Kept::Foreign(_)).then_some(());
+        protocol.store.read(Key::Name(name), is_kept).is_some()
+    }
+
+    const ABSENT: [&str; 2] = ["a/b/__init__.py", "a/b.py"];
+
+    #[test]
+    fn all_that_an_answer_takes_must_be_kept() {
+        for (absent, index) in [
+            (&ABSENT[..1], true),
+            (&ABSENT[1..], true),
+            (&ABSENT[..], false),
+        ] {
+            let protocol = protocol(&[], absent, &[]);
+            if !index {
+                protocol.invalidate(INDEX_PATH);
+            }
+            assert_eq!(resolve(&protocol, "a.b", now()), None);
+        }
+        let module = |answer| match answer {
+            Some(Resolution::Package(module) | Resolution::Module(module)) => module.path.clone(),
+            answer => panic!("{answer:?}"),
+        };
+        // A module needs no index.
+        let protocol = protocol(&["a/b.py"], &["a/b/__init__.py"], &[]);
+        protocol.invalidate(INDEX_PATH);
+        assert_eq!(module(resolve(&protocol, "a.b", now())), "a/b.py");
+    }
+
+    #[test]
+    fn it_is_kept_until_anything_changes_that_it_rests_on() {
+        for changed in [ABSENT[0], ABSENT[1], INDEX_PATH] {
+            let protocol = protocol(&[], &ABSENT, &["a/c.py"]);
+            assert!(is_foreign(&protocol, "a.b") && kept_foreign(&protocol, "a.b"));
+            // Without what it rests on: nothing of that has changed.
+            for path in ABSENT {
+                protocol.store.remove(path);
+            }
+            assert!(is_foreign(&protocol, "a.b"));
+            protocol.invalidate(changed);
+            assert!(!is_foreign(&protocol, "a.b"), "{changed}");
+        }
+    }
+
+    #[test]
+    fn it_ends_with_the_session_the_lease_and_what_it_rests_on() {
+        let made = || {
+            let protocol = protocol(&[], &ABSENT, &[]);
+            assert!(is_foreign(&protocol, "a.b"));
+            protocol
+        };
+        let flushed = made();
+        flushed.session.flush();
+        assert!(!is_foreign(&flushed, "a.b"));
+        let lapsed = made();
+        let bound = lapsed.session.bound();
+        assert_eq!(resolve(&lapsed, "a.b", now().plus(bound)), None);
+        let old = made();
+        old.session.renew(now().plus(AGE));
+        keep(
+            &old,
+            INDEX_PATH,
+            Kept::Index(Arc::default(), now().plus(AGE)),
+        );
+        assert_eq!(resolve(&old, "a.b", now().plus(AGE)), None);
+    }
+
+    #[test]
+    fn it_is_no_older_than_the_listing_of_the_index_may_be() {
+        let protocol = protocol(&[], &ABSENT, &[]);
+        // Brought up to date just now, and listed some time ago.
+        let listed = now().minus(RELIST / 2);
+        keep(&protocol, INDEX_PATH, Kept::Index(Arc::default(), listed));
+        protocol.session.renew(now().plus(RELIST));
+        let last = now().plus(RELIST / 2).minus(Duration::from_millis(1));
+        for time in [now(), last] {
+            let answer = resolve(&protocol, "a.b", time);
+            assert_eq!(answer, Some(Resolution::NotFound));
+        }
+        assert_eq!(resolve(&protocol, "a.b", listed.plus(RELIST)), None);
+    }
+
+    /// `a.b` has a source at every moment: first a package, then a module, or the other way round.
+    #[test]
+    fn two_absences_of_two_moments_are_no_absence() {
+        for [first, second] in [ABSENT, [ABSENT[1], ABSENT[0]]] {
+            let missed = |rules| {
+                let protocol = with_rules(&[], &[first], &[], rules);
+                // It moved from the second path to the first, and that is still to be announced.
+                keep(&protocol, second, Kept::Absent);
+                let answer = resolve(&protocol, "a.b", now());
+                assert_eq!(answer.is_some(), kept_foreign(&protocol, "a.b"));
+                // One read of both tells.
+                keep_all(&protocol, ABSENT.map(|path| (path, Kept::Absent)));
+                assert!(is_foreign(&protocol, "a.b"));
+                answer == Some(Resolution::NotFound)
+            };
+            assert!(!missed(Rules::default()));
+            let broken = Some(Rule::OneRead);
+            assert!(missed(Rules { broken }));
+        }
+    }
+
+    #[test]
+    fn what_a_flush_overtakes_is_not_kept() {
+        let protocol = protocol(&[], &ABSENT, &[]);
+        let answer = protocol.resolve("a.b", now(), || {
+            protocol.session.flush();
+            true
+        });
+        assert_eq!(answer, Some(Resolution::NotFound));
+        assert_eq!(resolve(&protocol, "a.b", now()), None);
+    }
+
+    #[test]
+    fn what_changed_during_the_look_is_not_missed() {
+        let protocol = protocol(&[], &ABSENT, &[]);
+        let name = Name::parse("a.b").unwrap();
+        let evidence = protocol.evidence(&name).unwrap();
+        assert!(protocol.holds(&evidence));
+        protocol.invalidate("a/b.py");
+        assert!(!protocol.holds(&evidence));
+    }
+
+    #[test]
+    fn a_name_may_be_spelled_like_a_path() {
+        let absent = [
+            "b/py/__init__.py",
+            "b/py.py",
+            "index/__init__.py",
+            "index.py",
+        ];
+        let protocol = protocol(&["b.py"], &absent, &[]);
+        for name in ["b.py", INDEX_PATH] {
+            assert!(is_foreign(&protocol, name) && kept_foreign(&protocol, name));
+        }
+        let index = protocol.kept(INDEX_PATH, now());
+        assert!(matches!(index, Some(Kept::Index(..))));
+        assert!(protocol.hit("b.py", now()).flatten().is_some());
+        // Each goes on its own.
+        protocol.invalidate("b.py");
+        assert!(protocol.hit("b.py", now()).is_none() && kept_foreign(&protocol, "b.py"));
+        assert_eq!(protocol.stats(now()).absent_paths, absent.len() + 2);
+    }
+
+    #[test]
+    fn what_is_not_one_s_own_is_only_looked_at() {
+        let protocol = protocol(&[], &ABSENT, &[]);
+        for _ in 0..2 {
+            let answer = protocol.resolve("a.b", now(), || false);
+            assert_eq!(answer, Some(Resolution::NotFound));
+        }
+        assert!(!kept_foreign(&protocol, "a.b"));
+    }
+
+    #[test]
+    fn a_namespace_is_found_and_looks_are_counted() {
+        let protocol = protocol(&[], &ABSENT, &["a/b/c.py"]);
+        for _ in 0..2 {
+            let path = "a/b".to_owned();
+            let answer = resolve(&protocol, "a.b", now());
+            assert_eq!(answer, Some(Resolution::Namespace { path }));
+        }
+        assert_eq!(protocol.stats(now()).absent_hits, 4);
+        list(&protocol, &[]);
+        for _ in 0..2 {
+            assert!(is_foreign(&protocol, "a.b"));
+        }
+        assert_eq!(protocol.stats(now()).hits, 8);
+    }
+}

@@ -1,0 +1,329 @@
+//! Whether Redis is followed, and since when: what makes all that is kept valid at once.
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::clock::Tick;
+use super::promise::Promise;
+use super::rule::{Rule, Rules};
+use crate::command::server_id::ServerId;
+use crate::error::Error;
+
+/// What is read at each hit are two words that only the listener writes.
+pub(crate) struct Session {
+    rules: Rules,
+    bound: Duration,
+    /// Counts beginnings and flushes. Whatever was kept under another number is void.
+    epoch: AtomicU64,
+    /// Until when what was announced is known to be complete. Zero if Redis is not followed.
+    lease: AtomicU64,
+    /// The server that is followed; zero for none.
+    server: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    following: Following,
+    /// A reader was answered by another server.
+    suspected: bool,
+    since: SystemTime,
+    last_failure: Option<String>,
+    /// The epoch in which the connection was lost last, and until when what was kept in it was known to be right.
+    ended: Option<(u64, Tick)>,
+    arrivals: Vec<Arc<Promise<()>>>,
+    barriers: Vec<Arc<Promise<bool>>>,
+}
+
+/// Whether Redis is followed.
+enum Following {
+    NotYet,
+    Yes,
+    /// It can't be: why.
+    Impossible(Error),
+}
+
+impl Session {
+    pub(crate) fn new(bound: Duration, rules: Rules) -> Self {
+        Self {
+            rules,
+            bound,
+            epoch: AtomicU64::new(1),
+            lease: AtomicU64::new(0),
+            server: AtomicU64::new(0),
+            state: Mutex::new(State {
+                following: Following::NotYet,
+                suspected: false,
+                since: SystemTime::now(),
+                last_failure: None,
+                ended: None,
+                arrivals: Vec::new(),
+                barriers: Vec::new(),
+            }),
+        }
+    }
+
+    pub(crate) fn bound(&self) -> Duration {
+        self.bound
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(SeqCst)
+    }
+
+    pub(crate) fn lease(&self) -> Tick {
+        Tick::from_bits(self.lease.load(SeqCst))
+    }
+
+    pub(crate) fn is_live(&self, now: Tick) -> bool {
+        now < self.lease() || !self.rules.keep(Rule::Lease)
+    }
+
+    /// Whether what was kept in that epoch may be served. The lease is looked at before the epoch:
+    /// if a session begins between the two, the epoch is not that one any more.
+    pub(crate) fn covers(&self, epoch: u64, now: Tick) -> bool {
+        self.is_live(now) && (epoch == self.epoch() || !self.rules.keep(Rule::EpochOnHit))
+    }
+
+    /// The epoch of a read that begins now, if its answer may be kept. The epoch is noted before
+    /// the lease: if a session begins between the two, the answer is not kept.
+    pub(crate) fn begin_read(&self, now: Tick) -> Option<u64> {
+        let epoch = self.epoch();
+        self.is_live(now).then_some(epoch)
+    }
+
+    /// Whether an answer to what was asked in that epoch, by that server, may be kept.
+    pub(crate) fn accepts(&self, epoch: u64, server: Option<ServerId>) -> bool {
+        let same = server.is_some_and(|server| server.get() == self.server.load(SeqCst));
+        (same || !self.rules.keep(Rule::SameServer)) && epoch == self.epoch()
+    }
+
+    /// True for the first answer from another server than the one that is followed. The session
+    /// is over then: nobody knows to which of the two writers write now.
+    pub(crate) fn suspects(&self, server: Option<ServerId>) -> bool {
+        let is_other = |server: ServerId| ![0, server.get()].contains(&self.server.load(SeqCst));
+        if !server.is_some_and(is_other) || !self.rules.keep(Rule::SameServer) {
+            return false;
+        }
+        let mut state = self.lock();
+        // It may be over, or another one.
+        if !server.is_some_and(is_other) {
+            return false;
+        }
+        self.lease.store(0, SeqCst);
+        !std::mem::replace(&mut state.suspected, true)
+    }
+
+    /// Whether an answer came from another server than the one that is followed.
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.lock().suspected
+    }
+
+    /// Redis has confirmed that it announces changes, in answer to what was sent then.
+    pub(crate) fn begin(&self, server: ServerId, sent: Tick) {
+        let mut state = self.lock();
+        state.suspected = false;
+        self.server.store(server.get(), SeqCst);
+        if self.rules.keep(Rule::Begin) {
+            self.epoch.fetch_add(1, SeqCst);
+        }
+        self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
+        state.following = Following::Yes;
+        state.since = SystemTime::now();
+        arrive(state);
+    }
+
+    /// Redis answered a sign of life that was asked for then, and all that it had announced before
+    /// has been applied.
+    pub(crate) fn renew(&self, sent: Tick) {
+        let state = self.lock();
+        if !state.suspected {
+            self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
+            // Of a caller who came when it had lapsed.
+            arrive(state);
+        }
+    }
+
+    /// All that is kept is void, and Redis is still followed.
+    pub(crate) fn flush(&self) {
+        if self.rules.keep(Rule::Flush) {
+            self.epoch.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Redis is not followed any more, or could not be. True if it was.
+    pub(crate) fn end(&self, why: &Error) -> bool {
+        let mut state = self.lock();
+        let lease = Tick::from_bits(self.lease.swap(0, SeqCst));
+        self.server.store(0, SeqCst);
+        state.suspected = false;
+        let was_live = matches!(state.following, Following::Yes);
+        if was_live {
+            state.ended = Some((self.epoch(), lease.minus(self.bound)));
+            state.since = SystemTime::now();
+        }
+        state.last_failure = Some(why.to_string());
+        let impossible = !why.is_transient();
+        state.following = if impossible {
+            Following::Impossible(why.copied())
+        } else {
+            Following::NotYet
+        };
+        let barriers = std::mem::take(&mut state.barriers);
+        let arrivals = if impossible {
+            std::mem::take(&mut state.arrivals)
+        } else {
+            Vec::new()
+        };
+        drop(state);
+        for barrier in barriers {
+            barrier.keep(false);
+        }
+        for arrival in arrivals {
+            arrival.keep(());
+        }
+        was_live
+    }
+
+    /// Until when something was known to be right that was kept in that epoch, if the connection
+    /// was lost in it.
+    pub(crate) fn known_until(&self, epoch: u64) -> Option<Tick> {
+        let ended = self.lock().ended;
+        ended.filter(|ended| ended.0 == epoch).map(|ended| ended.1)
+    }
+
+    /// Something to wait for until a session begins or is known to be impossible; `None` if one
+    /// runs.
+    ///
+    /// # Errors
+    ///
+    /// Why there can be none.
+    pub(crate) fn arrival(&self, now: Tick) -> Result<Option<Arc<Promise<()>>>, Error> {
+        let mut state = self.lock();
+        match &state.following {
+            Following::Yes if self.is_live(now) => Ok(None),
+            Following::Impossible(why) => Err(why.copied()),
+            _ => {
+                let arrival = Arc::new(Promise::new());
+                // Without those who have given up: an outage may be long.
+                state
+                    .arrivals
+                    .retain(|arrival| Arc::strong_count(arrival) > 1);
+                state.arrivals.push(Arc::clone(&arrival));
+                Ok(Some(arrival))
+            }
+        }
+    }
+
+    /// Something to wait for until all that Redis did before now has been announced and applied:
+    /// true then, false if the session ended first.
+    pub(crate) fn barrier(&self) -> Arc<Promise<bool>> {
+        let barrier = Arc::new(Promise::new());
+        self.lock().barriers.push(Arc::clone(&barrier));
+        barrier
+    }
+
+    pub(crate) fn has_barriers(&self) -> bool {
+        !self.lock().barriers.is_empty()
+    }
+
+    /// Those that the next sign of life covers.
+    pub(crate) fn take_barriers(&self) -> Vec<Arc<Promise<bool>>> {
+        std::mem::take(&mut self.lock().barriers)
+    }
+
+    pub(crate) fn since(&self) -> SystemTime {
+        self.lock().since
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        self.lock().last_failure.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells those who wait for a session.
+fn arrive(mut state: MutexGuard<'_, State>) {
+    let arrivals = std::mem::take(&mut state.arrivals);
+    drop(state);
+    for arrival in arrivals {
+        arrival.keep(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Waker};
+    use std::thread;
+
+    fn session() -> Session {
+        Session::new(Duration::from_secs(60), Rules::default())
+    }
+
+    fn lost() -> Error {
+        crate::command::reply::outage(crate::error::Outage::Lost, None)
+    }
+
+    #[test]
+    fn what_was_kept_before_a_loss_is_never_covered_again() {
+        let (session, server, now) = (session(), ServerId::new(1), Tick::now());
+        let is_over = AtomicBool::new(false);
+        // The epoch whose end everybody has seen.
+        let ended = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(SeqCst) {
+                        let epoch = ended.load(SeqCst);
+                        assert!(!session.covers(epoch, now), "epoch {epoch}");
+                    }
+                });
+            }
+            for _ in 0..200_000 {
+                session.begin(server, now);
+                let epoch = session.epoch();
+                assert!(session.covers(epoch, now));
+                session.end(&lost());
+                ended.store(epoch, SeqCst);
+            }
+            is_over.store(true, SeqCst);
+        });
+    }
+
+    #[test]
+    fn an_answer_of_another_server_ends_a_session_once_and_for_all() {
+        let (session, now) = (session(), Tick::now());
+        let [here, there] = [1, 2].map(|server| Some(ServerId::new(server)));
+        // Nothing is followed, so nothing can be elsewhere.
+        assert!(!session.suspects(there));
+        session.begin(ServerId::new(1), now);
+        assert!(!session.suspects(here) && !session.suspects(None));
+        assert!(session.is_live(now) && !session.is_suspected());
+        assert!(session.suspects(there) && !session.suspects(there));
+        session.renew(now);
+        assert!(!session.is_live(now) && session.is_suspected());
+        session.end(&lost());
+        session.begin(ServerId::new(2), now);
+        assert!(session.is_live(now) && !session.is_suspected());
+        assert!(session.suspects(here));
+    }
+
+    #[test]
+    fn those_who_gave_up_waiting_leave_nothing_behind() {
+        let session = session();
+        let waiting = session.arrival(Tick::now()).unwrap().unwrap();
+        for _ in 0..1_000 {
+            assert!(session.arrival(Tick::now()).unwrap().is_some());
+        }
+        assert!(session.lock().arrivals.len() <= 2);
+        session.begin(ServerId::new(1), Tick::now());
+        let mut context = Context::from_waker(Waker::noop());
+        let arrived = std::pin::pin!(waiting.wait()).poll(&mut context);
+        assert!(arrived.is_ready());
+    }
+}

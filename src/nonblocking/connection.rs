@@ -1,0 +1,167 @@
+//! Connections, and tasks that end with what they are for.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionLike as _, MultiplexedConnection};
+use redis::{RedisResult, Value};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::client::transport::{Answer, Budget, Link};
+use crate::command::reply;
+use crate::command::request::Request;
+use crate::command::server_id::{Identity, Servers};
+use crate::error::{Error, Outage};
+
+/// A task that is given up when this is dropped: left alone, one that waits for a silent server
+/// would wait for very long.
+pub(super) struct Task<T>(pub(super) JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection, with the task that drives it.
+pub(super) struct Connection {
+    pub(super) multiplexed: MultiplexedConnection,
+    pub(super) driver: Task<()>,
+    server: OnceLock<Identity>,
+    /// How many requests were answered.
+    answers: AtomicU64,
+    /// Whether the server has refused it for want of a client slot.
+    full: Arc<AtomicBool>,
+    made: Instant,
+    /// When the last answer came, in milliseconds since the connection was made.
+    last_answer: AtomicU64,
+}
+
+impl Connection {
+    pub(super) fn new(
+        multiplexed: MultiplexedConnection,
+        driver: Task<()>,
+        full: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            multiplexed,
+            driver,
+            server: OnceLock::new(),
+            answers: AtomicU64::new(0),
+            made: Instant::now(),
+            last_answer: AtomicU64::new(0),
+            full,
+        }
+    }
+
+    /// What came in time, or an error that does not claim that nothing was done unless that is so.
+    fn answered<E>(
+        &self,
+        in_time: Result<RedisResult<Vec<Value>>, E>,
+    ) -> Result<Vec<Value>, Error> {
+        match in_time {
+            Ok(Ok(replies)) => Ok(replies),
+            Ok(Err(_)) if self.full.load(Ordering::Relaxed) => {
+                Err(reply::outage(Outage::TooManyClients, None))
+            }
+            Ok(Err(error)) => Err(reply::client_error(&error, Outage::Lost).maybe_applied()),
+            Err(_) => Err(reply::timed_out().maybe_applied()),
+        }
+    }
+
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the last answer came.
+    pub(super) fn idle(&self) -> Duration {
+        let answered = Duration::from_millis(self.last_answer.load(Ordering::Relaxed));
+        self.made.elapsed().saturating_sub(answered)
+    }
+
+    /// True once the server has closed it, or the runtime that drove it has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.0.is_finished()
+    }
+
+    pub(super) async fn answer(
+        &self,
+        servers: &Servers,
+        request: &Request,
+        budget: Budget,
+    ) -> Result<Answer, Error> {
+        // Calls that come at once may ask at once.
+        let mut server = self.server.get().copied().unwrap_or_default();
+        let ask = async |request: &Request| self.exchange(request, budget).await;
+        let known = servers.ask(&mut server, ask).await?;
+        if server != Identity::default() {
+            let _ = self.server.set(server);
+        }
+        let replies = self.exchange(request, budget).await?;
+        Ok(Answer {
+            replies,
+            server: known,
+        })
+    }
+
+    pub(super) async fn exchange(
+        &self,
+        request: &Request,
+        budget: Budget,
+    ) -> Result<Vec<Value>, Error> {
+        let sent = send(self.multiplexed.clone(), request);
+        let replies = self.answered(timeout(budget.attempt(), sent).await)?;
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        let answered = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_answer.store(answered, Ordering::Relaxed);
+        Ok(replies)
+    }
+}
+
+/// A connection of one caller's own.
+pub(crate) struct AsyncLink {
+    connection: Connection,
+    begun: Option<Task<RedisResult<Vec<Value>>>>,
+}
+
+impl AsyncLink {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            begun: None,
+        }
+    }
+}
+
+impl Link for AsyncLink {
+    async fn begin(&mut self, request: Request, _: Budget) -> Result<(), Error> {
+        let connection = self.connection.multiplexed.clone();
+        let sent = tokio::spawn(async move { send(connection, &request).await });
+        self.begun = Some(Task(sent));
+        Ok(())
+    }
+
+    async fn finish(&mut self, budget: Budget) -> Result<Vec<Value>, Error> {
+        let Some(mut begun) = self.begun.take() else {
+            return Ok(Vec::new());
+        };
+        let Ok(joined) = timeout(budget.attempt(), &mut begun.0).await else {
+            return self.connection.answered(Err(()));
+        };
+        match joined {
+            Ok(replies) => self.connection.answered(Ok::<_, ()>(replies)),
+            Err(_) => Err(reply::outage(Outage::Lost, None).maybe_applied()),
+        }
+    }
+}
+
+pub(super) async fn send(
+    mut connection: MultiplexedConnection,
+    request: &Request,
+) -> RedisResult<Vec<Value>> {
+    connection
+        .req_packed_commands(&request.pipeline, 0, request.replies())
+        .await
+}

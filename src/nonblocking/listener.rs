@@ -1,0 +1,145 @@
+//! The task that follows Redis for a near cache.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{AsyncConnectionConfig, PushInfo, RedisResult, Value};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{sleep, timeout};
+
+use super::connect::connect_with;
+use super::connection::{Connection, Task, send};
+use super::connections::Lanes;
+use crate::client::transport::Transport as _;
+use crate::command::reply;
+use crate::command::request::Request;
+use crate::config::Config;
+use crate::error::{Error, Outage};
+use crate::near::cache::Listen;
+use crate::near::instance::{Life, Listening};
+use crate::near::listener::{Feed, Follow, follow};
+
+impl Listen for Lanes {
+    fn listen(self: &Arc<Self>, life: &Arc<Life>) -> Result<Box<dyn Listening>, Error> {
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(Error::invalid_config(
+                "a near cache must be made and used inside a tokio runtime",
+            ));
+        };
+        let wanted = Arc::new(Notify::new());
+        let follower = Follower {
+            config: self.config().with_resp3(),
+            wanted: Arc::clone(&wanted),
+        };
+        let life = Arc::clone(life);
+        let task = Task(runtime.spawn(async move { follow(&follower, &life).await }));
+        Ok(Box::new(Following { wanted, task }))
+    }
+}
+
+/// The task ends when this is dropped.
+struct Following {
+    wanted: Arc<Notify>,
+    task: Task<()>,
+}
+
+impl Listening for Following {
+    fn wake(&self) {
+        self.wanted.notify_one();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.task.0.is_finished()
+    }
+}
+
+struct Follower {
+    config: Config,
+    wanted: Arc<Notify>,
+}
+
+impl Follow for Follower {
+    type Feed = Announcements;
+
+    async fn connect(&self) -> Result<Announcements, Error> {
+        let (sender, pushes) = unbounded_channel();
+        let settings = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_push_sender(sender);
+        let connecting = connect_with(&self.config, settings);
+        let connection = timeout(self.config.connect_timeout, connecting)
+            .await
+            .unwrap_or_else(|_| Err(reply::timed_out()))?;
+        Ok(Announcements {
+            connection,
+            pushes,
+            asked: None,
+            answers: VecDeque::new(),
+            wanted: Arc::clone(&self.wanted),
+        })
+    }
+
+    async fn pause(&self, duration: Duration) {
+        sleep(duration).await;
+    }
+
+    fn is_over(&self) -> bool {
+        false // the task is aborted
+    }
+}
+
+struct Announcements {
+    connection: Connection,
+    pushes: UnboundedReceiver<PushInfo>,
+    asked: Option<Task<RedisResult<Vec<Value>>>>,
+    /// What was answered and not handed on yet.
+    answers: VecDeque<Value>,
+    wanted: Arc<Notify>,
+}
+
+impl Feed for Announcements {
+    async fn send(&mut self, request: Request) -> Result<(), Error> {
+        let connection = self.connection.multiplexed.clone();
+        let asked = tokio::spawn(async move { send(connection, &request).await });
+        self.asked = Some(Task(asked));
+        Ok(())
+    }
+
+    async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {
+        // What was announced before an answer is in the channel before the answer is here.
+        if let Ok(push) = self.pushes.try_recv() {
+            return Ok(Some(value(push)));
+        }
+        if let Some(answer) = self.answers.pop_front() {
+            return Ok(Some(answer));
+        }
+        let lost = || reply::outage(Outage::Lost, None);
+        let answered = async {
+            match &mut self.asked {
+                Some(asked) => (&mut asked.0).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answers = answered => {
+                self.asked = None;
+                let answers = answers.map_err(|_| lost())?;
+                let answers = answers.map_err(|error| reply::client_error(&error, Outage::Lost))?;
+                self.answers.extend(answers);
+                Ok(None)
+            }
+            push = self.pushes.recv() => push.map(value).map(Some).ok_or_else(lost),
+            _ = &mut self.connection.driver.0 => Err(lost()),
+            () = self.wanted.notified() => Ok(None),
+            () = sleep(limit) => Ok(None),
+        }
+    }
+}
+
+fn value(PushInfo { kind, data }: PushInfo) -> Value {
+    Value::Push { kind, data }
+}

@@ -1,0 +1,332 @@
+//! What Redis holds for a path, and how that compares with what it should hold.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+
+use crate::command::reply;
+use crate::command::request::{Class, Command, Request};
+use crate::config::Config;
+use crate::error::Error;
+use crate::keys::{MODULE_INDEX_KEY, module_key_unchecked};
+use crate::module::CachedModule;
+
+/// The state of these paths in Redis, and with `watch` an eye on it until the next EXEC.
+pub(crate) struct Inspect<'a> {
+    pub(crate) paths: &'a [String],
+    pub(crate) watch: bool,
+    /// Without the values all that is there counts as one.
+    pub(crate) values: bool,
+}
+
+impl<'a> Inspect<'a> {
+    pub(crate) fn of(paths: &'a [String]) -> Self {
+        Self {
+            paths,
+            watch: false,
+            values: true,
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn watching(paths: &'a [String]) -> Self {
+        Self {
+            watch: true,
+            ..Self::of(paths)
+        }
+    }
+}
+
+/// The state of one path in Redis.
+pub(crate) struct Cached {
+    /// The stored value, unless absent or empty. None is as short as that of another type: it
+    /// can't be read either.
+    value: Option<Vec<u8>>,
+    /// Whether the index names the path.
+    listed: bool,
+    /// How long it has to live, if not for ever.
+    pub(crate) ttl: Option<Duration>,
+}
+
+impl Command for Inspect<'_> {
+    type Reply = Vec<Cached>;
+
+    fn request(&self, _: &Config) -> Request {
+        let keys: Vec<String> = self
+            .paths
+            .iter()
+            .map(|path| module_key_unchecked(path))
+            .collect();
+        let mut pipeline = Pipeline::new();
+        if self.watch {
+            // What an earlier batch of this connection watched no longer counts.
+            pipeline.cmd("UNWATCH");
+            pipeline.cmd("WATCH").arg(&keys);
+        }
+        if self.values {
+            pipeline.cmd("MGET").arg(&keys);
+        }
+        pipeline
+            .cmd("SMISMEMBER")
+            .arg(MODULE_INDEX_KEY)
+            .arg(self.paths);
+        for key in &keys {
+            pipeline.cmd("PTTL").arg(key);
+        }
+        Request {
+            pipeline,
+            class: Class::Bulk,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let mut replies = replies.into_iter();
+        let mut next = || reply::ok(replies.next().ok_or_else(reply::unexpected)?);
+        if self.watch {
+            next()?;
+            next()?;
+        }
+        let values = if self.values {
+            reply::sequence(next()?)?.into_iter().map(Some).collect()
+        } else {
+            vec![None; self.paths.len()]
+        };
+        let members = reply::sequence(next()?)?;
+        if values.len() != self.paths.len() || members.len() != self.paths.len() {
+            return Err(reply::unexpected());
+        }
+        values
+            .into_iter()
+            .zip(members)
+            .map(|(value, member)| {
+                // -1: for ever; -2: no such key.
+                let ttl = reply::integer(next()?)?;
+                let listed = reply::integer(member)? == 1;
+                let value = match value.map(reply::bytes).transpose()?.flatten() {
+                    Some(value) => Some(value).filter(|value| !value.is_empty()),
+                    // One that soon expires may be a placeholder.
+                    None if ttl == -2 || (!listed && (0..=PLACEHOLDER_MS).contains(&ttl)) => None,
+                    // Not asked for, or of another type, of which MGET says nil.
+                    None => Some(Vec::new()),
+                };
+                Ok(Cached {
+                    value,
+                    listed,
+                    ttl: u64::try_from(ttl).ok().map(Duration::from_millis),
+                })
+            })
+            .collect()
+    }
+}
+
+/// How a path's entry differs from its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Verdict {
+    /// The entry equals the row, or there is neither.
+    Right,
+    /// A row without an entry.
+    Missing,
+    /// An entry that says something else than its row.
+    Stale,
+    /// An entry that can't be read.
+    Corrupt,
+    /// An entry without a row.
+    Ghost,
+    /// A place in the index, and neither entry nor row.
+    IndexOnly,
+    /// An entry that equals its row and has no place in the index.
+    KeyOnly,
+    /// An entry that equals its row and will expire otherwise than our setting wants.
+    Expiring,
+}
+
+impl Cached {
+    /// `row` is what the entry should say; `None` if there should be none.
+    pub(crate) fn compare(
+        &self,
+        row: Option<&CachedModule>,
+        config: &Config,
+        path: &str,
+    ) -> Verdict {
+        match (&self.value, row) {
+            (None, Some(_)) => Verdict::Missing,
+            (None, None) if self.listed => Verdict::IndexOnly,
+            (None, None) => Verdict::Right,
+            (Some(_), None) => Verdict::Ghost,
+            (Some(json), Some(_)) if json.len() > config.max_entry_bytes() => Verdict::Corrupt,
+            (Some(json), Some(row)) if !row.is_encoded_as(json) => {
+                // Others may write the same otherwise.
+                match CachedModule::from_json(path, json) {
+                    Err(_) => Verdict::Corrupt,
+                    Ok(entry) if entry != *row => Verdict::Stale,
+                    Ok(_) => self.place(config),
+                }
+            }
+            (Some(_), Some(_)) => self.place(config),
+        }
+    }
+
+    /// Of an entry that equals its row.
+    fn place(&self, config: &Config) -> Verdict {
+        if !self.listed {
+            Verdict::KeyOnly
+        } else if !self.lives_as_it_should(config) {
+            Verdict::Expiring
+        } else {
+            Verdict::Right
+        }
+    }
+
+    /// With a time to live of ours an entry is renewed once half of it has passed, so that a
+    /// cache that is warmed again in time never runs out.
+    fn lives_as_it_should(&self, config: &Config) -> bool {
+        match (config.ttl, self.ttl) {
+            (None, left) => left.is_none(),
+            (Some(ttl), Some(left)) => left <= ttl && left >= ttl / 2,
+            (Some(_), None) => false,
+        }
+    }
+}
+
+/// Rows by their path, without those that can't be cached: of a path that was not asked for, or
+/// larger than the limit. Answers how many were too large.
+pub(crate) fn cacheable<'a>(
+    rows: &'a [CachedModule],
+    paths: &[String],
+    config: &Config,
+) -> (HashMap<&'a str, &'a CachedModule>, usize) {
+    let mut by_path: HashMap<&str, &CachedModule> =
+        rows.iter().map(|row| (row.path.as_str(), row)).collect();
+    let asked: std::collections::HashSet<&str> = paths.iter().map(String::as_str).collect();
+    by_path.retain(|path, _| asked.contains(path));
+    let before = by_path.len();
+    by_path.retain(|path, row| {
+        let fits = row.content.len() <= config.max_content_bytes;
+        if !fits {
+            log::warn!(
+                "Skipped module {path:?}: its content has {} bytes, more than the limit",
+                row.content.len()
+            );
+        }
+        fits
+    });
+    let too_large = before - by_path.len();
+    (by_path, too_large)
+}
+
+/// How long a placeholder lives, in milliseconds, if whoever placed it dies.
+pub(super) const PLACEHOLDER_MS: i64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config::new("redis://localhost").unwrap()
+    }
+
+    fn row(content: &str) -> CachedModule {
+        CachedModule::with_hash("a.py", content, "h").unwrap()
+    }
+
+    fn cached(value: Option<&CachedModule>) -> Cached {
+        Cached {
+            value: value.map(CachedModule::to_json),
+            listed: true,
+            ttl: None,
+        }
+    }
+
+    fn verdict(cached: &Cached, row: Option<&CachedModule>) -> Verdict {
+        cached.compare(row, &config(), "a.py")
+    }
+
+    #[test]
+    fn each_difference_has_its_verdict() {
+        let new = row("new");
+        assert_eq!(verdict(&cached(Some(&new)), Some(&new)), Verdict::Right);
+        assert_eq!(verdict(&cached(None), Some(&new)), Verdict::Missing);
+        assert_eq!(
+            verdict(&cached(Some(&row("old"))), Some(&new)),
+            Verdict::Stale
+        );
+        assert_eq!(verdict(&cached(Some(&new)), None), Verdict::Ghost);
+        assert_eq!(verdict(&cached(None), None), Verdict::IndexOnly);
+        assert_eq!(
+            verdict(
+                &Cached {
+                    listed: false,
+                    ..cached(None)
+                },
+                None
+            ),
+            Verdict::Right
+        );
+        assert_eq!(
+            verdict(
+                &Cached {
+                    listed: false,
+                    ..cached(Some(&new))
+                },
+                Some(&new)
+            ),
+            Verdict::KeyOnly
+        );
+        assert_eq!(
+            verdict(
+                &Cached {
+                    value: Some(b"{".to_vec()),
+                    ..cached(None)
+                },
+                Some(&new)
+            ),
+            Verdict::Corrupt
+        );
+        let mut other_hash = new.clone();
+        other_hash.hash.clear();
+        assert_eq!(
+            verdict(&cached(Some(&other_hash)), Some(&new)),
+            Verdict::Stale
+        );
+    }
+
+    #[test]
+    fn an_entry_as_python_writes_it_is_right() {
+        let json = br#"{"content": "\u00e9", "path": "a.py", "hash": "h"}"#;
+        assert_eq!(
+            verdict(
+                &Cached {
+                    value: Some(json.to_vec()),
+                    ..cached(None)
+                },
+                Some(&row("é"))
+            ),
+            Verdict::Right
+        );
+    }
+
+    #[test]
+    fn an_unwanted_time_to_live_is_drift() {
+        let new = row("new");
+        let with = |ttl: Option<u64>| Cached {
+            ttl: ttl.map(Duration::from_secs),
+            ..cached(Some(&new))
+        };
+        assert_eq!(verdict(&with(Some(86_400)), Some(&new)), Verdict::Expiring);
+        let hourly = config().with_ttl(Some(Duration::from_secs(3_600)));
+        for (left, expected) in [
+            (None, Verdict::Expiring),
+            (Some(86_400), Verdict::Expiring),
+            (Some(3_600), Verdict::Right),
+            (Some(1_800), Verdict::Right),
+            (Some(1_799), Verdict::Expiring),
+        ] {
+            assert_eq!(
+                with(left).compare(Some(&new), &hourly, "a.py"),
+                expected,
+                "{left:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Whether Redis evicts what is written.
+
+use redis::Value;
+
+#[cfg(feature = "postgres")]
+use super::compare::Verdict;
+use crate::client::dedicated::send;
+use crate::client::transport::Link;
+use crate::command::reply;
+use crate::command::request::{Class, Command, Request};
+use crate::command::server_id::info_field;
+use crate::config::Config;
+use crate::error::Error;
+
+/// From so many modules on that are missing again at once nobody can have removed them one by one.
+#[cfg(feature = "postgres")]
+const MANY: usize = 20;
+
+/// Looks at how many keys Redis has evicted, from the first look on.
+#[derive(Default)]
+pub(crate) struct Evictions {
+    first: Option<u64>,
+}
+
+impl Evictions {
+    /// Whether there were any since the first look; `None` where Redis does not tell.
+    pub(crate) async fn any<L: Link>(
+        &mut self,
+        link: &mut L,
+        config: &Config,
+    ) -> Result<Option<bool>, Error> {
+        let now = send(link, &EvictedKeys, config).await?;
+        self.first = self.first.or(now);
+        Ok(self.first.zip(now).map(|(first, now)| now > first))
+    }
+
+    /// Whether they explain this drift. Only what was `written` before can have been evicted.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn have_taken<L: Link>(
+        &mut self,
+        link: &mut L,
+        drift: &[(String, Verdict)],
+        written: bool,
+        config: &Config,
+    ) -> Result<bool, Error> {
+        let evicted = self.any(link, config).await?;
+        let is_missing = |(_, verdict): &&(String, Verdict)| *verdict == Verdict::Missing;
+        let missing = drift.iter().filter(is_missing).count();
+        Ok(written && 2 * missing > drift.len() && evicted.unwrap_or(missing >= MANY))
+    }
+}
+
+struct EvictedKeys;
+
+impl Command for EvictedKeys {
+    type Reply = Option<u64>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("INFO");
+        command.arg("stats");
+        Request::one(command, Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let [info] = reply::exactly(replies)?;
+        Ok(info_field(info, "evicted_keys:")?.and_then(|keys| keys.parse().ok()))
+    }
+}

@@ -1,0 +1,215 @@
+//! The mark of a complete cache, and the token that keeps it honest.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use redis::{Pipeline, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::client::dedicated::send;
+use crate::client::transport::Link;
+use crate::command::reply;
+use crate::command::request::{Class, Command, Request};
+use crate::command::server_id::run_id;
+use crate::config::Config;
+use crate::error::Error;
+use crate::keys::{COMPLETE_KEY, GENERATION_KEY, WARMING_KEY_PREFIX};
+use crate::random::random;
+
+/// How long the token of a warm-up and the generation live, in milliseconds: longer than any
+/// warm-up.
+const TOKEN_MS: u64 = 24 * 3_600 * 1_000;
+
+/// What is stored under [`COMPLETE_KEY`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// Seconds since 1970.
+    pub(crate) completed_at: u64,
+    pub(crate) modules: usize,
+    pub(crate) verified: bool,
+    /// The server's run id when the mark was written; empty where it could not be had.
+    #[serde(default)]
+    pub(crate) run_id: String,
+}
+
+/// A cache being completed: between its begin and its end, the token tells whether the data was
+/// flushed, and the generation whether it was cleared. Either would make what was written before it
+/// incomplete.
+pub(crate) struct Completion {
+    key: String,
+    generation: Option<Vec<u8>>,
+    run_id: String,
+}
+
+impl Completion {
+    pub(crate) async fn begin<L: Link>(link: &mut L, config: &Config) -> Result<Self, Error> {
+        let key = format!("{WARMING_KEY_PREFIX}{:016x}{:016x}", random(), random());
+        let (generation, run_id) = send(link, &Begin { key: &key }, config).await?;
+        Ok(Self {
+            key,
+            generation,
+            run_id: run_id.unwrap_or_default(),
+        })
+    }
+
+    /// Writes the mark, unless the token is gone or the generation another one: then the answer is
+    /// `false`. It goes when the first entry does.
+    pub(crate) async fn finish<L: Link>(
+        self,
+        link: &mut L,
+        modules: usize,
+        verified: bool,
+        expires: Option<Instant>,
+        config: &Config,
+    ) -> Result<bool, Error> {
+        let generation = send(link, &Guard { key: &self.key }, config).await?;
+        if generation.is_none() || generation != self.generation {
+            return Ok(false);
+        }
+        let completed_at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let mark = Mark {
+            completed_at,
+            modules,
+            verified,
+            run_id: self.run_id,
+        };
+        send(
+            link,
+            &Finish {
+                key: &self.key,
+                mark,
+                expires,
+            },
+            config,
+        )
+        .await
+    }
+}
+
+struct Begin<'a> {
+    key: &'a str,
+}
+
+impl Command for Begin<'_> {
+    /// The generation and the run id.
+    type Reply = (Option<Vec<u8>>, Option<String>);
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::new();
+        let set = |key: &str, value: &str| {
+            let mut set = redis::cmd("SET");
+            set.arg(key).arg(value).arg("PX").arg(TOKEN_MS);
+            set
+        };
+        pipeline.add_command(set(self.key, "1"));
+        let mut generate = set(GENERATION_KEY, &format!("{:016x}", random()));
+        generate.arg("NX");
+        pipeline.add_command(generate);
+        pipeline.cmd("GET").arg(GENERATION_KEY);
+        pipeline.cmd("INFO").arg("server");
+        Request {
+            pipeline,
+            class: Class::Bulk,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let [set, generated, generation, info] = reply::exactly(replies)?;
+        reply::ok(set)?;
+        if generated != Value::Nil {
+            reply::ok(generated)?;
+        }
+        Ok((reply::bytes(generation)?, run_id(info)?))
+    }
+}
+
+struct Guard<'a> {
+    key: &'a str,
+}
+
+impl Command for Guard<'_> {
+    /// The generation, if the token is there.
+    type Reply = Option<Vec<u8>>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("UNWATCH");
+        pipeline.cmd("WATCH").arg(self.key).arg(GENERATION_KEY);
+        pipeline.cmd("EXISTS").arg(self.key);
+        pipeline.cmd("GET").arg(GENERATION_KEY);
+        Request {
+            pipeline,
+            class: Class::Bulk,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let [unwatched, watched, exists, generation] = reply::exactly(replies)?;
+        reply::ok(unwatched)?;
+        reply::ok(watched)?;
+        let exists = reply::integer(exists)? == 1;
+        Ok(reply::bytes(generation)?.filter(|_| exists))
+    }
+}
+
+struct Finish<'a> {
+    key: &'a str,
+    mark: Mark,
+    expires: Option<Instant>,
+}
+
+impl Command for Finish<'_> {
+    type Reply = bool;
+    const WRITES: bool = true;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut set = redis::cmd("SET");
+        set.arg(COMPLETE_KEY)
+            .arg(serde_json::to_string(&self.mark).unwrap_or_default());
+        if let Some(expires) = self.expires {
+            let left = expires.saturating_duration_since(Instant::now());
+            set.arg("PX")
+                .arg(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
+        }
+        let mut del = redis::cmd("DEL");
+        del.arg(self.key);
+        Request::transaction([set, del], Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<bool, Error> {
+        reply::transaction(replies).map(|results| results.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_has_the_documented_form() {
+        let mark = Mark {
+            completed_at: 1_700_000_000,
+            modules: 3,
+            verified: true,
+            run_id: "r".into(),
+        };
+        let json = serde_json::to_string(&mark).unwrap();
+        assert_eq!(
+            json,
+            r#"{"completed_at":1700000000,"modules":3,"verified":true,"run_id":"r"}"#
+        );
+        assert_eq!(serde_json::from_str::<Mark>(&json).unwrap(), mark);
+    }
+
+    #[test]
+    fn the_run_id_is_found() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\ntcp_port:1\r\n";
+        assert_eq!(
+            run_id(Value::BulkString(info.into())).unwrap().as_deref(),
+            Some("abc")
+        );
+        assert_eq!(run_id(Value::Nil).unwrap(), None);
+    }
+}

@@ -1,0 +1,27 @@
+//! How the cache is brought to what the database says, and kept there, while others write.
+//!
+//! Two pieces carry everything: [`compare`] tells what Redis holds and how that compares with a
+//! row; [`reconcile`] brings paths to what a source says now, under WATCH, so that whoever writes in
+//! between wins. Warm-up, verification and repair are made of them.
+
+pub(crate) mod clear;
+pub(crate) mod compare;
+pub(crate) mod eviction;
+pub(crate) mod mark;
+pub(crate) mod options;
+pub(crate) mod publish;
+pub(crate) mod publish_exact;
+pub(crate) mod reconcile;
+pub(crate) mod refresh;
+#[cfg(feature = "postgres")]
+pub(crate) mod repair;
+pub(crate) mod report;
+pub(crate) mod report_json;
+pub(crate) mod scan;
+pub(crate) mod source;
+#[cfg(feature = "postgres")]
+pub(crate) mod survey;
+#[cfg(feature = "postgres")]
+pub(crate) mod verify;
+#[cfg(feature = "postgres")]
+pub(crate) mod warm;

@@ -1,0 +1,269 @@
+//! Brings paths to what a source says now, so that whoever writes in between wins.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Value};
+
+use super::compare::{PLACEHOLDER_MS, cacheable};
+use super::eviction::Evictions;
+use super::report::RefreshReport;
+use super::source::Source;
+use crate::client::batch::BATCH_BYTES;
+use crate::client::dedicated::send;
+use crate::client::transport::{Link, Transport};
+use crate::command::modules::Remove;
+use crate::command::request::{Class, Command, Request};
+use crate::command::{modules, reply};
+use crate::config::Config;
+use crate::error::Error;
+use crate::keys::module_key_unchecked;
+use crate::module::CachedModule;
+use crate::random::random;
+
+/// How often a path that others keep writing is tried.
+const ATTEMPTS: u32 = 12;
+
+/// After so many it is looked at whether Redis evicts what is watched: then all fail.
+const FEW: u32 = 3;
+
+/// Reserve and watch, ask the source, write or remove in a transaction. One that was aborted is
+/// tried again path by path; a path that stays contended is reported.
+///
+/// Nothing is removed before all the rest is written, so that readers find what was moved under
+/// its old or its new path, however often the two are tried.
+///
+/// The link must be dropped after an error: it may watch keys.
+pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
+    transport: &T,
+    link: &mut L,
+    source: &mut S,
+    paths: Vec<String>,
+    progress: &mut (dyn FnMut(usize) + Send),
+) -> Result<RefreshReport, Error> {
+    let config = transport.config();
+    let plan = source.plan(paths, config).await?;
+    let mut report = RefreshReport::default();
+    let first = |batch| (batch, 1);
+    let mut queue: VecDeque<(Vec<String>, u32)> = plan.batches.into_iter().map(first).collect();
+    let mut removals: VecDeque<_> = plan.rowless.into_iter().map(first).collect();
+    let (mut evictions, mut evicts) = (Evictions::default(), false);
+    // What Redis had no memory for: tried once more when all removals have made room.
+    let mut starved = VecDeque::new();
+    loop {
+        let last_chance = queue.is_empty() && removals.is_empty();
+        let next = queue.pop_front().or_else(|| removals.pop_front());
+        let Some((batch, attempt)) = next.or_else(|| starved.pop_front()) else {
+            return Ok(report);
+        };
+        let reserved = send(link, &Reserve { paths: &batch }, config).await?;
+        // Only now: a row that was read before the watch began may be older than what it hides.
+        let fetched = source.fetch(&batch).await?;
+        let (rows, too_large) = cacheable(&fetched.modules, &batch, config);
+        let too_large = too_large + fetched.too_large;
+        let (mut here, mut gone): (Vec<String>, Vec<String>) = batch
+            .into_iter()
+            .partition(|path| rows.contains_key(path.as_str()));
+        let fitting = fitting(here.iter().map(|path| rows[path.as_str()].content.len()));
+        for rest in here.split_off(fitting).chunks(fitting.max(1)) {
+            queue.push_front((rest.to_vec(), attempt));
+        }
+        if !queue.is_empty() && !gone.is_empty() {
+            removals.push_back((std::mem::take(&mut gone), attempt));
+        }
+        if here.is_empty() && gone.is_empty() {
+            continue;
+        }
+        let write = Write {
+            put: here.iter().map(|path| rows[path.as_str()]).collect(),
+            remove: gone.iter().collect(),
+        };
+        let written = match reserved {
+            Ok(true) => send(link, &write, config).await,
+            other => other,
+        };
+        let contended: Vec<String> = match written {
+            Ok(true) => {
+                report.written += write.put.len();
+                report.removed += write.remove.len();
+                report.skipped += if gone.is_empty() { 0 } else { too_large };
+                report.bytes += write.bytes();
+                write.log();
+                progress(here.len() + gone.len());
+                continue;
+            }
+            Ok(false) => here.into_iter().chain(gone).collect(),
+            Err(error) if error.is_out_of_memory() => {
+                if !here.is_empty() {
+                    if last_chance && gone.is_empty() {
+                        return Err(error);
+                    }
+                    starved.push_back((here, attempt));
+                }
+                let came = free(link, source, &gone, config).await?;
+                report.removed += gone.len() - came.len();
+                report.skipped += if gone.is_empty() { 0 } else { too_large };
+                progress(gone.len() - came.len());
+                came
+            }
+            Err(error) => return Err(error),
+        };
+        if contended.is_empty() {
+            continue;
+        }
+        // The first look counts what came before.
+        if !evicts && (attempt == 1 || attempt > FEW) {
+            evicts = evictions.any(link, config).await? == Some(true) && attempt > FEW;
+        }
+        if attempt == ATTEMPTS || evicts {
+            progress(contended.len());
+            report.unsettled.extend(contended);
+        } else {
+            report.retried += contended.len();
+            queue.extend(contended.into_iter().map(|path| (vec![path], attempt + 1)));
+            transport.pause(backoff(attempt)).await;
+        }
+    }
+}
+
+/// Removes paths that have no row from a Redis that is out of memory: it refuses to queue even what
+/// frees some, so nothing watches. Answers those whose row came meanwhile: its writer's entry may
+/// be what was removed.
+async fn free<L: Link, S: Source>(
+    link: &mut L,
+    source: &mut S,
+    gone: &[String],
+    config: &Config,
+) -> Result<Vec<String>, Error> {
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    send(link, &Remove::new(gone, Class::Bulk).one_by_one(), config).await?;
+    let remove = gone.iter().collect();
+    Write {
+        put: Vec::new(),
+        remove,
+    }
+    .log();
+    let fetched = source.fetch(gone).await?;
+    let (rows, _) = cacheable(&fetched.modules, gone, config);
+    let came = gone.iter().filter(|path| rows.contains_key(path.as_str()));
+    Ok(came.cloned().collect())
+}
+
+/// How many of these modules one transaction may hold: at least one, if there is one.
+fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let within = sizes.take_while(|size| {
+        let first = bytes == 0;
+        bytes += size;
+        first || bytes <= BATCH_BYTES
+    });
+    within.count()
+}
+
+/// Jittered, so that two writers that met once don't meet again in step.
+fn backoff(attempt: u32) -> Duration {
+    let longest = 1_000_u64 << attempt.min(6);
+    Duration::from_micros(random() % longest)
+}
+
+/// Places an empty value where there is none, and watches all. A reader takes an empty value for
+/// absent; a foreign DEL of a path that was never cached now trips the watch.
+struct Reserve<'a> {
+    paths: &'a [String],
+}
+
+impl Command for Reserve<'_> {
+    /// Whether all were there when the watch began: a DEL may come before it. An error where there
+    /// was no memory for a place, which only what is written needs: whatever comes to a path that
+    /// is removed trips the watch.
+    type Reply = Result<bool, Error>;
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("UNWATCH");
+        let (mut watch, mut exists) = (redis::cmd("WATCH"), redis::cmd("EXISTS"));
+        for path in self.paths {
+            let key = module_key_unchecked(path);
+            watch.arg(&key);
+            exists.arg(&key);
+            pipeline
+                .cmd("SET")
+                .arg(key)
+                .arg("")
+                .arg("NX")
+                .arg("PX")
+                .arg(PLACEHOLDER_MS);
+        }
+        pipeline.add_command(watch);
+        pipeline.add_command(exists);
+        Request {
+            pipeline,
+            class: Class::Bulk,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let (mut last, mut lack) = (Err(reply::unexpected()), None);
+        for reply in replies {
+            match reply::ok(reply) {
+                Err(error) if error.is_out_of_memory() => lack = Some(error),
+                reply => last = Ok(reply?),
+            }
+        }
+        let there = reply::integer(last?)?;
+        let all = usize::try_from(there).is_ok_and(|there| there == self.paths.len());
+        Ok(lack.map_or(Ok(all), Err))
+    }
+}
+
+/// Writes and removes in one transaction; answers whether it was carried out.
+pub(crate) struct Write<'a> {
+    pub(crate) put: Vec<&'a CachedModule>,
+    pub(crate) remove: Vec<&'a String>,
+}
+
+impl Write<'_> {
+    /// How many bytes of content it writes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.put
+            .iter()
+            .map(|module| module.content.len() as u64)
+            .sum()
+    }
+
+    fn commands(&self, config: &Config) -> Vec<Cmd> {
+        let mut all = Vec::with_capacity(2 * self.put.len() + 2);
+        for module in &self.put {
+            all.extend(modules::put(module, config));
+        }
+        if !self.remove.is_empty() {
+            all.extend(modules::remove(&self.remove));
+        }
+        all
+    }
+
+    /// The specification's lines, once it has been carried out.
+    pub(crate) fn log(&self) {
+        for module in &self.put {
+            log::debug!("Cached module: {}", module.path);
+        }
+        for path in &self.remove {
+            log::debug!("Invalidated module cache: {path}");
+        }
+    }
+}
+
+impl Command for Write<'_> {
+    type Reply = bool;
+    const WRITES: bool = true;
+
+    fn request(&self, config: &Config) -> Request {
+        Request::transaction(self.commands(config), Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<bool, Error> {
+        reply::transaction(replies).map(|results| results.is_some())
+    }
+}

@@ -1,0 +1,178 @@
+//! Mends what differs from the database, until nothing does.
+
+use std::time::Instant;
+
+use super::compare::Verdict;
+use super::eviction::Evictions;
+use super::options::{Stage, SyncOptions};
+use super::reconcile::settle;
+use super::report::{DryRun, RefreshReport, RepairReport, Unverified};
+use super::survey::{Comparison, PASSES, Survey, compare_any};
+use super::verify::verify;
+use crate::client::batch::BATCH_MODULES;
+use crate::client::dedicated;
+use crate::client::dedicated::send;
+use crate::client::transport::Transport;
+use crate::command::index::Unlist;
+use crate::database::barrier::barrier;
+use crate::database::workspace::{Database, Workspace};
+use crate::error::Error;
+
+pub(crate) async fn repair<T: Transport, D: Database>(
+    transport: &T,
+    database: D,
+    mut options: SyncOptions<'_>,
+) -> Result<RepairReport, Error> {
+    if options.dry_run {
+        let drift = verify(transport, database, options).await?;
+        return Ok(RepairReport {
+            dry_run: Some(DryRun::of(&drift)),
+            unverified: Some(Unverified::DryRun),
+            drift,
+            ..RepairReport::default()
+        });
+    }
+    let _tied = transport.ties().writing_everything();
+    let config = transport.config();
+    let mut link = dedicated::open(transport).await?;
+    let mut workspace = Workspace::open(database, config).await?;
+    let checked = check(transport, &mut link, &mut workspace, &mut options).await?;
+    let drift = checked.survey.report(checked.drift.clone());
+    let mended = checked
+        .mend(transport, &mut link, &mut workspace, &mut options)
+        .await?;
+    Ok(RepairReport {
+        drift,
+        written: mended.report.written,
+        removed: mended.report.removed,
+        retried: mended.report.retried,
+        unsettled: mended.report.unsettled,
+        unverified: mended.unverified,
+        dry_run: None,
+    })
+}
+
+/// Everything compared once, behind a barrier.
+pub(crate) struct Checked {
+    pub(crate) survey: Survey,
+    pub(crate) drift: Vec<(String, Verdict)>,
+    /// When the first entry expires, if any does.
+    pub(crate) expires: Option<Instant>,
+    barrier_held: bool,
+}
+
+pub(crate) async fn check<T: Transport, D: Database>(
+    transport: &T,
+    link: &mut T::Link,
+    workspace: &mut Workspace<D>,
+    options: &mut SyncOptions<'_>,
+) -> Result<Checked, Error> {
+    let config = transport.config();
+    let barrier_held = barrier(transport, workspace, options.barrier_timeout()).await?;
+    let survey = Survey::take(link, workspace, config).await?;
+    survey.check_removals(options)?;
+    let Comparison { drift, expires } = survey.compare(link, workspace, config, options).await?;
+    Ok(Checked {
+        survey,
+        drift,
+        expires,
+        barrier_held,
+    })
+}
+
+/// What mending did, and whether the cache equals the database now.
+pub(crate) struct Mended {
+    pub(crate) report: RefreshReport,
+    /// Rows whose entries are not right all the same.
+    pub(crate) wrong: usize,
+    pub(crate) unverified: Option<Unverified>,
+    pub(crate) scanned: bool,
+}
+
+impl Checked {
+    /// Mends, waits, and compares again what was mended, until a pass finds nothing. Comparing
+    /// once is not enough: a writer that sets before it commits is overwritten with the old row,
+    /// and only its commit shows that.
+    pub(crate) async fn mend<T: Transport, D: Database>(
+        self,
+        transport: &T,
+        link: &mut T::Link,
+        workspace: &mut Workspace<D>,
+        options: &mut SyncOptions<'_>,
+    ) -> Result<Mended, Error> {
+        let config = transport.config();
+        let Self {
+            survey,
+            mut drift,
+            expires: _,
+            mut barrier_held,
+        } = self;
+        let mut report = RefreshReport::default();
+        let scanned = survey.cached.scanned;
+        if survey.is_empty_unasked(options) {
+            log::warn!(
+                "The workspace has no module and the module cache has some: nothing is removed"
+            );
+            let unverified = Some(Unverified::EmptyWorkspace);
+            return Ok(Mended {
+                report,
+                wrong: 0,
+                unverified,
+                scanned,
+            });
+        }
+        for members in survey.cached.bad.chunks(BATCH_MODULES) {
+            send(link, &Unlist { members }, config).await?;
+        }
+        let mut evictions = Evictions::default();
+        for pass in 0.. {
+            if drift.is_empty() {
+                break;
+            }
+            let evicts = evictions.have_taken(link, &drift, pass > 0, config).await?;
+            if evicts || pass == PASSES {
+                report.unsettled = drift.iter().map(|(path, _)| path.clone()).collect();
+                let wrong = drift
+                    .iter()
+                    .filter(|(_, verdict)| verdict.is_wrong())
+                    .count();
+                let why = if evicts {
+                    Unverified::Evicted
+                } else {
+                    Unverified::Contended
+                };
+                return Ok(Mended {
+                    report,
+                    wrong,
+                    unverified: Some(why),
+                    scanned,
+                });
+            }
+            let total = drift.len();
+            let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
+            let settled = {
+                let mut progress = options.counted(Stage::Mend, total);
+                settle(transport, link, workspace, paths.clone(), &mut progress).await?
+            };
+            // What is unsettled is compared again below, with all that was mended.
+            report.add(RefreshReport {
+                unsettled: Vec::new(),
+                ..settled
+            });
+            // A transaction that outlived one barrier need not be waited for again.
+            barrier_held =
+                barrier_held && barrier(transport, workspace, options.barrier_timeout()).await?;
+            let mut alive = |_| options.report(Stage::Mend, total, total);
+            drift = compare_any(link, workspace, &paths, config, &mut alive)
+                .await?
+                .drift;
+        }
+        let unverified = (!barrier_held).then_some(Unverified::OpenTransaction);
+        Ok(Mended {
+            report,
+            wrong: 0,
+            unverified,
+            scanned,
+        })
+    }
+}

@@ -1,0 +1,92 @@
+//! Which paths Redis knows.
+
+use std::collections::HashSet;
+
+use redis::Value;
+
+use crate::client::dedicated::send;
+use crate::client::transport::Link;
+use crate::command::index::Members;
+use crate::command::reply;
+use crate::command::request::{Class, Command, Request};
+use crate::config::Config;
+use crate::error::Error;
+use crate::keys::{MODULE_KEY_PREFIX, validate_path};
+
+/// The paths of the index, and of the keys where SCAN is permitted.
+#[derive(Debug, Default)]
+pub(crate) struct CachedPaths {
+    pub(crate) paths: HashSet<String>,
+    /// Members of the index that can't be paths.
+    pub(crate) bad: Vec<Vec<u8>>,
+    /// Whether the keys were looked through: an entry that the index does not name is found only
+    /// so.
+    pub(crate) scanned: bool,
+}
+
+pub(crate) async fn cached_paths<L: Link>(
+    link: &mut L,
+    config: &Config,
+) -> Result<CachedPaths, Error> {
+    let index = send(link, &Members, config).await?;
+    let mut found = CachedPaths {
+        paths: index.paths,
+        bad: index.bad,
+        scanned: false,
+    };
+    let mut cursor = b"0".to_vec();
+    loop {
+        match send(link, &Scan { cursor: &cursor }, config).await {
+            Ok((next, paths)) => {
+                found.paths.extend(paths);
+                cursor = next;
+            }
+            Err(error) if error.is_refused() => return Ok(found),
+            Err(error) => return Err(error),
+        }
+        if cursor == b"0" {
+            found.scanned = true;
+            return Ok(found);
+        }
+    }
+}
+
+/// One step through the keys; answers the next cursor and the paths found.
+struct Scan<'a> {
+    cursor: &'a [u8],
+}
+
+impl Command for Scan<'_> {
+    type Reply = (Vec<u8>, Vec<String>);
+
+    fn request(&self, _: &Config) -> Request {
+        let mut command = redis::cmd("SCAN");
+        command
+            .arg(self.cursor)
+            .arg("MATCH")
+            .arg(format!("{MODULE_KEY_PREFIX}*"))
+            .arg("COUNT")
+            .arg(1_000);
+        Request::one(command, Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let mut parts = reply::sequence(reply::single(replies)?)?.into_iter();
+        let (Some(cursor), Some(keys)) = (parts.next(), parts.next()) else {
+            return Err(reply::unexpected());
+        };
+        let mut paths = Vec::new();
+        for key in reply::sequence(keys)? {
+            let key = reply::bytes(key)?.unwrap_or_default();
+            // The index itself and foreign keys that can't be a path's are not ours to judge.
+            let path = key
+                .strip_prefix(MODULE_KEY_PREFIX.as_bytes())
+                .and_then(|path| std::str::from_utf8(path).ok());
+            paths.extend(
+                path.filter(|path| validate_path(path).is_ok())
+                    .map(str::to_owned),
+            );
+        }
+        Ok((reply::bytes(cursor)?.unwrap_or_default(), paths))
+    }
+}

@@ -1,0 +1,92 @@
+//! Where the truth about modules is read.
+
+use crate::client::batch::{BATCH_MODULES, Fetched};
+use crate::config::Config;
+#[cfg(feature = "postgres")]
+use crate::database::workspace::{Database, Paths, Workspace, collect};
+use crate::error::{Error, Source as Cause};
+use crate::module::CachedModule;
+
+/// In which order paths are fetched, so much at once.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// Those that have a module.
+    pub(crate) batches: Vec<Vec<String>>,
+    /// Those that had none when the plan was made.
+    pub(crate) rowless: Vec<Vec<String>>,
+}
+
+/// Where the truth about modules is read.
+pub(crate) trait Source {
+    /// Which database that is, if it is one.
+    fn server(&self) -> Option<&str> {
+        None
+    }
+
+    /// Nothing is read by it that may be older than a watch.
+    async fn plan(&mut self, paths: Vec<String>, _: &Config) -> Result<Plan, Error> {
+        Ok(Plan {
+            batches: paths.chunks(BATCH_MODULES).map(<[_]>::to_vec).collect(),
+            ..Plan::default()
+        })
+    }
+
+    /// The current modules of these paths; a path that has none is left out.
+    async fn fetch(&mut self, paths: &[String]) -> Result<Fetched, Error>;
+}
+
+/// A source that is a caller's own function.
+pub(crate) struct Fetch<F>(pub(crate) F);
+
+impl<F, Answer> Source for Fetch<F>
+where
+    F: FnMut(Vec<String>) -> Answer,
+    Answer: Future<Output = Result<Vec<CachedModule>, Error>>,
+{
+    async fn fetch(&mut self, paths: &[String]) -> Result<Fetched, Error> {
+        let modules = (self.0)(paths.to_vec()).await?;
+        Ok(Fetched {
+            modules,
+            too_large: 0,
+        })
+    }
+}
+
+/// What a caller's own function failed with.
+///
+/// Its callers convert before the core sees the error: of a future that is held across an await,
+/// the compiler forgets that a `Box<dyn Error>` lives for ever, and with it that it is an `E`.
+pub(crate) fn unread(error: impl Into<Cause>) -> Error {
+    Error::Database {
+        server: String::new(),
+        reason: "the modules could not be read from their source",
+        transient: false,
+        source: Some(error.into()),
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl<D: Database> Source for Workspace<D> {
+    fn server(&self) -> Option<&str> {
+        Some(&self.server)
+    }
+
+    async fn plan(&mut self, paths: Vec<String>, config: &Config) -> Result<Plan, Error> {
+        let mut plan = Plan::default();
+        if paths.len() == 1 {
+            plan.batches.push(paths);
+            return Ok(plan);
+        }
+        for paths in paths.chunks(BATCH_MODULES) {
+            let (listing, others) = self.list_these(paths, config).await?;
+            plan.batches.extend(listing.batches);
+            plan.rowless
+                .extend(Some(others).filter(|paths| !paths.is_empty()));
+        }
+        Ok(plan)
+    }
+
+    async fn fetch(&mut self, paths: &[String]) -> Result<Fetched, Error> {
+        collect(self.start(Paths::Any(paths)).await?).await
+    }
+}
