@@ -63,7 +63,8 @@ pub use resolution::Resolution;
 pub use sync::options::{Progress, Stage, SyncOptions};
 pub use sync::publish::Change;
 pub use sync::report::{
-    Drift, DryRun, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport,
+    ClearReport, Drift, DryRun, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified,
+    WarmReport,
 };
 #[cfg(feature = "tls")]
 pub use tls::Tls;

@@ -257,7 +257,7 @@ fn the_writer_can_do_all_that_a_writer_offers<F: Facade<Writer: Syncing>>() {
         assert_eq!(writer.publish_exact(&[d]).unwrap().removed, 1);
         let explained = writer.reader().explain("c.py").unwrap();
         assert_eq!(explained, Explanation::NeverCached);
-        assert_eq!(writer.clear().unwrap(), 1);
+        assert_eq!(writer.clear().unwrap().removed, 1);
     }
 }
 
@@ -273,6 +273,13 @@ fn the_writer_finds_unlisted_entries_only_where_it_may_scan<F: Facade<Writer: Sy
         let report = world.warm(SyncOptions::default());
         assert_eq!(report.scanned, may_scan, "{report:?}");
         assert_eq!(report.pruned, usize::from(may_scan), "{report:?}");
+        world.foreign().set_key("ghost.py", "{}");
+        let report = world.writer.clear().unwrap();
+        assert_eq!(report.scanned, may_scan, "{report:?}");
+        assert_eq!(report.removed, 1 + u64::from(may_scan), "{report:?}");
+        assert_eq!(world.get("a.py"), None);
+        let ghost = world.foreign().entry("ghost.py").value;
+        assert_eq!(ghost.is_none(), may_scan);
     }
 }
 

@@ -24,9 +24,9 @@ use crate::sync::publish_exact::publish_exact;
 use crate::sync::refresh::refresh;
 #[cfg(feature = "postgres")]
 use crate::sync::repair::repair;
+use crate::sync::report::{ClearReport, PublishReport, RefreshReport};
 #[cfg(feature = "postgres")]
 use crate::sync::report::{Drift, RepairReport, WarmReport};
-use crate::sync::report::{PublishReport, RefreshReport};
 use crate::sync::source::{Fetch, unread};
 #[cfg(feature = "postgres")]
 use crate::sync::verify::verify;
@@ -145,8 +145,10 @@ impl ModuleWriter {
         run(write::rename(self.pool(), old_path, module))
     }
 
-    /// Removes all modules that the index names, the index, and the mark of a complete cache, in
-    /// bounded batches. Returns how many modules there were.
+    /// Removes all modules, the index, and the mark of a complete cache, in bounded batches.
+    ///
+    /// Entries that the index does not name are found where SCAN is permitted; where it is not they
+    /// stay, and [the report](ClearReport::scanned) says so.
     ///
     /// A module that others add meanwhile stays. A warm-up under way does not mark the cache: it
     /// begins again.
@@ -154,7 +156,7 @@ impl ModuleWriter {
     /// # Errors
     ///
     /// As [`set`](Self::set); the batches before the failed one are removed.
-    pub fn clear(&self) -> Result<u64, Error> {
+    pub fn clear(&self) -> Result<ClearReport, Error> {
         run(clear(self.pool()))
     }
 

@@ -20,9 +20,9 @@ use crate::sync::publish_exact::publish_exact;
 use crate::sync::refresh::refresh;
 #[cfg(feature = "postgres")]
 use crate::sync::repair::repair;
+use crate::sync::report::{ClearReport, PublishReport, RefreshReport};
 #[cfg(feature = "postgres")]
 use crate::sync::report::{Drift, RepairReport, WarmReport};
-use crate::sync::report::{PublishReport, RefreshReport};
 use crate::sync::source::{Fetch, unread};
 #[cfg(feature = "postgres")]
 use crate::sync::verify::verify;
@@ -103,8 +103,10 @@ impl ModuleWriter {
         write::rename(self.lanes(), old_path, module).await
     }
 
-    /// Removes all modules that the index names, the index, and the mark of a complete cache, in
-    /// bounded batches. Returns how many modules there were.
+    /// Removes all modules, the index, and the mark of a complete cache, in bounded batches.
+    ///
+    /// Entries that the index does not name are found where SCAN is permitted; where it is not they
+    /// stay, and [the report](ClearReport::scanned) says so.
     ///
     /// A module that others add meanwhile stays. A warm-up under way does not mark the cache: it
     /// begins again.
@@ -112,7 +114,7 @@ impl ModuleWriter {
     /// # Errors
     ///
     /// As [`set`](Self::set); the batches before the failed one are removed.
-    pub async fn clear(&self) -> Result<u64, Error> {
+    pub async fn clear(&self) -> Result<ClearReport, Error> {
         clear(self.lanes()).await
     }
 

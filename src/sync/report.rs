@@ -30,6 +30,29 @@ impl Endpoints {
     }
 }
 
+/// What `clear` did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ClearReport {
+    /// How many modules there were.
+    pub removed: u64,
+    /// Whether the keys were looked through for entries that the index does not name: where SCAN
+    /// is not permitted they stay.
+    pub scanned: bool,
+    /// Which servers this is about.
+    pub servers: Endpoints,
+}
+
+impl fmt::Display for ClearReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} removed", self.removed)?;
+        if !self.scanned {
+            f.write_str(", and what the index does not name was not looked for")?;
+        }
+        Ok(())
+    }
+}
+
 /// What `refresh` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

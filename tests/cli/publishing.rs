@@ -253,5 +253,16 @@ fn clear_must_be_meant() {
     assert!(cached(&world).is_empty());
     assert_eq!(world.status(), Status::Cold);
     let object = run(without_database(&world, &["clear", "--yes", "--json"]), 0).object();
-    assert_eq!(object, json!({"removed": 0}));
+    schema::check(&object, &schema::clear());
+    assert_eq!(
+        (&object["removed"], &object["scanned"]),
+        (&json!(0), &json!(true))
+    );
+    world.foreign().run("ACL SETUSER default -scan");
+    world.foreign().set_key("unlisted.py", "{}");
+    run(without_database(&world, &["clear", "--yes"]), 0).mentions(&["0 modules", "SCAN"]);
+    assert_eq!(
+        world.foreign().entry("unlisted.py").value.as_deref(),
+        Some("{}")
+    );
 }

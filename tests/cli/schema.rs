@@ -151,6 +151,10 @@ pub fn publish() -> Value {
         "complete": "bool", "servers": servers("null?"), "dry_run": dry_run()})
 }
 
+pub fn clear() -> Value {
+    json!({"removed": "count", "scanned": "bool", "servers": servers("null?")})
+}
+
 fn nullable(shape: &Value) -> Value {
     json!({"or null": shape})
 }

@@ -7,7 +7,7 @@ use std::future::ready;
 use std::sync::LazyLock;
 
 use bifrost_module_cache::{
-    CachedModule, Change, Config, Error, Explanation, NameExplanation, PublishReport,
+    CachedModule, Change, ClearReport, Config, Error, Explanation, NameExplanation, PublishReport,
     RefreshReport, Resolution, Stats, Status, blocking, nonblocking,
 };
 #[cfg(feature = "postgres")]
@@ -48,7 +48,7 @@ pub trait Writer: Clone + Debug + Send + Sync + Sized + 'static {
     fn set(&self, module: &CachedModule) -> Result<(), Error>;
     fn invalidate(&self, path: &str) -> Result<bool, Error>;
     fn rename(&self, old_path: &str, module: &CachedModule) -> Result<(), Error>;
-    fn clear(&self) -> Result<u64, Error>;
+    fn clear(&self) -> Result<ClearReport, Error>;
     fn publish(&self, changes: &[Change]) -> Result<PublishReport, Error>;
     fn publish_exact(&self, modules: &[CachedModule]) -> Result<PublishReport, Error>;
     /// With a source that has these modules.
@@ -157,7 +157,7 @@ macro_rules! facade {
                 $wait(self.rename(old_path, module))
             }
 
-            fn clear(&self) -> Result<u64, Error> {
+            fn clear(&self) -> Result<ClearReport, Error> {
                 $wait(self.clear())
             }
 
