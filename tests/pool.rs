@@ -113,3 +113,16 @@ fn a_place_that_is_still_to_be_made_is_not_in_use() {
         });
     }
 }
+
+#[test]
+fn one_borrower_at_a_time_uses_one_connection() {
+    let server = RedisServer::start();
+    for _ in 0..20 {
+        let proxy = Proxy::start(server.port());
+        let reader = ModuleReader::new(patient(&proxy.url()).with_pool_size(32)).unwrap();
+        for _ in 0..100 {
+            assert_eq!(reader.get("a.py").unwrap(), None);
+        }
+        assert_eq!(proxy.connections(), 1);
+    }
+}

@@ -146,7 +146,7 @@ impl Places {
         };
         loop {
             if let Ok(place) = pool.get_timeout(limit) {
-                return Some(Place::Pooled(place));
+                return Some(Place::Pooled(warmest(pool, place)));
             }
             // A place that the pool's thread, which is late, has made just now or has still to
             // make is not in use.
@@ -156,6 +156,22 @@ impl Places {
             }
         }
     }
+}
+
+/// This place, or instead of an empty one another that has a connection. The pool's thread puts the
+/// places that it makes on top of those that are in use already.
+fn warmest(
+    pool: &r2d2::Pool<ConnectionManager>,
+    place: PooledConnection<ConnectionManager>,
+) -> PooledConnection<ConnectionManager> {
+    let mut empty = vec![place];
+    while empty[empty.len() - 1].0.is_none()
+        && let Some(other) = pool.try_get()
+    {
+        empty.push(other);
+    }
+    let warm = empty.iter().position(|place| place.0.is_some());
+    empty.swap_remove(warm.unwrap_or(0))
 }
 
 impl Deref for Place<'_> {
