@@ -330,10 +330,12 @@ impl Protocol {
     pub(crate) fn invalidate(&self, path: &str) {
         let index = self.index(path);
         let mut stripe = lock(&self.stripes[index]);
-        self.generations[index].fetch_add(1, SeqCst);
         if self.rules.keep(Rule::Remove) {
             self.store.remove(path);
         }
+        // Only now: a reader that takes no lock and sees the new generation must not find the old
+        // entry, or a snapshot would take it for one that has not moved.
+        self.generations[index].fetch_add(1, SeqCst);
         if self.rules.keep(Rule::Detach) {
             stripe.remove(path);
         }
