@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ops::{Deref, DerefMut};
 use std::panic::catch_unwind;
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use std::time::Instant;
@@ -26,6 +26,8 @@ use crate::error::Error;
 pub(super) enum Places {
     Pooled {
         pool: r2d2::Pool<ConnectionManager>,
+        /// How many places are looked at by borrowers that will use one only.
+        looked_at: AtomicUsize,
         /// Keeps the pool's thread waiting until this is dropped.
         _thread: Option<mpsc::Sender<()>>,
     },
@@ -103,6 +105,7 @@ impl Places {
         });
         Self::Pooled {
             pool,
+            looked_at: AtomicUsize::new(0),
             _thread: Some(thread),
         }
     }
@@ -121,6 +124,7 @@ impl Places {
         (
             Self::Pooled {
                 pool,
+                looked_at: AtomicUsize::new(0),
                 _thread: thread,
             },
             size,
@@ -140,18 +144,21 @@ impl Places {
 
     /// A place, once one is free; `None` if all are in use for as long as `limit`.
     pub(super) fn lend(&self, mut limit: Duration, budget: Budget) -> Option<Place<'_>> {
-        let pool = match self {
-            Self::Pooled { pool, .. } => pool,
+        let (pool, looked_at) = match self {
+            Self::Pooled {
+                pool, looked_at, ..
+            } => (pool, looked_at),
             Self::Slots(slots) => return slots.lend(limit).map(Place::Slots),
         };
         loop {
             if let Ok(place) = pool.get_timeout(limit) {
-                return Some(Place::Pooled(warmest(pool, place)));
+                return Some(Place::Pooled(warmest(pool, looked_at, place)));
             }
             // A place that the pool's thread, which is late, has made just now or has still to
             // make is not in use.
             limit = limit.min(budget.left());
-            if limit.is_zero() || self.lent() >= pool.max_size() as usize {
+            let in_use = self.lent().saturating_sub(looked_at.load(Ordering::SeqCst));
+            if limit.is_zero() || in_use >= pool.max_size() as usize {
                 return None;
             }
         }
@@ -162,8 +169,16 @@ impl Places {
 /// places that it makes on top of those that are in use already.
 fn warmest(
     pool: &r2d2::Pool<ConnectionManager>,
+    looked_at: &AtomicUsize,
     place: PooledConnection<ConnectionManager>,
 ) -> PooledConnection<ConnectionManager> {
+    if place.0.is_some() {
+        return place;
+    }
+    // Counted before they are taken, and for longer than they are held: no other borrower may find
+    // all in use because of them.
+    let most = pool.max_size() as usize;
+    looked_at.fetch_add(most, Ordering::SeqCst);
     let mut empty = vec![place];
     while empty[empty.len() - 1].0.is_none()
         && let Some(other) = pool.try_get()
@@ -171,7 +186,10 @@ fn warmest(
         empty.push(other);
     }
     let warm = empty.iter().position(|place| place.0.is_some());
-    empty.swap_remove(warm.unwrap_or(0))
+    let place = empty.swap_remove(warm.unwrap_or(0));
+    drop(empty);
+    looked_at.fetch_sub(most, Ordering::SeqCst);
+    place
 }
 
 impl Deref for Place<'_> {
