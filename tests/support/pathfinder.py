@@ -1,4 +1,4 @@
-"""Answers what CPython's own finder finds in a directory; driven by tests/pathfinder.rs.
+"""Answers what CPython's own finder finds in a directory; driven by tests/api/pathfinder.rs.
 
 A line of JSON each way: a list of names; for each name [kind, path], or null. Without a directory
 it says, once, where Python's own library is.

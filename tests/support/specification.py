@@ -1,4 +1,4 @@
-"""The specification's own code, driven by tests/python.rs.
+"""The specification's own code, driven by tests/api/python.rs.
 
 Between the two lines below it is taken over to the letter, but for its imports and the warm-up.
 """

@@ -1,0 +1,13 @@
+//! What both facades promise while all is well, beside what the other binaries are about.
+
+#[cfg(feature = "postgres")]
+mod acl;
+mod contract;
+#[cfg(feature = "near-cache")]
+mod pathfinder;
+mod pool;
+mod python;
+mod refresh_from;
+mod resolution;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,8 @@
+//! The near cache.
+
+mod cache;
+mod faults;
+mod orders;
+mod resolution;
+#[path = "../support/mod.rs"]
+mod support;
