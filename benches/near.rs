@@ -10,7 +10,8 @@ use std::sync::{Arc, Barrier, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::{CachedModule, Config, NearCacheOptions, blocking, nonblocking};
+use bifrost_module_cache::near::NearCacheOptions;
+use bifrost_module_cache::{CachedModule, Config, blocking, nonblocking};
 use foldhash::fast::RandomState;
 use tokio::runtime::Runtime;
 

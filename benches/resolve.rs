@@ -102,7 +102,7 @@ fn blocking(criterion: &mut Criterion) {
 
 #[cfg(feature = "near-cache")]
 fn near(criterion: &mut Criterion) {
-    use bifrost_module_cache::NearCacheOptions;
+    use bifrost_module_cache::near::NearCacheOptions;
     let bench = Bench::new();
     let reader = blocking::ModuleReader::new(bench.config()).unwrap();
     let near = blocking::NearCache::new(reader, NearCacheOptions::default()).unwrap();

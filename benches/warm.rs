@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use bifrost_module_cache::blocking::ModuleWriter;
 use bifrost_module_cache::postgres::fallible_iterator::FallibleIterator as _;
-use bifrost_module_cache::{CachedModule, Config, WarmReport, keys, nonblocking, tokio_postgres};
+use bifrost_module_cache::sync::WarmReport;
+use bifrost_module_cache::{CachedModule, Config, keys, nonblocking, tokio_postgres};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 #[path = "../tests/support/mod.rs"]

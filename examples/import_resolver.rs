@@ -9,9 +9,8 @@ mod support;
 use std::error::Error;
 
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, NearCache};
-use bifrost_module_cache::{
-    CachedModule, Config, NameCause, NearCacheOptions, Resolution, Snapshot,
-};
+use bifrost_module_cache::near::{NearCacheOptions, Snapshot};
+use bifrost_module_cache::{CachedModule, Config, Resolution};
 use support::{PATIENCE, RedisServer, wait_until};
 
 /// What Python is told of a name, as its `ModuleSpec`.
@@ -90,7 +89,7 @@ impl Finder {
     fn not_found(&self, name: &str) -> ImportFailure {
         match self.reader.explain_name(name) {
             // Of now, and the execution sees the moment of its snapshot.
-            Ok(why) if why.cause == NameCause::Found => ImportFailure::NotFound(format!(
+            Ok(why) if why.cause.is_fine() => ImportFailure::NotFound(format!(
                 "no module named {name:?}: it is newer than this execution, run it again"
             )),
             Ok(why) => ImportFailure::NotFound(why.to_string()),

@@ -15,9 +15,8 @@ pub mod blocking;
 mod client;
 mod command;
 mod config;
-#[cfg(feature = "postgres")]
 mod database;
-mod diagnosis;
+pub mod diagnosis;
 mod encode;
 mod error;
 pub mod keys;
@@ -26,15 +25,14 @@ mod module;
     feature = "near-cache",
     any(feature = "blocking", feature = "nonblocking")
 ))]
-mod near;
+pub mod near;
 #[cfg(feature = "nonblocking")]
 pub mod nonblocking;
 mod paths;
 mod random;
 mod resolution;
-#[cfg(feature = "near-cache")]
 mod rfc3339;
-mod sync;
+pub mod sync;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -42,30 +40,10 @@ pub use client::breaker::BreakerState;
 pub use client::stats::Stats;
 pub use config::{Config, DEFAULT_REDIS_URL, Integrity};
 #[cfg(feature = "postgres")]
-pub use database::{row::RowState, url::postgres_address};
-#[cfg(feature = "postgres")]
-pub use diagnosis::diagnose::{Cause, Diagnosis};
-pub use diagnosis::explain::Explanation;
-pub use diagnosis::explain_name::{NameCause, NameExplanation};
-pub use diagnosis::status::Status;
+pub use database::url::postgres_address;
 pub use error::{Error, Outage};
 pub use module::CachedModule;
-#[cfg(all(
-    feature = "near-cache",
-    any(feature = "blocking", feature = "nonblocking")
-))]
-pub use near::{
-    coherence::counters::NearCacheStats, hooks::Invalidation, options::NearCacheOptions,
-    snapshot::Snapshot,
-};
-pub use paths::name::candidate_paths;
 pub use resolution::Resolution;
-pub use sync::options::{Progress, Stage, SyncOptions};
-pub use sync::publish::Change;
-pub use sync::report::{
-    ClearReport, Drift, DryRun, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified,
-    WarmReport,
-};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serializer;
+use serde::{Serialize as _, Serializer};
 
 /// What can be written with four digits for the year.
 const LAST: u64 = 253_402_300_799;
@@ -27,8 +27,20 @@ pub(crate) fn text(at: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+#[cfg(feature = "near-cache")]
 pub(crate) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&text(*at))
+}
+
+#[allow(
+    clippy::ref_option,
+    reason = "serde hands over a reference to the field"
+)]
+pub(crate) fn serialize_option<S: Serializer>(
+    at: &Option<SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    at.map(text).serialize(serializer)
 }
 
 #[cfg(test)]

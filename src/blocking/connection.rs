@@ -1,4 +1,4 @@
-//! One synchronous connection: a channel with a deadline and the library's parser.
+//! One synchronous connection: a stream with a deadline and the library's parser.
 
 #[cfg(feature = "near-cache")]
 use std::io;
@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use redis::{Parser, Value};
 
-use super::stream::Channel;
-use crate::client::transport::{Budget, Link};
+use super::stream::Stream;
+use crate::client::transport::{Budget, DedicatedConnection};
 use crate::command::request::Request;
 use crate::command::{connection, reply};
 use crate::config::Config;
 use crate::error::{Error, Outage};
 
 /// An open connection. After an error it must be dropped: a late answer may still arrive on it.
-pub(crate) struct Wire {
-    channel: BufReader<Channel>,
+pub(crate) struct Connection {
+    stream: BufReader<Stream>,
     parser: Parser,
     /// How many replies are still to be read.
     awaited: usize,
@@ -25,29 +25,29 @@ pub(crate) struct Wire {
 /// The parser asks for 8 KiB at a time, which is many system calls for a large answer.
 const READ_BUFFER: usize = 64 * 1024;
 
-impl Wire {
+impl Connection {
     /// Connects, authenticates and selects the database by `deadline`.
     pub(crate) fn connect(config: &Config, deadline: Instant) -> Result<Self, Error> {
-        let channel = Channel::connect(config, deadline)?;
-        let mut wire = Self {
-            channel: BufReader::with_capacity(READ_BUFFER, channel),
+        let stream = Stream::connect(config, deadline)?;
+        let mut connection = Self {
+            stream: BufReader::with_capacity(READ_BUFFER, stream),
             parser: Parser::new(),
             awaited: 0,
         };
         if let Some(greeting) = connection::greeting(config.redis.redis_settings()) {
-            let replies = wire
+            let replies = connection
                 .exchange_by(&greeting, deadline)
                 .map_err(Error::not_applied)?;
             replies
                 .into_iter()
                 .try_for_each(|reply| reply::ok(reply).map(drop))?;
         }
-        Ok(wire)
+        Ok(connection)
     }
 
     /// True if the server has neither closed the connection nor sent what nobody asked for.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.channel.buffer().is_empty() && self.channel.get_ref().is_quiet()
+        self.stream.buffer().is_empty() && self.stream.get_ref().is_quiet()
     }
 
     /// Sends the request and reads all of its answers within the budget of one attempt.
@@ -65,16 +65,16 @@ impl Wire {
     }
 
     #[cfg(feature = "near-cache")]
-    pub(crate) fn channel(&mut self) -> &mut Channel {
-        self.channel.get_mut()
+    pub(crate) fn stream(&mut self) -> &mut Stream {
+        self.stream.get_mut()
     }
 
     /// The next value, if all of it is here. `has_come` allows one look at the socket; half a value
     /// stays for the next time.
     #[cfg(feature = "near-cache")]
     pub(crate) fn try_next(&mut self, has_come: bool) -> Result<Option<Value>, Error> {
-        let channel = &mut self.channel;
-        match self.parser.parse_value(Here { channel, has_come }) {
+        let stream = &mut self.stream;
+        match self.parser.parse_value(Here { stream, has_come }) {
             Ok(value) => Ok(Some(value)),
             Err(error) if reply::would_block(&error) => Ok(None),
             Err(error) => Err(reply::client_error(&error, Outage::Lost)),
@@ -82,11 +82,11 @@ impl Wire {
     }
 
     pub(crate) fn send(&mut self, request: &Request, deadline: Instant) -> Result<(), Error> {
-        let channel = self.channel.get_mut();
-        channel.set_deadline(deadline);
-        channel
+        let stream = self.stream.get_mut();
+        stream.set_deadline(deadline);
+        stream
             .write_all(&request.pipeline.get_packed_pipeline())
-            .and_then(|()| channel.flush())
+            .and_then(|()| stream.flush())
             .map_err(|error| reply::io_error(error, Outage::Lost).maybe_applied())?;
         self.awaited = request.replies();
         Ok(())
@@ -96,7 +96,7 @@ impl Wire {
         let awaited = std::mem::take(&mut self.awaited);
         let mut replies = Vec::with_capacity(awaited);
         while replies.len() < awaited {
-            match self.parser.parse_value(&mut self.channel) {
+            match self.parser.parse_value(&mut self.stream) {
                 Ok(Value::Push { .. }) => {}
                 // Nothing follows.
                 Ok(value) if reply::ends_connection(&value) => reply::ok(value).map(drop)?,
@@ -113,28 +113,28 @@ impl Wire {
 /// What can be read without waiting.
 #[cfg(feature = "near-cache")]
 struct Here<'a> {
-    channel: &'a mut BufReader<Channel>,
+    stream: &'a mut BufReader<Stream>,
     has_come: bool,
 }
 
 #[cfg(feature = "near-cache")]
 impl io::Read for Here<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.channel.buffer().is_empty() && !std::mem::take(&mut self.has_come) {
+        if self.stream.buffer().is_empty() && !std::mem::take(&mut self.has_come) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.channel.read(buffer)
+        self.stream.read(buffer)
     }
 }
 
-impl Link for Wire {
+impl DedicatedConnection for Connection {
     async fn begin(&mut self, request: Request, budget: Budget) -> Result<(), Error> {
         self.send(&request, Instant::now() + budget.attempt())
     }
 
     async fn finish(&mut self, budget: Budget) -> Result<Vec<Value>, Error> {
         let deadline = Instant::now() + budget.attempt();
-        self.channel.get_mut().set_deadline(deadline);
+        self.stream.get_mut().set_deadline(deadline);
         self.receive()
     }
 }

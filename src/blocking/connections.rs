@@ -1,10 +1,9 @@
-//! The pool behind the synchronous facade.
+//! The connections behind the synchronous facade.
 //!
-//! It lends out *places*; the borrower connects its place itself, in its own thread and within its
+//! The pool lends *slots*; the borrower connects its slot itself, in its own thread and within its
 //! own deadline. So waiting for one means exactly one thing, that all connections are in use, and
 //! a dead server is seen by the caller at once and as itself, not as a pool that stays empty.
 
-use std::fmt;
 use std::mem;
 use std::process;
 use std::sync::Arc;
@@ -14,81 +13,74 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
-use super::connection::Wire;
-use super::places::{ConnectionManager, Open, Place, Places, is_forked};
-use crate::client::stats::Monitor;
+use super::connection::Connection;
+use super::pool::{ConnectionManager, LentSlot, Open, Pool, is_forked};
 use crate::client::transport::{Answer, Budget, TRUSTED_IDLE, Transport};
-use crate::client::write_observers::Ties;
 use crate::command::request::Request;
 use crate::command::server_id::{Identity, Servers};
 use crate::command::{connection, reply};
 use crate::config::Config;
 use crate::error::Error;
-use crate::paths::listing::Listings;
 
 /// A connection unused for longer than this is looked at, which costs three system calls.
 const PEEKED_IDLE: Duration = Duration::from_millis(5);
 
-pub(crate) struct Pool {
-    config: Config,
-    monitor: Monitor,
-    ties: Ties,
+pub(crate) struct Connections {
+    pub(super) config: Arc<Config>,
     servers: Servers,
-    listings: Listings,
-    lender: ArcSwapOption<Lender>,
+    pool: ArcSwapOption<ProcessPool>,
 }
 
 /// The pool of one process: a forked child makes its own.
-struct Lender {
+struct ProcessPool {
     process: u32,
-    places: Places,
+    slots: Pool,
     /// Counts lost connections. All that were opened before the last loss are taken for lost too:
     /// after a restart of the server every one of them is.
     losses: AtomicU64,
 }
 
-impl Pool {
+impl Connections {
     /// Does no IO. `config` has been checked.
-    pub(crate) fn new(config: Config) -> Self {
-        // Those who are forked from here on are to know.
+    pub(crate) fn new(config: Arc<Config>) -> Self {
+        // Processes that are forked from here on must know that they were.
         is_forked();
         Self {
             config,
-            monitor: Monitor::default(),
-            ties: Ties::default(),
             servers: Servers::default(),
-            listings: Listings::default(),
-            lender: ArcSwapOption::empty(),
+            pool: ArcSwapOption::empty(),
         }
     }
 
-    /// The same, with a pool of the caller's.
-    pub(crate) fn with(config: Config, builder: r2d2::Builder<ConnectionManager>) -> Self {
-        let mut pool = Self::new(config);
-        let (places, size) = Places::built_by(builder);
-        pool.config.pool_size = size;
-        pool.lender = ArcSwapOption::from_pointee(Lender::new(places));
-        pool
+    /// The same, with a pool of the caller's, whose size becomes the setting: children have so many
+    /// connections, too.
+    pub(crate) fn with_pool(mut config: Config, builder: r2d2::Builder<ConnectionManager>) -> Self {
+        let (slots, size) = Pool::built_by(builder);
+        config.pool_size = size;
+        let connections = Self::new(Arc::new(config));
+        let pool = Arc::new(ProcessPool::new(slots));
+        connections.pool.store(Some(pool));
+        connections
     }
 
-    fn connect(&self, budget: Budget) -> Result<Wire, Error> {
+    fn connect(&self, budget: Budget) -> Result<Connection, Error> {
         let timeout = self.config.connect_timeout.min(budget.left());
-        Wire::connect(&self.config, Instant::now() + timeout)
+        Connection::connect(&self.config, Instant::now() + timeout)
     }
 
-    /// This process's, and whether it was made just now.
-    fn lender(&self) -> (Arc<Lender>, bool) {
+    /// This process's pool, and whether it was made just now.
+    fn pool(&self) -> (Arc<ProcessPool>, bool) {
         let process = process::id();
-        let current = self.lender.load();
-        if let Some(lender) = current.as_ref().filter(|lender| lender.process == process) {
-            return (Arc::clone(lender), false);
+        let current = self.pool.load();
+        if let Some(pool) = current.as_ref().filter(|pool| pool.process == process) {
+            return (Arc::clone(pool), false);
         }
-        let fresh = Arc::new(Lender::new(Places::new(self.config.pool_size)));
+        let fresh = Arc::new(ProcessPool::new(Pool::new(self.config.pool_size)));
         let found = self
-            .lender
+            .pool
             .compare_and_swap(&current, Some(Arc::clone(&fresh)));
         if found.as_ref().map(Arc::as_ptr) != current.as_ref().map(Arc::as_ptr) {
-            return self.lender(); // another thread was first
+            return self.pool(); // another thread was first
         }
         drop(current);
         // The parent's, if any: closing its connections could disturb the parent, and the threads
@@ -100,30 +92,18 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for Connections {
     fn drop(&mut self) {
-        if let Some(lender) = self.lender.swap(None)
-            && lender.process != process::id()
+        if let Some(pool) = self.pool.swap(None)
+            && pool.process != process::id()
         {
-            mem::forget(lender);
+            mem::forget(pool);
         }
     }
 }
 
-impl Transport for Pool {
-    type Link = Wire;
-
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn monitor(&self) -> &Monitor {
-        &self.monitor
-    }
-
-    fn ties(&self) -> &Ties {
-        &self.ties
-    }
+impl Transport for Connections {
+    type Dedicated = Connection;
 
     #[cfg(feature = "near-cache")]
     fn identify_servers(&self) {
@@ -131,40 +111,34 @@ impl Transport for Pool {
     }
 
     #[cfg(feature = "near-cache")]
-    fn part(&self) {
-        self.lender().0.losses.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn listings(&self) -> &Listings {
-        &self.listings
+    fn reconnect(&self) {
+        self.pool().0.losses.fetch_add(1, Ordering::Relaxed);
     }
 
     fn in_use(&self) -> usize {
-        let lender = self.lender.load();
+        let pool = self.pool.load();
         // A parent's may be locked for ever.
-        let ours = lender
-            .as_ref()
-            .filter(|lender| lender.process == process::id());
-        ours.map_or(0, |lender| lender.places.lent())
+        let ours = pool.as_ref().filter(|pool| pool.process == process::id());
+        ours.map_or(0, |pool| pool.slots.lent())
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error> {
-        let (lender, is_new) = self.lender();
-        // While its thread makes the places.
-        let early = is_new.then(|| lender.connect(self, budget)).transpose()?;
-        let mut place = lender.place(self.config.pool_timeout, budget)?;
-        let mut open = match early.or_else(|| lender.reuse(&mut place, budget)) {
+        let (pool, is_new) = self.pool();
+        // While its thread makes the slots.
+        let early = is_new.then(|| pool.connect(self, budget)).transpose()?;
+        let mut slot = pool.slot(self.config.pool_timeout, budget)?;
+        let mut open = match early.or_else(|| pool.reuse(&mut slot, budget)) {
             Some(open) => open,
-            None => lender.connect(self, budget)?,
+            None => pool.connect(self, budget)?,
         };
         let answer = open.exchange(&self.servers, request, budget);
-        let answer = lender.watch(open.losses_before, answer)?;
+        let answer = pool.watch(open.losses_before, answer)?;
         open.used = Instant::now();
-        *place = Some(open);
+        *slot = Some(open);
         Ok(answer)
     }
 
-    async fn dedicated(&self, budget: Budget) -> Result<Wire, Error> {
+    async fn dedicated(&self, budget: Budget) -> Result<Connection, Error> {
         self.connect(budget)
     }
 
@@ -178,45 +152,45 @@ impl Transport for Pool {
     }
 }
 
-impl Lender {
-    fn new(places: Places) -> Self {
+impl ProcessPool {
+    fn new(slots: Pool) -> Self {
         Self {
             process: process::id(),
-            places,
+            slots,
             losses: AtomicU64::new(0),
         }
     }
 
-    fn place(&self, limit: Duration, budget: Budget) -> Result<Place<'_>, Error> {
+    fn slot(&self, limit: Duration, budget: Budget) -> Result<LentSlot<'_>, Error> {
         let limit = limit.min(budget.left());
-        let place = self.places.lend(limit, budget);
-        place.ok_or_else(|| reply::busy(limit))
+        let slot = self.slots.lend(limit, budget);
+        slot.ok_or_else(|| reply::busy(limit))
     }
 
-    /// The place's connection, unless it is likely to be dead. While it is in use the place is
-    /// empty, so that no way out of a failed exchange can put it back.
-    fn reuse(&self, place: &mut Option<Open>, budget: Budget) -> Option<Open> {
-        let mut open = place.take()?;
+    /// The slot's connection, unless it is likely to be dead. While it is in use the slot is empty,
+    /// so that no way out of a failed exchange can put it back.
+    fn reuse(&self, slot: &mut Option<Open>, budget: Budget) -> Option<Open> {
+        let mut open = slot.take()?;
         if open.losses_before < self.losses.load(Ordering::Relaxed) {
             return None;
         }
         let idle = open.used.elapsed();
         // What the server has closed meanwhile, a write would find out too late.
-        if idle > PEEKED_IDLE && !open.wire.is_quiet() {
+        if idle > PEEKED_IDLE && !open.connection.is_quiet() {
             self.lost(open.losses_before);
             return None;
         }
         if budget.once && idle > TRUSTED_IDLE {
-            let answer = open.wire.exchange(&connection::ping(), budget);
+            let answer = open.connection.exchange(&connection::ping(), budget);
             self.watch(open.losses_before, answer).ok()?;
         }
         Some(open)
     }
 
-    fn connect(&self, pool: &Pool, budget: Budget) -> Result<Open, Error> {
+    fn connect(&self, connections: &Connections, budget: Budget) -> Result<Open, Error> {
         let losses_before = self.losses.load(Ordering::Relaxed);
         Ok(Open {
-            wire: pool.connect(budget)?,
+            connection: connections.connect(budget)?,
             server: Identity::default(),
             losses_before,
             used: Instant::now(),
@@ -238,21 +212,5 @@ impl Lender {
         let _ = self
             .losses
             .compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            config,
-            monitor: _,
-            ties: _,
-            servers: _,
-            listings: _,
-            lender: _,
-        } = self;
-        f.debug_struct("Pool")
-            .field("config", config)
-            .finish_non_exhaustive()
     }
 }

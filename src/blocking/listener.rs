@@ -7,55 +7,54 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::connection::Wire;
-use super::connections::Pool;
+use super::connection::Connection;
+use super::connections::Connections;
 use super::run;
-use super::self_pipe::Bell;
-use crate::client::transport::Transport as _;
+use super::self_pipe::SelfPipe;
 use crate::command::reply;
 use crate::command::request::Request;
 use crate::config::Config;
 use crate::error::{Error, Outage};
-use crate::near::cache::Listen;
-use crate::near::instance::{Life, Listening};
-use crate::near::listener::{Feed, Follow, follow};
+use crate::near::cache::SpawnListener;
+use crate::near::instance::{Instance, ListenerHandle};
+use crate::near::listener::{ListenerConnection, ListenerIo, listen};
 
 /// How often a thread that waits for a connection looks whether it is still needed.
 const LOOK: Duration = Duration::from_millis(20);
 
-impl Listen for Pool {
-    fn listen(self: &Arc<Self>, life: &Arc<Life>) -> Result<Box<dyn Listening>, Error> {
+impl SpawnListener for Connections {
+    fn spawn_listener(&self, instance: &Arc<Instance>) -> Result<Box<dyn ListenerHandle>, Error> {
         let failed = |error| reply::io_error(error, Outage::Connect);
         let shared = Arc::new(Shared {
-            bell: Bell::new().map_err(failed)?,
+            pipe: SelfPipe::new().map_err(failed)?,
             is_over: AtomicBool::new(false),
         });
-        let follower = Follower {
-            config: self.config().with_resp3(),
+        let io = ThreadIo {
+            config: self.config.with_resp3(),
             shared: Arc::clone(&shared),
         };
-        let life = Arc::clone(life);
+        let instance = Arc::clone(instance);
         let thread = thread::Builder::new()
             .name("bifrost-near".to_owned())
-            .spawn(move || run(follow(&follower, &life)))
+            .spawn(move || run(listen(&io, &instance)))
             .map_err(failed)?;
-        Ok(Box::new(Handle { shared, thread }))
+        Ok(Box::new(ThreadHandle { shared, thread }))
     }
 }
 
 struct Shared {
-    bell: Bell,
+    pipe: SelfPipe,
     is_over: AtomicBool,
 }
 
-struct Handle {
+struct ThreadHandle {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
 }
 
-impl Listening for Handle {
+impl ListenerHandle for ThreadHandle {
     fn wake(&self) {
-        self.shared.bell.ring();
+        self.shared.pipe.wake();
     }
 
     fn has_ended(&self) -> bool {
@@ -63,29 +62,29 @@ impl Listening for Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for ThreadHandle {
     fn drop(&mut self) {
         self.shared.is_over.store(true, SeqCst);
-        self.shared.bell.ring();
+        self.shared.pipe.wake();
     }
 }
 
-struct Follower {
+struct ThreadIo {
     config: Config,
     shared: Arc<Shared>,
 }
 
-impl Follow for Follower {
-    type Feed = Connection;
+impl ListenerIo for ThreadIo {
+    type Connection = TrackingConnection;
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    async fn connect(&self) -> Result<TrackingConnection, Error> {
         let config = self.config.clone();
         let deadline = Instant::now() + config.connect_timeout;
         let (sender, receiver) = mpsc::sync_channel(1);
-        // Connecting can't be interrupted, so somebody else does it.
+        // Connecting can't be interrupted, so another thread does it, and this one can end.
         let work = move || {
-            // Nobody may wait any more.
-            let _ = sender.send(Wire::connect(&config, deadline));
+            // If this one has ended, the connection goes with the channel.
+            let _ = sender.send(Connection::connect(&config, deadline));
         };
         thread::Builder::new()
             .name("bifrost-connect".to_owned())
@@ -93,9 +92,9 @@ impl Follow for Follower {
             .map_err(|error| reply::io_error(error, Outage::Connect))?;
         loop {
             match receiver.recv_timeout(LOOK) {
-                Ok(wire) => {
-                    return Ok(Connection {
-                        wire: wire?,
+                Ok(connection) => {
+                    return Ok(TrackingConnection {
+                        connection: connection?,
                         config: self.config.clone(),
                         shared: Arc::clone(&self.shared),
                     });
@@ -110,8 +109,8 @@ impl Follow for Follower {
         let end = Instant::now() + duration;
         while !self.is_over() {
             let left = end.saturating_duration_since(Instant::now());
-            // An error would be the bell's own; then nobody can wait for it either.
-            if left.is_zero() || self.shared.bell.wait(None, left).is_err() {
+            // An error would be the pipe's own; then there is no waiting for it.
+            if left.is_zero() || self.shared.pipe.wait(None, left).is_err() {
                 return;
             }
         }
@@ -122,41 +121,41 @@ impl Follow for Follower {
     }
 }
 
-struct Connection {
-    wire: Wire,
+struct TrackingConnection {
+    connection: Connection,
     config: Config,
     shared: Arc<Shared>,
 }
 
-impl Feed for Connection {
+impl ListenerConnection for TrackingConnection {
     async fn send(&mut self, request: Request) -> Result<(), Error> {
         let deadline = Instant::now() + self.config.response_timeout;
-        self.wire
+        self.connection
             .send(&request, deadline)
             .map_err(Error::not_applied)
     }
 
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {
         let failed = |error| reply::io_error(error, Outage::Lost);
-        let held = self.wire.channel().holds_data().map_err(failed)?;
-        if let Some(value) = self.wire.try_next(held)? {
+        let held = self.connection.stream().holds_data().map_err(failed)?;
+        if let Some(value) = self.connection.try_next(held)? {
             return Ok(Some(value));
         }
-        let socket = self.wire.channel().socket();
-        let has_come = self.shared.bell.wait(Some(socket), limit);
+        let socket = self.connection.stream().socket();
+        let has_come = self.shared.pipe.wait(Some(socket), limit);
         if !has_come.map_err(failed)? {
             return Ok(None);
         }
         // There is something, so this is never waited for.
         let deadline = Instant::now() + self.config.response_timeout;
-        self.wire.channel().set_deadline(deadline);
-        let has_come = self.wire.channel().take_in().map_err(failed)?;
-        self.wire.try_next(has_come)
+        self.connection.stream().set_deadline(deadline);
+        let has_come = self.connection.stream().take_in().map_err(failed)?;
+        self.connection.try_next(has_come)
     }
 }
 
-impl Drop for Connection {
+impl Drop for TrackingConnection {
     fn drop(&mut self) {
-        self.wire.channel().socket().shut_down();
+        self.connection.stream().socket().shut_down();
     }
 }

@@ -6,8 +6,68 @@
 //! Inside an async task it blocks the executor's thread: use [`nonblocking`](crate::nonblocking)
 //! there.
 
+/// Makes what `src/facade` says once for both facades synchronous.
+macro_rules! facade {
+    (impl $type:ident { $(
+        $(#[$attribute:meta])*
+        pub async fn $name:ident(&$self:ident $(, $argument:ident: $of:ty)* $(,)?) -> $answer:ty {
+            $call:expr
+        }
+    )* }) => {
+        impl $type { $(
+            $(#[$attribute])*
+            pub fn $name(&$self $(, $argument: $of)*) -> $answer {
+                crate::blocking::run($call)
+            }
+        )* }
+    };
+    ($(
+        $(#[$attribute:meta])*
+        pub async fn $name:ident($($argument:ident: $of:ty),* $(,)?) -> $answer:ty {
+            $call:expr
+        }
+    )*) => { $(
+        $(#[$attribute])*
+        pub fn $name($($argument: $of),*) -> $answer {
+            crate::blocking::run($call)
+        }
+    )* };
+}
+
+/// An example for a type's documentation, as this facade has it.
+macro_rules! example {
+    ($name:literal) => {
+        include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/blocking/examples/",
+            $name,
+            ".md"
+        ))
+    };
+}
+
+/// The client of a database that this facade takes.
+#[cfg(feature = "postgres")]
+macro_rules! postgres_client {
+    () => {
+        &mut postgres::Client
+    };
+}
+
+/// What else there is to say of methods that take one.
+#[cfg(feature = "postgres")]
+macro_rules! panics_in_a_task {
+    () => {
+        "# Panics\n\nThe client panics inside an async task: use [`nonblocking`](crate::nonblocking) there."
+    };
+}
+
 #[cfg(feature = "near-cache")]
 mod block_on;
+#[cfg(all(feature = "postgres", feature = "tls"))]
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/connect_postgres.rs"]
+mod connect_postgres;
 mod connection;
 mod connections;
 #[cfg(feature = "postgres")]
@@ -15,23 +75,29 @@ mod database;
 #[cfg(feature = "near-cache")]
 mod listener;
 #[cfg(feature = "near-cache")]
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/near.rs"]
 mod near;
-mod places;
+mod pool;
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/reader.rs"]
 mod reader;
+mod refresh_from;
 #[cfg(feature = "near-cache")]
 mod self_pipe;
 mod slots;
 mod socket;
 mod stream;
+mod with_pool;
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/writer.rs"]
 mod writer;
 
-#[cfg(feature = "near-cache")]
-pub use crate::near::options::NearCacheOptions;
 #[cfg(all(feature = "postgres", feature = "tls"))]
-pub use database::{connect_postgres, connect_postgres_by_sslmode};
+pub use connect_postgres::{connect_postgres, connect_postgres_by_sslmode};
 #[cfg(feature = "near-cache")]
 pub use near::NearCache;
-pub use places::{Connection, ConnectionManager};
+pub use pool::{ConnectionManager, Slot};
 pub use reader::ModuleReader;
 pub use writer::ModuleWriter;
 

@@ -1,10 +1,10 @@
 //! Wakes a thread that waits for a socket.
 
 #[cfg(unix)]
-pub(super) use super::self_pipe::unix::Bell;
+pub(super) use super::self_pipe::unix::SelfPipe;
 
 #[cfg(not(unix))]
-pub(super) use super::self_pipe::other::Bell;
+pub(super) use super::self_pipe::other::SelfPipe;
 
 #[cfg(unix)]
 mod unix {
@@ -17,22 +17,25 @@ mod unix {
     use crate::blocking::socket::Socket;
 
     /// A pair of sockets: what is written to one wakes whoever waits for the other.
-    pub(in crate::blocking) struct Bell {
-        ringing: UnixStream,
-        heard: UnixStream,
+    pub(in crate::blocking) struct SelfPipe {
+        write_end: UnixStream,
+        read_end: UnixStream,
     }
 
-    impl Bell {
+    impl SelfPipe {
         pub(in crate::blocking) fn new() -> io::Result<Self> {
-            let (ringing, heard) = UnixStream::pair()?;
-            ringing.set_nonblocking(true)?;
-            heard.set_nonblocking(true)?;
-            Ok(Self { ringing, heard })
+            let (write_end, read_end) = UnixStream::pair()?;
+            write_end.set_nonblocking(true)?;
+            read_end.set_nonblocking(true)?;
+            Ok(Self {
+                write_end,
+                read_end,
+            })
         }
 
-        pub(in crate::blocking) fn ring(&self) {
+        pub(in crate::blocking) fn wake(&self) {
             // If there is no room for it, it rings already.
-            let _ = (&self.ringing).write(&[1]);
+            let _ = (&self.write_end).write(&[1]);
         }
 
         /// Waits until the bell rings, or there is something to read, or for so long. True if
@@ -42,7 +45,7 @@ mod unix {
             socket: Option<&Socket>,
             limit: Duration,
         ) -> io::Result<bool> {
-            let mut events = vec![PollFd::new(&self.heard, PollFlags::IN)];
+            let mut events = vec![PollFd::new(&self.read_end, PollFlags::IN)];
             let socket = socket.map(Socket::as_fd);
             events.extend(socket.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             let limit = Timespec::try_from(limit).ok();
@@ -53,7 +56,10 @@ mod unix {
                 Err(error) => return Err(error.into()),
             }
             if !events[0].revents().is_empty() {
-                while (&self.heard).read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+                while (&self.read_end)
+                    .read(&mut [0; 64])
+                    .is_ok_and(|read| read > 0)
+                {}
             }
             Ok(events
                 .get(1)
@@ -72,17 +78,17 @@ mod other {
     use crate::blocking::socket::Socket;
 
     /// Here nothing wakes a thread that waits for a socket: it looks often.
-    pub(in crate::blocking) struct Bell(AtomicBool);
+    pub(in crate::blocking) struct SelfPipe(AtomicBool);
 
     const OFTEN: Duration = Duration::from_millis(5);
 
-    impl Bell {
+    impl SelfPipe {
         #[allow(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
         pub(in crate::blocking) fn new() -> io::Result<Self> {
             Ok(Self(AtomicBool::new(false)))
         }
 
-        pub(in crate::blocking) fn ring(&self) {
+        pub(in crate::blocking) fn wake(&self) {
             self.0.store(true, SeqCst);
         }
 

@@ -10,13 +10,13 @@ use crate::command::reply;
 use crate::config::Config;
 use crate::error::{Error, Outage};
 
-pub(crate) enum Channel {
+pub(crate) enum Stream {
     Plain(Socket),
     #[cfg(feature = "tls")]
     Tls(Box<rustls::StreamOwned<rustls::ClientConnection, Socket>>),
 }
 
-impl Channel {
+impl Stream {
     /// Connects, and agrees on encryption where the address asks for it.
     pub(crate) fn connect(config: &Config, deadline: Instant) -> Result<Self, Error> {
         let addr = config.redis.addr();
@@ -97,7 +97,7 @@ impl Channel {
     }
 }
 
-impl Read for Channel {
+impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.read(buffer),
@@ -107,7 +107,7 @@ impl Read for Channel {
     }
 }
 
-impl Write for Channel {
+impl Write for Stream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(buffer),

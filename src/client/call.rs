@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::Client;
 use super::breaker::{Breaker, Pass};
 use super::transport::{Answer, Budget, Transport};
 use crate::command::reply;
@@ -13,43 +14,43 @@ use crate::random::random;
 
 /// A read: tried again once, on a fresh connection, if the first one was lost or silent.
 pub(crate) async fn read<T: Transport, C: Command>(
-    transport: &T,
+    client: &Client<T>,
     command: &C,
 ) -> Result<C::Reply, Error> {
-    let answer = attempt(transport, command, None).await;
+    let answer = attempt(client, command, None).await;
     answer.map(|(reply, _)| reply)
 }
 
 /// The same as a part of a larger call, whose budget it shares, and who answered.
 pub(crate) async fn read_within<T: Transport, C: Command>(
-    transport: &T,
+    client: &Client<T>,
     command: &C,
     budget: Budget,
 ) -> Result<(C::Reply, Option<ServerId>), Error> {
-    attempt(transport, command, Some(budget)).await
+    attempt(client, command, Some(budget)).await
 }
 
 async fn attempt<T: Transport, C: Command>(
-    transport: &T,
+    client: &Client<T>,
     command: &C,
     budget: Option<Budget>,
 ) -> Result<(C::Reply, Option<ServerId>), Error> {
     let answer = guarded(
-        transport,
+        client,
         command,
         budget,
-        async |request, budget| match transport.exchange(request, budget).await {
+        async |request, budget| match client.transport.exchange(request, budget).await {
             Err(error) if worth_a_retry(&error) && !budget.left().is_zero() => {
-                transport.monitor().retries.add(1);
-                transport.exchange(request, budget).await
+                client.monitor.retries.add(1);
+                client.transport.exchange(request, budget).await
             }
             answer => answer,
         },
     );
     counted(
-        transport,
+        client,
         answer.await.map_err(Error::not_applied).and_then(|answer| {
-            let reply = command.decode(answer.replies, transport.config())?;
+            let reply = command.decode(answer.replies, client.config())?;
             Ok((reply, answer.server))
         }),
     )
@@ -57,30 +58,30 @@ async fn attempt<T: Transport, C: Command>(
 
 /// A write: never repeated blindly, because a late repeat could cover a newer one.
 pub(crate) async fn write<T: Transport, C: Command>(
-    transport: &T,
+    client: &Client<T>,
     command: &C,
 ) -> Result<C::Reply, Error> {
-    let answer = guarded(transport, command, None, async |request, budget| {
-        transport.exchange(request, budget.once()).await
+    let answer = guarded(client, command, None, async |request, budget| {
+        client.transport.exchange(request, budget.once()).await
     });
     counted(
-        transport,
+        client,
         answer
             .await
-            .and_then(|answer| command.decode(answer.replies, transport.config())),
+            .and_then(|answer| command.decode(answer.replies, client.config())),
     )
 }
 
 /// Makes a call if the breaker lets it through, and tells the breaker how it went.
 async fn guarded<T: Transport, C: Command>(
-    transport: &T,
+    client: &Client<T>,
     command: &C,
     budget: Option<Budget>,
     exchange: impl AsyncFnOnce(&Request, Budget) -> Result<Answer, Error>,
 ) -> Result<Answer, Error> {
-    let config = transport.config();
-    transport.monitor().calls.add(1);
-    let admitted = admit(transport)?;
+    let config = client.config();
+    client.monitor.calls.add(1);
+    let admitted = admit(client)?;
     let request = command.request(config);
     let budget = budget.unwrap_or_else(|| Budget::new(config, request.class));
     let result = exchange(&request, budget).await;
@@ -88,8 +89,8 @@ async fn guarded<T: Transport, C: Command>(
     result
 }
 
-pub(super) fn admit<T: Transport>(transport: &T) -> Result<Admitted<'_>, Error> {
-    let (config, monitor) = (transport.config(), transport.monitor());
+pub(super) fn admit<T: Transport>(client: &Client<T>) -> Result<Admitted<'_>, Error> {
+    let (config, monitor) = (client.config(), &client.monitor);
     let breaker = &monitor.breaker;
     let Some(pass) = breaker.admit(Instant::now(), config.lookup_deadline) else {
         monitor.rejected.add(1);
@@ -138,12 +139,12 @@ impl Drop for Admitted<'_> {
 
 /// Where every call ends: an error is counted, and says which Redis it is about.
 pub(crate) fn counted<T: Transport, R>(
-    transport: &T,
+    client: &Client<T>,
     result: Result<R, Error>,
 ) -> Result<R, Error> {
     result
-        .inspect_err(|error| transport.monitor().failed(error))
-        .map_err(|error| error.of_redis(&transport.config().redis_address()))
+        .inspect_err(|error| client.monitor.failed(error))
+        .map_err(|error| error.of_redis(&client.config().redis_address()))
 }
 
 /// A connection that could not be made now can't be made in the next instant either.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::Client;
 use super::call;
 use super::transport::{Budget, Transport};
 use crate::command::index::{Index, Members};
@@ -13,37 +14,37 @@ use crate::error::{Error, shown};
 use crate::module::CachedModule;
 
 pub(crate) async fn get<T: Transport>(
-    transport: &T,
+    client: &Client<T>,
     path: &str,
 ) -> Result<Option<CachedModule>, Error> {
-    let budget = Budget::new(transport.config(), Class::Lookup);
-    let found = get_from(transport, path, budget).await;
+    let budget = Budget::new(client.config(), Class::Lookup);
+    let found = get_from(client, path, budget).await;
     found.map(|(module, _)| module)
 }
 
 /// The same as a part of a larger call, and who answered.
 pub(crate) async fn get_from<T: Transport>(
-    transport: &T,
+    client: &Client<T>,
     path: &str,
     budget: Budget,
 ) -> Result<(Option<CachedModule>, Option<ServerId>), Error> {
-    let (module, server) = call::read_within(transport, &Get::new(path)?, budget).await?;
-    served(transport, module.as_ref())?;
+    let (module, server) = call::read_within(client, &Get::new(path)?, budget).await?;
+    served(client, module.as_ref())?;
     Ok((module, server))
 }
 
 pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
-    transport: &T,
+    client: &Client<T>,
     paths: &[S],
 ) -> Result<Vec<Option<CachedModule>>, Error> {
-    let budget = Budget::new(transport.config(), Class::Bulk);
-    let (entries, _) = get_each_from(transport, paths, budget).await?;
+    let budget = Budget::new(client.config(), Class::Bulk);
+    let (entries, _) = get_each_from(client, paths, budget).await?;
     entries.into_iter().collect()
 }
 
 /// The modules, an error for each that is corrupt, and who answered.
 pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
-    transport: &T,
+    client: &Client<T>,
     paths: &[S],
     budget: Budget,
 ) -> Result<(Vec<Result<Option<CachedModule>, Error>>, Option<ServerId>), Error> {
@@ -52,15 +53,15 @@ pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
         return Ok((Vec::new(), None));
     }
     let command = GetMany::new(paths, budget.class)?;
-    let (mut entries, server) = call::read_within(transport, &command, budget).await?;
+    let (mut entries, server) = call::read_within(client, &command, budget).await?;
     for entry in &mut entries {
         match entry {
             Ok(module) => {
-                if let Err(error) = served(transport, module.as_ref()) {
+                if let Err(error) = served(client, module.as_ref()) {
                     *entry = Err(error);
                 }
             }
-            Err(error) => transport.monitor().failed(error),
+            Err(error) => client.monitor.failed(error),
         }
     }
     Ok((entries, server))
@@ -68,10 +69,10 @@ pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
 
 /// Counts what is absent, and checks what is not, where that is wanted.
 pub(crate) fn served<T: Transport>(
-    transport: &T,
+    client: &Client<T>,
     module: Option<&CachedModule>,
 ) -> Result<(), Error> {
-    let (config, monitor) = (transport.config(), transport.monitor());
+    let (config, monitor) = (client.config(), &client.monitor);
     let Some(module) = module else {
         monitor.absent.add(1);
         return Ok(());
@@ -82,7 +83,7 @@ pub(crate) fn served<T: Transport>(
     monitor.mismatched.add(1);
     if config.integrity == Integrity::Enforce {
         let error = Error::corrupt(&module.path, "its content does not match its hash");
-        return call::counted(transport, Err(error));
+        return call::counted(client, Err(error));
     }
     log::warn!(
         "The content of module {} does not match its hash",
@@ -91,17 +92,17 @@ pub(crate) fn served<T: Transport>(
     Ok(())
 }
 
-pub(crate) async fn paths<T: Transport>(transport: &T) -> Result<HashSet<String>, Error> {
-    let index = call::read(transport, &Members).await?;
-    Ok(listed(transport, index))
+pub(crate) async fn paths<T: Transport>(client: &Client<T>) -> Result<HashSet<String>, Error> {
+    let index = call::read(client, &Members).await?;
+    Ok(listed(client, index))
 }
 
 /// The paths of the index; counts what can't be one.
-pub(crate) fn listed<T: Transport>(transport: &T, index: Index) -> HashSet<String> {
+pub(crate) fn listed<T: Transport>(client: &Client<T>, index: Index) -> HashSet<String> {
     if let Some(example) = index.bad.first() {
         // One line however many there are: this may run at every import.
         let (count, example) = (index.bad.len(), shown(&String::from_utf8_lossy(example)));
-        transport.monitor().bad_members.add(count);
+        client.monitor.bad_members.add(count);
         log::warn!("Skipped {count} invalid paths in the module index, such as {example}");
     }
     index.paths

@@ -9,16 +9,12 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::stats::Monitor;
-use super::write_observers::Ties;
 use crate::command::request::{Class, Request};
 use crate::command::server_id::ServerId;
 use crate::config::Config;
 use crate::error::Error;
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
-use crate::paths::listing::Listings;
 
-/// A connection unused for longer than this is asked for a sign of life before a write: servers and
+/// A connection unused for longer than this is asked for a heartbeat before a write: servers and
 /// what is between close idle ones, and a write must not be the one to find out. A round trip of its
 /// own: beside a question that nobody answers, in the same packet, the write would be as lost. A
 /// read is tried again anyway.
@@ -74,14 +70,7 @@ pub(crate) struct Answer {
 
 /// Connections that calls share.
 pub(crate) trait Transport {
-    type Link: Link;
-
-    fn config(&self) -> &Config;
-
-    fn monitor(&self) -> &Monitor;
-
-    /// Who wants to know what is written over these connections.
-    fn ties(&self) -> &Ties;
+    type Dedicated: DedicatedConnection;
 
     /// From now on answers say which server gave them: one more request for each connection.
     #[cfg(feature = "near-cache")]
@@ -90,10 +79,7 @@ pub(crate) trait Transport {
     /// Uses none of the shared connections again that are open now: new ones go where the address
     /// leads now. Requests under way may end.
     #[cfg(feature = "near-cache")]
-    fn part(&self);
-
-    #[cfg(any(feature = "blocking", feature = "nonblocking"))]
-    fn listings(&self) -> &Listings;
+    fn reconnect(&self);
 
     /// How many connections are in use, or calls in flight.
     fn in_use(&self) -> usize;
@@ -106,7 +92,7 @@ pub(crate) trait Transport {
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error>;
 
     /// A connection for one caller alone, which ends with the value: for WATCH.
-    async fn dedicated(&self, budget: Budget) -> Result<Self::Link, Error>;
+    async fn dedicated(&self, budget: Budget) -> Result<Self::Dedicated, Error>;
 
     /// Waits.
     async fn pause(&self, duration: Duration);
@@ -117,7 +103,7 @@ pub(crate) trait Transport {
 }
 
 /// A connection that nobody shares. Nothing can be sent after an error.
-pub(crate) trait Link {
+pub(crate) trait DedicatedConnection {
     /// Sends a request; [`finish`](Self::finish) brings its answer. Between the two the caller can
     /// do something else while Redis works.
     async fn begin(&mut self, request: Request, budget: Budget) -> Result<(), Error>;

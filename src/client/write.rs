@@ -1,5 +1,6 @@
 //! What a writer has Redis change.
 
+use super::Client;
 use super::call;
 use super::transport::Transport;
 use crate::command::modules::{Remove, Set};
@@ -8,43 +9,45 @@ use crate::error::Error;
 use crate::keys::validate_path;
 use crate::module::CachedModule;
 
-pub(crate) async fn set<T: Transport>(transport: &T, module: &CachedModule) -> Result<(), Error> {
-    let _tied = transport.ties().writing(|| vec![module.path.clone()]);
-    call::write(transport, &Set::new(module, transport.config())?).await
+pub(crate) async fn set<T: Transport>(
+    client: &Client<T>,
+    module: &CachedModule,
+) -> Result<(), Error> {
+    let _observed = client.observers.writing(|| vec![module.path.clone()]);
+    call::write(client, &Set::new(module, client.config())?).await
 }
 
 pub(crate) async fn rename<T: Transport>(
-    transport: &T,
+    client: &Client<T>,
     old_path: &str,
     module: &CachedModule,
 ) -> Result<(), Error> {
     let moved = || vec![old_path.to_owned(), module.path.clone()];
-    let _tied = transport.ties().writing(moved);
-    call::write(
-        transport,
-        &Set::moved_from(old_path, module, transport.config())?,
-    )
-    .await
+    let _observed = client.observers.writing(moved);
+    call::write(client, &Set::moved_from(old_path, module, client.config())?).await
 }
 
-pub(crate) async fn invalidate<T: Transport>(transport: &T, path: &str) -> Result<bool, Error> {
+pub(crate) async fn invalidate<T: Transport>(
+    client: &Client<T>,
+    path: &str,
+) -> Result<bool, Error> {
     validate_path(path)?;
-    let _tied = transport.ties().writing(|| vec![path.to_owned()]);
-    let removed = remove(transport, &[path], Class::Lookup).await?;
+    let _observed = client.observers.writing(|| vec![path.to_owned()]);
+    let removed = remove(client, &[path], Class::Lookup).await?;
     log::debug!("Invalidated module cache: {path}");
     Ok(removed > 0)
 }
 
 /// Removes valid paths; answers how many modules there were.
 pub(crate) async fn remove<T: Transport, S: AsRef<str>>(
-    transport: &T,
+    client: &Client<T>,
     paths: &[S],
     class: Class,
 ) -> Result<u64, Error> {
-    match call::write(transport, &Remove::new(paths, class)).await {
+    match call::write(client, &Remove::new(paths, class)).await {
         // Out of memory, Redis refuses to queue even what frees some.
         Err(error) if error.is_out_of_memory() => {
-            call::write(transport, &Remove::new(paths, class).one_by_one()).await
+            call::write(client, &Remove::new(paths, class).one_by_one()).await
         }
         result => result,
     }

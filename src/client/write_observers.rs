@@ -1,5 +1,5 @@
-//! Who wants to know what is written over a set of connections: near caches in the same process,
-//! which are to show a writer what it wrote.
+//! Who is told what is written over a set of connections: near caches in the same process, which are
+//! to show a writer what it wrote.
 
 #[cfg(feature = "near-cache")]
 use std::sync::{Arc, Weak};
@@ -9,82 +9,88 @@ use arc_swap::ArcSwap;
 
 /// Told after a write, whether it succeeded or not.
 #[cfg(feature = "near-cache")]
-pub(crate) trait Tied: Send + Sync {
+pub(crate) trait WriteObserver: Send + Sync {
     fn wrote(&self, paths: &[String]);
 
     fn wrote_everything(&self);
 }
 
 #[derive(Default)]
-pub(crate) struct Ties {
+pub(crate) struct WriteObservers {
     #[cfg(feature = "near-cache")]
-    tied: ArcSwap<Vec<Weak<dyn Tied>>>,
+    observers: ArcSwap<Vec<Weak<dyn WriteObserver>>>,
 }
 
-/// A write under way. When it ends, however it does, those who are tied are told: a failed or
-/// abandoned write may have been applied.
+/// A write under way. When it ends, however it does, the observers are told: a failed or abandoned
+/// write may have been applied.
 pub(crate) struct Writing<'a> {
     #[cfg(feature = "near-cache")]
-    ties: &'a Ties,
+    observers: &'a WriteObservers,
     #[cfg(feature = "near-cache")]
     paths: Option<Vec<String>>,
     #[cfg(not(feature = "near-cache"))]
-    nobody: std::marker::PhantomData<&'a ()>,
+    none: std::marker::PhantomData<&'a ()>,
 }
 
 #[cfg(feature = "near-cache")]
-impl Ties {
-    pub(crate) fn add(&self, tied: &Weak<dyn Tied>) {
-        self.tied.rcu(|ties| {
-            let alive = ties.iter().filter(|tied| tied.strong_count() > 0);
-            alive.chain([tied]).cloned().collect::<Vec<_>>()
+impl WriteObservers {
+    pub(crate) fn add(&self, observer: &Weak<dyn WriteObserver>) {
+        self.observers.rcu(|observers| {
+            let alive = observers
+                .iter()
+                .filter(|observer| observer.strong_count() > 0);
+            alive.chain([observer]).cloned().collect::<Vec<_>>()
         });
     }
 
     /// To be held while these paths are written.
     pub(crate) fn writing(&self, paths: impl FnOnce() -> Vec<String>) -> Writing<'_> {
-        let nobody = self.tied.load().is_empty();
+        let is_unobserved = self.observers.load().is_empty();
         Writing {
-            ties: self,
-            paths: Some(if nobody { Vec::new() } else { paths() }),
+            observers: self,
+            paths: Some(if is_unobserved { Vec::new() } else { paths() }),
         }
     }
 
     /// To be held while anything may be written.
     pub(crate) fn writing_everything(&self) -> Writing<'_> {
         Writing {
-            ties: self,
+            observers: self,
             paths: None,
         }
     }
 
-    fn tied(&self) -> Vec<Arc<dyn Tied>> {
-        self.tied.load().iter().filter_map(Weak::upgrade).collect()
+    fn alive(&self) -> Vec<Arc<dyn WriteObserver>> {
+        let observers = self.observers.load();
+        observers.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
 #[cfg(feature = "near-cache")]
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        for tied in self.ties.tied() {
+        for observer in self.observers.alive() {
             match &self.paths {
-                Some(paths) => tied.wrote(paths),
-                None => tied.wrote_everything(),
+                Some(paths) => observer.wrote(paths),
+                None => observer.wrote_everything(),
             }
         }
     }
 }
 
 #[cfg(not(feature = "near-cache"))]
-#[allow(clippy::unused_self, reason = "there is somebody with the feature")]
-impl Ties {
+#[allow(
+    clippy::unused_self,
+    reason = "with the feature there may be observers"
+)]
+impl WriteObservers {
     pub(crate) fn writing(&self, _: impl FnOnce() -> Vec<String>) -> Writing<'_> {
         self.writing_everything()
     }
 
     pub(crate) fn writing_everything(&self) -> Writing<'_> {
         Writing {
-            nobody: std::marker::PhantomData,
+            none: std::marker::PhantomData,
         }
     }
 }

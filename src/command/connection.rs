@@ -32,7 +32,7 @@ pub(crate) fn greeting(settings: &RedisConnectionInfo) -> Option<Request> {
     })
 }
 
-/// Asks for a sign of life.
+/// Asks for a heartbeat.
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn ping() -> Request {
     Request::one(redis::cmd("PING"), Class::Lookup)

@@ -2,6 +2,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod index;
+pub(crate) mod info;
 pub(crate) mod mark;
 pub(crate) mod modules;
 pub(crate) mod reply;

@@ -365,7 +365,11 @@ mod tests {
         for (line, unavailable, transient) in [
             ("LOADING Redis is loading the dataset in memory", true, true),
             ("BUSY Redis is busy running a script.", true, true),
-            ("MASTERDOWN Link with MASTER is down", true, true),
+            (
+                "MASTERDOWN DedicatedConnection with MASTER is down",
+                true,
+                true,
+            ),
             ("CLUSTERDOWN The cluster is down", true, true),
             ("TRYAGAIN Multiple keys request", true, true),
             ("ERR max number of clients reached", true, true),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use redis::Value;
 
+use super::info::Info;
 use super::reply;
 use super::request::{Class, Request};
 use crate::error::Error;
@@ -89,31 +90,12 @@ fn info() -> Request {
 
 /// Who answered `INFO server`; `None` if it does not say.
 pub(crate) fn server_id(info: Value) -> Result<Option<ServerId>, Error> {
-    Ok(run_id(info)?.as_deref().and_then(parse))
+    Ok(Info::new(info)?.run_id().and_then(parse))
 }
 
 fn parse(run_id: &str) -> Option<ServerId> {
     let number = u64::from_str_radix(run_id.get(..16)?, 16).ok()?;
     NonZeroU64::new(number).map(ServerId)
-}
-
-/// The run id out of `INFO server`; `None` where Redis refuses to tell.
-pub(crate) fn run_id(info: Value) -> Result<Option<String>, Error> {
-    info_field(info, "run_id:")
-}
-
-/// A field of INFO; `None` where Redis refuses to tell.
-pub(crate) fn info_field(info: Value, name: &str) -> Result<Option<String>, Error> {
-    let text = match reply::bytes(info) {
-        Ok(text) => text.unwrap_or_default(),
-        Err(error) if error.is_refused() => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let text = String::from_utf8_lossy(&text);
-    Ok(text
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(|id| id.trim().to_owned()))
 }
 
 #[cfg(test)]

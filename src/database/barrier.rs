@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::workspace::{Database, Workspace};
+use crate::client::Client;
 use crate::client::transport::Transport;
 use crate::error::Error;
 
@@ -11,7 +12,7 @@ pub(crate) const LONGEST_BARRIER: Duration = Duration::from_secs(24 * 3_600);
 
 /// Waits until every transaction that has an id by now has ended; `false` if one did not in time.
 pub(crate) async fn barrier<T: Transport, D: Database>(
-    transport: &T,
+    client: &Client<T>,
     workspace: &mut Workspace<D>,
     timeout: Duration,
 ) -> Result<bool, Error> {
@@ -25,7 +26,7 @@ pub(crate) async fn barrier<T: Transport, D: Database>(
         if Instant::now() >= deadline {
             return Ok(false);
         }
-        transport.pause(pause).await;
+        client.transport.pause(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
     }
 }

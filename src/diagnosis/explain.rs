@@ -1,97 +1,164 @@
-//! Why a module is absent, as far as Redis alone can tell.
+//! Why a module or a name is absent, as far as Redis alone can tell.
 
-use redis::{Pipeline, Value};
-
-use super::status::{Status, ask_status, status_of};
-use crate::client::call;
+use super::Diagnosis;
+use super::cause::Cause;
+use super::entry::{ask, cause};
+use crate::client::Client;
 use crate::client::transport::Transport;
-use crate::command::modules::stored;
-use crate::command::reply;
-use crate::command::request::{Class, Command, Request};
-use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, module_key};
+use crate::paths::name::Name;
+use crate::resolution::Resolution;
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+use crate::resolution::resolve::resolve_many;
 
-/// Why a module is absent, or that it is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Explanation {
-    /// It is cached.
-    Cached,
-    /// The cache is complete and has never had it, or it was removed: a module that was just
-    /// created and not cached, or one that does not exist.
-    NeverCached,
-    /// The index names it and its value is gone: it expired or was evicted, or a foreign writer
-    /// is between its two commands.
-    ValueGone,
-    /// The whole cache is cold: it was never warmed, or flushed since.
-    CacheCold,
-    /// The cache was complete and its index has lost most of what it named: it was evicted or
-    /// deleted, and so may this module have been. See [`Status::Incomplete`].
-    IndexGone,
-    /// What is stored can't be read as this module: `get` fails, or says absent if it is of
-    /// another Redis type than a string.
-    Corrupt,
+pub(crate) async fn explain<T: Transport>(
+    client: &Client<T>,
+    path: &str,
+) -> Result<Diagnosis, Error> {
+    let diagnosis = explain_any(client, "", &[path]).await?;
+    let (name, path) = (None, Some(path.to_owned()));
+    Ok(Diagnosis {
+        name,
+        path,
+        ..diagnosis
+    })
 }
 
-pub(crate) async fn explain<T: Transport>(transport: &T, path: &str) -> Result<Explanation, Error> {
-    let explanations = explain_all(transport, &[path]).await?;
-    explanations
-        .into_iter()
-        .next()
-        .ok_or_else(reply::unexpected)
-}
-
-/// The same for a few paths, in their order.
-pub(crate) async fn explain_all<T: Transport>(
-    transport: &T,
+/// Of the paths that a name may have, the first cause that helps.
+async fn explain_any<T: Transport>(
+    client: &Client<T>,
+    name: &str,
     paths: &[&str],
-) -> Result<Vec<Explanation>, Error> {
-    let keys = paths
+) -> Result<Diagnosis, Error> {
+    let (status, mut entries) = ask(client, paths).await?;
+    let causes: Vec<Cause> = entries
         .iter()
-        .map(|path| module_key(path))
-        .collect::<Result<_, _>>()?;
-    call::read(transport, &Explain { paths, keys }).await
+        .map(|entry| cause(entry, &status, None, None))
+        .collect();
+    let (cause, at) = most_telling(&causes);
+    let entry = at.map(|at| entries.swap_remove(at));
+    Ok(Diagnosis {
+        cached: entry.and_then(|entry| entry.module?.ok()),
+        status: Some(status),
+        ..Diagnosis::of_name(cause, name, at.map(|at| paths[at])).from(client.config())
+    })
 }
 
-pub(crate) struct Explain<'a> {
-    paths: &'a [&'a str],
-    keys: Vec<String>,
-}
-
-impl Command for Explain<'_> {
-    type Reply = Vec<Explanation>;
-
-    fn request(&self, _: &Config) -> Request {
-        let mut pipeline = Pipeline::new();
-        ask_status(&mut pipeline);
-        for (path, key) in self.paths.iter().zip(&self.keys) {
-            // Not EXISTS: an empty value is there and means absent.
-            pipeline.cmd("GET").arg(key);
-            pipeline.cmd("SISMEMBER").arg(MODULE_INDEX_KEY).arg(path);
-        }
-        Request {
-            pipeline,
-            class: Class::Lookup,
+/// The cause that helps, and whose it is, if not the whole cache's.
+fn most_telling(causes: &[Cause]) -> (Cause, Option<usize>) {
+    // Cached: it came meanwhile.
+    for telling in [Cause::Cached, Cause::Corrupt, Cause::ValueGone] {
+        if let Some(at) = causes.iter().position(|cause| *cause == telling) {
+            return (telling, Some(at));
         }
     }
+    // A name without paths is so long that only a directory can have it.
+    (causes.first().copied().unwrap_or(Cause::NotAPath), None)
+}
 
-    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Vec<Explanation>, Error> {
-        let mut replies = replies.into_iter();
-        let mut reply = || replies.next().ok_or_else(reply::unexpected);
-        let status = status_of([reply()?, reply()?, reply()?])?;
-        let explain = |path: &&str| {
-            let entry = stored(path, reply()?, config)?;
-            let listed = reply::integer(reply()?)? == 1;
-            Ok(match (entry, listed, &status) {
-                (Some(Ok(_)), ..) => Explanation::Cached,
-                (Some(Err(_)), ..) => Explanation::Corrupt,
-                (None, true, _) => Explanation::ValueGone,
-                (None, false, Status::Cold) => Explanation::CacheCold,
-                (None, false, Status::Incomplete { .. }) => Explanation::IndexGone,
-                (None, false, _) => Explanation::NeverCached,
-            })
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+pub(crate) async fn explain_name<T: Transport>(
+    client: &Client<T>,
+    name: &str,
+) -> Result<Diagnosis, Error> {
+    let config = client.config();
+    if Name::parse(name).is_none() {
+        return Ok(Diagnosis::of_name(Cause::NotAPath, name, None).from(config));
+    }
+    let chain = chain(name);
+    match resolve_many(client, &chain).await {
+        Ok(answers) => match judge(name, chain.into_iter().zip(answers)) {
+            Ok(diagnosis) => Ok(diagnosis.from(config)),
+            Err(missing) => {
+                let parsed = Name::parse(missing);
+                let paths: Vec<&str> = parsed.iter().flat_map(Name::candidates).collect();
+                explain_any(client, missing, &paths).await
+            }
+        },
+        // It may be the entry of a parent.
+        Err(Error::Corrupt { path, .. }) => explain_any(client, name, &[&path]).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// The parts of a name as Python asks for them: `a`, `a.b`, `a.b.c`.
+pub(crate) fn chain(name: &str) -> Vec<&str> {
+    let ends = name.match_indices('.').map(|(end, _)| end);
+    ends.chain([name.len()]).map(|end| &name[..end]).collect()
+}
+
+/// What follows from what each part of the [`chain`] stands for; an error is the first part that is
+/// not found.
+pub(crate) fn judge<'a>(
+    name: &str,
+    answers: impl IntoIterator<Item = (&'a str, Resolution)>,
+) -> Result<Diagnosis, &'a str> {
+    let mut diagnosis = Diagnosis::of_name(Cause::NotAPath, name, None);
+    for (part, answer) in answers {
+        match answer {
+            Resolution::NotFound => return Err(part),
+            Resolution::Module(module) if part != name => {
+                return Ok(Diagnosis::of_name(Cause::Hidden, name, Some(&module.path)));
+            }
+            Resolution::Module(module) | Resolution::Package(module) => {
+                diagnosis = Diagnosis::of_name(Cause::Cached, name, Some(&module.path));
+                diagnosis.cached = Some((*module).clone());
+            }
+            Resolution::Namespace { path } => {
+                diagnosis = Diagnosis::of_name(Cause::Namespace, name, Some(&path));
+            }
+        }
+    }
+    Ok(diagnosis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::module::CachedModule;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_first_cause_that_helps_is_told() {
+        use Cause::{CacheCold, Cached, Corrupt, IndexGone, NotCached, ValueGone};
+        for (causes, telling) in [
+            ([NotCached, NotCached], (NotCached, None)),
+            ([CacheCold, CacheCold], (CacheCold, None)),
+            ([CacheCold, ValueGone], (ValueGone, Some(1))),
+            ([ValueGone, NotCached], (ValueGone, Some(0))),
+            ([ValueGone, Cached], (Cached, Some(1))),
+            ([IndexGone, IndexGone], (IndexGone, None)),
+            ([IndexGone, ValueGone], (ValueGone, Some(1))),
+            ([NotCached, Corrupt], (Corrupt, Some(1))),
+        ] {
+            assert_eq!(most_telling(&causes), telling);
+        }
+        assert_eq!(most_telling(&[]), (Cause::NotAPath, None));
+    }
+
+    #[test]
+    fn a_name_is_judged_with_its_parents() {
+        let module = |path: &str| Arc::new(CachedModule::new(path, "").unwrap());
+        let judge = |answers: [Resolution; 2]| {
+            let judged = judge("a.b", chain("a.b").into_iter().zip(answers));
+            judged.map(|it| (it.cause, it.path.unwrap_or_default()))
         };
-        self.paths.iter().map(explain).collect()
+        let package = || Resolution::Package(module("a/__init__.py"));
+        let is = |cause, path: &str| Ok((cause, path.to_owned()));
+        assert_eq!(judge([package(), Resolution::NotFound]), Err("a.b"));
+        assert_eq!(
+            judge([Resolution::NotFound, Resolution::NotFound]),
+            Err("a")
+        );
+        let found = Resolution::Module(module("a/b.py"));
+        assert_eq!(
+            judge([package(), found.clone()]),
+            is(Cause::Cached, "a/b.py")
+        );
+        let parent = Resolution::Module(module("a.py"));
+        assert_eq!(judge([parent, found]), is(Cause::Hidden, "a.py"));
+        let path = "a/b".to_owned();
+        let namespace = Resolution::Namespace { path };
+        assert_eq!(judge([package(), namespace]), is(Cause::Namespace, "a/b"));
     }
 }

@@ -1,7 +1,257 @@
-//! Whether the cache is complete, and why a module or a name is missing or old.
+//! Whether the cache is complete, and why a module or a name is absent or old.
+//!
+//! [`Status`] is of the whole cache. A [`Diagnosis`] is of one module, by its path
+//! (`ModuleReader::explain`) or by its name (`explain_name`), from Redis alone or with the database
+//! beside it (`diagnose`, `diagnose_name`); its [`Cause`] says what is the matter, why, and what to
+//! do.
 
+pub(crate) mod cause;
 #[cfg(feature = "postgres")]
 pub(crate) mod diagnose;
+mod entry;
 pub(crate) mod explain;
-pub(crate) mod explain_name;
 pub(crate) mod status;
+
+pub use crate::database::row::RowState;
+pub use cause::Cause;
+pub use status::{CacheState, Status};
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+use crate::config::Config;
+use crate::error::shown;
+use crate::module::CachedModule;
+use crate::paths::name::Name;
+use crate::rfc3339;
+use crate::sync::report::Endpoints;
+
+/// What cache and database say about a module, and what follows from that.
+///
+/// Shown, it is a sentence that a worker can put into its `ImportError`. As JSON it has the sizes
+/// and hashes of what was found, never its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// What follows.
+    pub cause: Cause,
+    /// The name that was asked for, or the first of its parents that is not found; `None` if a path
+    /// was asked for.
+    pub name: Option<String>,
+    /// The path that this is about: of a name the one that it stands for or that is to blame, and
+    /// `None` where there is none.
+    pub path: Option<String>,
+    /// What a reader gets: `None` where there is no entry, or none that can be read.
+    pub cached: Option<CachedModule>,
+    /// What the database has; `None` if it was not asked.
+    pub row: Option<RowState>,
+    /// When the row was last changed: by its `updated_at`, if there is one, and by our clock. A
+    /// plain `timestamp` is taken for UTC.
+    pub changed: Option<SystemTime>,
+    /// Whether the cache is complete, and since when. `None` where the cause does not depend on it,
+    /// and of a snapshot.
+    pub status: Option<Status>,
+    /// Which servers this is about; the names are empty of a snapshot, which asks none.
+    pub servers: Endpoints,
+}
+
+impl Diagnosis {
+    pub(crate) fn of_name(cause: Cause, name: &str, path: Option<&str>) -> Self {
+        Self {
+            cause,
+            name: Some(name.to_owned()),
+            path: path.map(str::to_owned),
+            cached: None,
+            row: None,
+            changed: None,
+            status: None,
+            servers: Endpoints::default(),
+        }
+    }
+
+    pub(crate) fn from(self, config: &Config) -> Self {
+        let servers = Endpoints::new(config, None);
+        Self { servers, ..self }
+    }
+
+    /// What is the matter, in a few words: as [`Cause::summary`].
+    #[must_use]
+    pub fn summary(&self) -> &'static str {
+        match (self.cause, &self.row) {
+            (Cause::Cached, Some(_)) => "cached as the database has it",
+            (cause, _) => cause.summary(),
+        }
+    }
+
+    /// How it comes to that: as [`Cause::reason`], with the paths that it is about.
+    #[must_use]
+    pub fn reason(&self) -> Cow<'static, str> {
+        match (self.cause, &self.name, &self.path) {
+            (Cause::Hidden, _, Some(path)) => Cow::Owned(format!(
+                "{} is a module and no package, so it has nothing below it",
+                shown(path)
+            )),
+            (Cause::NotCached | Cause::NoSuchModule, Some(name), None) => {
+                let parsed = Name::parse(name);
+                let paths = parsed.iter().flat_map(Name::candidates).map(shown);
+                let paths = paths.collect::<Vec<_>>().join(" and no ");
+                let whose = match self.row {
+                    None => "in the cache",
+                    Some(_) => "in cache or database",
+                };
+                Cow::Owned(format!("there is no {paths} {whose}"))
+            }
+            (cause, ..) => Cow::Borrowed(cause.reason()),
+        }
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.as_deref().map(shown);
+        match (&self.name, path) {
+            (Some(name), _) if self.cause.is_fine() => {
+                return write!(f, "{} is {}", shown(name), self.summary());
+            }
+            (Some(name), Some(path)) if self.cause != Cause::Hidden => {
+                write!(f, "no module named {}: {path} is ", shown(name))?;
+                write!(f, "{}: ", self.summary())?;
+            }
+            (Some(name), _) => write!(f, "no module named {}: ", shown(name))?,
+            (None, path) => {
+                write!(f, "{} is {}", path.unwrap_or_default(), self.summary())?;
+                if self.cause.is_fine() {
+                    return Ok(());
+                }
+                f.write_str(": ")?;
+            }
+        }
+        f.write_str(&self.reason())?;
+        match self.cause.remedy() {
+            "" => Ok(()),
+            remedy => write!(f, "; {remedy}"),
+        }
+    }
+}
+
+impl Serialize for Diagnosis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Module<'a> {
+            bytes: usize,
+            hash: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            name: &'a Option<String>,
+            path: &'a Option<String>,
+            cause: Cause,
+            why: Cow<'static, str>,
+            remedy: &'static str,
+            cached: Option<Module<'a>>,
+            row: &'a Option<RowState>,
+            #[serde(serialize_with = "rfc3339::serialize_option")]
+            changed: Option<SystemTime>,
+            status: &'a Option<Status>,
+            servers: &'a Endpoints,
+        }
+        let Self {
+            cause,
+            name,
+            path,
+            cached,
+            row,
+            changed,
+            status,
+            servers,
+        } = self;
+        let shown = Shown {
+            name,
+            path,
+            cause: *cause,
+            why: self.reason(),
+            remedy: cause.remedy(),
+            cached: cached.as_ref().map(|module| Module {
+                bytes: module.content.len(),
+                hash: &module.hash,
+            }),
+            row,
+            changed: *changed,
+            status,
+            servers,
+        };
+        shown.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(cause: Cause, path: Option<&str>) -> String {
+        Diagnosis::of_name(cause, "shared.halopsa", path).to_string()
+    }
+
+    #[test]
+    fn a_name_is_shown_as_a_sentence_that_says_what_to_do() {
+        for (cause, path, words) in [
+            (Cause::NotAPath, None, "no path can"),
+            (
+                Cause::Hidden,
+                Some("shared.py"),
+                "\"shared.py\" is a module",
+            ),
+            (
+                Cause::NotCached,
+                None,
+                "no \"shared/halopsa/__init__.py\" and no \"shared/halopsa.py\" in the cache; check",
+            ),
+            (
+                Cause::ValueGone,
+                Some("shared/halopsa.py"),
+                "\"shared/halopsa.py\" is in the index, without its value",
+            ),
+            (Cause::CacheCold, None, "`bifrost-modules warm`"),
+            (Cause::IndexGone, None, "the index was evicted"),
+            (
+                Cause::Corrupt,
+                Some("shared.py"),
+                "\"shared.py\" is an entry that can't be read",
+            ),
+        ] {
+            let text = of(cause, path);
+            assert!(
+                text.starts_with("no module named \"shared.halopsa\": "),
+                "{text}"
+            );
+            assert!(text.contains(words), "{text}");
+        }
+        let cached = of(Cause::Cached, Some("shared/halopsa.py"));
+        assert_eq!(cached, "\"shared.halopsa\" is cached");
+        let namespace = of(Cause::Namespace, Some("shared/halopsa"));
+        assert_eq!(namespace, "\"shared.halopsa\" is a namespace package");
+    }
+
+    #[test]
+    fn a_path_is_shown_as_such() {
+        let text = |cause| {
+            let diagnosis = Diagnosis::of_name(cause, "", Some("a.py"));
+            let name = None;
+            Diagnosis { name, ..diagnosis }.to_string()
+        };
+        assert_eq!(text(Cause::Cached), "\"a.py\" is cached");
+        let unlisted = text(Cause::Unlisted);
+        assert!(unlisted.starts_with("\"a.py\" is cached, and missing in the index: a foreign"));
+        assert!(unlisted.ends_with("; `bifrost-modules repair` adds it"));
+    }
+
+    #[test]
+    fn a_foreign_name_is_escaped_and_cut() {
+        let name = format!("a\n{}", "x".repeat(5_000));
+        let text = Diagnosis::of_name(Cause::NotAPath, &name, None).to_string();
+        assert!(!text.contains('\n') && text.len() < 300, "{text}");
+    }
+}

@@ -1,75 +1,133 @@
-//! Is the cache complete, and why is a module absent?
+//! Is the cache complete, and what may make it lose modules?
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Pipeline, Value};
+use serde::Serialize;
 
+use crate::client::Client;
 use crate::client::call;
 use crate::client::transport::Transport;
+use crate::command::info::Info;
 use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
-use crate::command::server_id::run_id;
 use crate::config::Config;
 use crate::error::Error;
 use crate::keys::{COMPLETE_KEY, MODULE_INDEX_KEY};
+use crate::rfc3339;
 use crate::sync::mark::Mark;
+use crate::sync::report::Endpoints;
+
+/// Whether the cache is known to be complete, and what tells how well Redis keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// Whether it is complete.
+    #[serde(rename = "status")]
+    pub state: CacheState,
+    /// When it was completed, by the clock of the machine that warmed it; whole seconds. `None` if
+    /// it is cold.
+    #[serde(serialize_with = "rfc3339::serialize_option")]
+    pub since: Option<SystemTime>,
+    /// How many modules it had then; 0 if it is cold.
+    pub modules: usize,
+    /// Whether it was compared with the database then, after all transactions of that time had
+    /// ended.
+    pub verified: bool,
+    /// How many members the index has now; `None` where SCARD is refused.
+    pub members: Option<usize>,
+    /// The server's `maxmemory-policy`; `None` where INFO does not tell. With one of `allkeys-*`,
+    /// Redis evicts modules when it runs out of memory.
+    pub maxmemory_policy: Option<String>,
+    /// How many keys Redis has evicted since the cache was completed, of whatever data; `None` where
+    /// INFO does not tell, or the cache is not of this run of the server.
+    pub evicted_keys: Option<u64>,
+    /// Which servers this is about.
+    pub servers: Endpoints,
+}
 
 /// Whether the cache is known to be complete.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Status {
+pub enum CacheState {
     /// A warm-up completed it, on the server that answers now, as far as that server tells (where
     /// INFO is refused it does not).
-    #[non_exhaustive]
-    Warm {
-        /// When, by the clock of the machine that warmed it; whole seconds.
-        since: SystemTime,
-        /// How many modules it had then.
-        modules: usize,
-        /// Whether it was compared with the database after all transactions of that time had
-        /// ended.
-        verified: bool,
-    },
+    Warm,
     /// Nothing says that it is complete: it was never warmed, or flushed since.
     Cold,
     /// It was completed on another run of the server, so it came back from a snapshot on disk, or
     /// from a replica, and may be older than the database: verify it or warm it again.
-    #[non_exhaustive]
-    Restored {
-        /// When it was completed; whole seconds.
-        since: SystemTime,
-        /// How many modules it had then.
-        modules: usize,
-    },
+    Restored,
     /// It was completed, and its index has lost most of what it named since: it was evicted, or
     /// deleted. What is saved from then on names itself again, so it need not be empty. Warm it
     /// again.
     ///
     /// The index is one key, which goes as a whole, while services remove modules one by one:
-    /// hence fewer than half of [`modules`](Self::Incomplete::modules) is taken for a loss.
-    /// Services that did remove so many lose nothing by another warm-up. Where SCARD is refused
-    /// this is not seen.
-    #[non_exhaustive]
-    Incomplete {
-        /// When it was completed; whole seconds.
-        since: SystemTime,
-        /// How many modules it had then.
-        modules: usize,
-        /// How many members the index has now.
-        members: usize,
-    },
+    /// hence fewer than half of [`Status::modules`] is taken for a loss. Services that did remove so
+    /// many lose nothing by another warm-up. Where SCARD is refused this is not seen.
+    Incomplete,
 }
 
 impl Status {
-    /// True for [`Status::Warm`].
+    /// True for [`CacheState::Warm`].
     #[must_use]
     pub fn is_warm(&self) -> bool {
-        matches!(self, Self::Warm { .. })
+        self.state == CacheState::Warm
+    }
+
+    /// What an operator should change about Redis, if anything: it may evict modules, or has.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let evicts = |policy: &&String| policy.starts_with("allkeys-");
+        if let Some(policy) = self.maxmemory_policy.as_ref().filter(evicts) {
+            return Some(format!(
+                "with maxmemory-policy {policy} Redis evicts modules: set noeviction"
+            ));
+        }
+        let evicted = self.evicted_keys.filter(|keys| *keys > 0)?;
+        Some(format!(
+            "Redis has evicted {evicted} keys since: give it more memory, and no time to live to modules"
+        ))
     }
 }
 
-pub(crate) async fn status<T: Transport>(transport: &T) -> Result<Status, Error> {
-    call::read(transport, &AskStatus).await
+impl fmt::Display for CacheState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+            Self::Restored => "restored",
+            Self::Incomplete => "incomplete",
+        })
+    }
+}
+
+/// In one line: `warm since 2026-01-31T23:59:59Z: 1000 modules then, verified; 1002 now`.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.state)?;
+        if let Some(since) = self.since {
+            let verified = if self.verified { "" } else { "un" };
+            let (since, modules) = (rfc3339::text(since), self.modules);
+            write!(
+                f,
+                " since {since}: {modules} modules then, {verified}verified"
+            )?;
+        }
+        if let Some(members) = self.members {
+            write!(f, "; {members} now")?;
+        }
+        match self.warning() {
+            Some(warning) => write!(f, "; {warning}"),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) async fn status<T: Transport>(client: &Client<T>) -> Result<Status, Error> {
+    call::read(client, &AskStatus).await
 }
 
 struct AskStatus;
@@ -86,8 +144,8 @@ impl Command for AskStatus {
         }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Status, Error> {
-        status_of(reply::exactly(replies)?)
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Status, Error> {
+        status_of(reply::exactly(replies)?, config)
     }
 }
 
@@ -95,37 +153,108 @@ impl Command for AskStatus {
 pub(super) fn ask_status(pipeline: &mut Pipeline) {
     pipeline.cmd("GET").arg(COMPLETE_KEY);
     pipeline.cmd("SCARD").arg(MODULE_INDEX_KEY);
-    pipeline.cmd("INFO").arg("server");
+    // All sections: a request for several at once is an error before Redis 7.
+    pipeline.cmd("INFO");
 }
 
-/// What the mark of a complete cache says, beside the size of the index and `INFO server`.
-pub(super) fn status_of([mark, members, info]: [Value; 3]) -> Result<Status, Error> {
+/// What the mark of a complete cache says, beside the size of the index and INFO.
+pub(super) fn status_of(
+    [mark, members, info]: [Value; 3],
+    config: &Config,
+) -> Result<Status, Error> {
     let members = match reply::integer(members) {
         Err(Error::Refused { code: "NOPERM", .. }) => None,
         members => usize::try_from(members?).ok(),
     };
+    let info = Info::new(info)?;
+    let mut status = Status {
+        state: CacheState::Cold,
+        since: None,
+        modules: 0,
+        verified: false,
+        members,
+        maxmemory_policy: info.field("maxmemory_policy").map(str::to_owned),
+        evicted_keys: None,
+        servers: Endpoints::new(config, None),
+    };
     let Some(json) = reply::bytes(mark)? else {
-        return Ok(Status::Cold);
+        return Ok(status);
     };
     let mark: Mark = serde_json::from_slice(&json)
         .map_err(|_| Error::corrupt(COMPLETE_KEY, "it is not the mark of a complete cache"))?;
-    let since = UNIX_EPOCH
-        .checked_add(Duration::from_secs(mark.completed_at))
-        .ok_or_else(|| Error::corrupt(COMPLETE_KEY, "its time is out of range"))?;
-    let modules = mark.modules;
-    match run_id(info)? {
-        Some(id) if !mark.run_id.is_empty() && id != mark.run_id => {
-            Ok(Status::Restored { since, modules })
-        }
-        _ if members.is_some_and(|members| members < modules / 2) => Ok(Status::Incomplete {
-            since,
-            modules,
-            members: members.unwrap_or_default(),
-        }),
-        _ => Ok(Status::Warm {
-            since,
-            modules,
-            verified: mark.verified,
-        }),
+    let since = UNIX_EPOCH.checked_add(Duration::from_secs(mark.completed_at));
+    let out_of_range = || Error::corrupt(COMPLETE_KEY, "its time is out of range");
+    status.since = Some(since.ok_or_else(out_of_range)?);
+    status.modules = mark.modules;
+    status.verified = mark.verified;
+    let run_id = info.run_id();
+    let is_other_run = run_id.is_some_and(|id| !mark.run_id.is_empty() && id != mark.run_id);
+    status.state = if is_other_run {
+        CacheState::Restored
+    } else if members.is_some_and(|members| members < mark.modules / 2) {
+        CacheState::Incomplete
+    } else {
+        CacheState::Warm
+    };
+    if !is_other_run {
+        // The counter begins again at CONFIG RESETSTAT.
+        let since = |then, now: u64| now.checked_sub(then).unwrap_or(now);
+        let counts = mark.evicted_keys.zip(info.number("evicted_keys"));
+        status.evicted_keys = counts.map(|(then, now)| since(then, now));
+    }
+    Ok(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An empty mark is none.
+    fn status(mark: &str, members: i64, info: &str) -> Status {
+        let text = |text: &str| match text {
+            "" => Value::Nil,
+            text => Value::BulkString(text.into()),
+        };
+        let config = Config::new(crate::config::DEFAULT_REDIS_URL).unwrap();
+        status_of([text(mark), Value::Int(members), text(info)], &config).unwrap()
+    }
+
+    const MARK: &str =
+        r#"{"completed_at":1000,"modules":4,"verified":true,"run_id":"a","evicted_keys":7}"#;
+
+    #[test]
+    fn evictions_count_from_the_mark_on_and_on_the_same_run_only() {
+        let info = |id: &str, evicted| {
+            format!("run_id:{id}\r\nevicted_keys:{evicted}\r\nmaxmemory_policy:noeviction\r\n")
+        };
+        let evicted = |mark, id, evicted| status(mark, 4, &info(id, evicted)).evicted_keys;
+        assert_eq!(evicted(MARK, "a", 7), Some(0));
+        assert_eq!(evicted(MARK, "a", 9), Some(2));
+        assert_eq!(evicted(MARK, "a", 3), Some(3), "the counter was reset");
+        assert_eq!(evicted(MARK, "b", 9), None);
+        let older = r#"{"completed_at":1000,"modules":4,"verified":true,"run_id":"a"}"#;
+        assert_eq!(evicted(older, "a", 9), None, "a mark of an older version");
+    }
+
+    #[test]
+    fn it_is_shown_in_a_line_that_warns_of_eviction() {
+        let of = |policy: &str, evicted| {
+            let info = format!("run_id:a\r\nevicted_keys:{evicted}\r\nmaxmemory_policy:{policy}");
+            status(MARK, 5, &info).to_string()
+        };
+        let plain = "warm since 1970-01-01T00:16:40Z: 4 modules then, verified; 5 now";
+        assert_eq!(of("noeviction", 7), plain);
+        assert!(of("allkeys-lru", 7).ends_with("evicts modules: set noeviction"));
+        assert!(of("volatile-ttl", 8).contains("has evicted 1 keys"));
+        assert_eq!(status("", 0, "").to_string(), "cold; 0 now");
+    }
+
+    #[test]
+    fn each_state_has_its_sign() {
+        let state = |members, info| status(MARK, members, info).state;
+        assert_eq!(state(4, "run_id:a"), CacheState::Warm);
+        assert_eq!(state(4, ""), CacheState::Warm);
+        assert_eq!(state(4, "run_id:b"), CacheState::Restored);
+        assert_eq!(state(1, "run_id:a"), CacheState::Incomplete);
     }
 }

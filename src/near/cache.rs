@@ -1,7 +1,7 @@
-//! What a near cache offers, over the connections of either facade.
+//! What a near cache offers, over the connections of either io.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
@@ -10,115 +10,126 @@ use super::coherence::counters::NearCacheStats;
 use super::coherence::protocol::{Answer, Landing, Lookup, Marks};
 use super::coherence::rule::{Rule, Rules};
 use super::coherence::store::Room;
-use super::coherence::value::{Found, INDEX_PATH, Kept};
+use super::coherence::value::{Cached, Found, INDEX_PATH};
 use super::hooks::{Invalidation, Registry};
-use super::instance::{Life, Listening};
+use super::instance::{Instance, ListenerHandle};
 use super::options::NearCacheOptions;
+use crate::client::Client;
 use crate::client::read;
 use crate::client::transport::{Budget, Transport};
-use crate::client::write_observers::Tied;
+use crate::client::write_observers::WriteObserver;
 use crate::command::reply;
 use crate::command::request::Class;
 use crate::command::server_id::ServerId;
+use crate::diagnosis::Diagnosis;
+use crate::diagnosis::explain::explain_name;
 use crate::error::{Error, Outage};
 use crate::keys::validate_path;
 
 /// How many modules one request of a prefetch or a snapshot asks for.
 pub(super) const BULK_PATHS: usize = 500;
 
-/// How long what follows Redis may take to come to life.
+/// How long what follows Redis may take to start.
 const BIRTH: Duration = Duration::from_secs(1);
 
-const NO_THREAD: &str = "nothing comes to life here that could follow it; a child that was forked \
+const NO_THREAD: &str = "no thread starts here that could follow it; a child that was forked \
                          in a bad moment must be handed a snapshot";
 
 /// Connections over which Redis can be followed.
-pub(crate) trait Listen: Transport + Send + Sync + 'static {
-    /// Starts to follow Redis for this life. No IO in this thread.
-    fn listen(self: &Arc<Self>, life: &Arc<Life>) -> Result<Box<dyn Listening>, Error>;
+pub(crate) trait SpawnListener: Transport + Send + Sync + 'static {
+    /// Starts to follow Redis for this instance. No IO in this thread.
+    fn spawn_listener(&self, instance: &Arc<Instance>) -> Result<Box<dyn ListenerHandle>, Error>;
 }
 
-pub(crate) struct Near<T: Listen> {
-    pub(super) transport: Arc<T>,
+pub(crate) struct Near<T: SpawnListener> {
+    pub(super) client: Arc<Client<T>>,
     options: NearCacheOptions,
     registry: Arc<Registry>,
     pub(super) rules: Rules,
-    first: Arc<Life>,
+    first: Arc<Instance>,
 }
 
-impl<T: Listen> Near<T> {
-    pub(crate) fn new(transport: Arc<T>, options: NearCacheOptions) -> Result<Self, Error> {
-        Self::with_rules(transport, options, Rules::default())
+impl<T: SpawnListener> Near<T> {
+    pub(crate) fn new(client: Arc<Client<T>>, options: NearCacheOptions) -> Result<Self, Error> {
+        Self::with_rules(client, options, Rules::default())
     }
 
     pub(super) fn with_rules(
-        transport: Arc<T>,
+        client: Arc<Client<T>>,
         options: NearCacheOptions,
         rules: Rules,
     ) -> Result<Self, Error> {
         let options = options.checked()?;
-        transport.identify_servers();
+        client.transport.identify_servers();
         let registry = Arc::default();
         let near = Self {
-            first: Arc::new(Life::new(&options, &registry, rules)),
-            transport,
+            first: Arc::new(Instance::new(&options, &registry, rules)),
+            client,
             options,
             registry,
             rules,
         };
         near.first
-            .ensure_listening(|life| near.transport.listen(life))?;
+            .ensure_listener(|instance| near.client.transport.spawn_listener(instance))?;
         Ok(near)
     }
 
     /// The newest life that is known of, without asking whose it is: that costs more than a hit.
-    pub(super) fn life(&self) -> &Arc<Life> {
-        let mut life = &self.first;
-        while let Some(child) = life.child() {
-            life = child;
+    pub(super) fn instance(&self) -> &Arc<Instance> {
+        let mut instance = &self.first;
+        while let Some(child) = instance.child() {
+            instance = child;
         }
-        life
+        instance
     }
 
-    /// The life of this process: a forked child turns away from the one that it inherited.
-    fn adopted_life(&self) -> &Arc<Life> {
-        let life = self.life();
-        if life.is_ours() {
-            return life;
+    /// The instance of this process: a forked child turns away from the one that it inherited.
+    fn adopted_instance(&self) -> &Arc<Instance> {
+        let instance = self.instance();
+        if instance.is_ours() {
+            return instance;
         }
-        life.child_or_init(|| Life::new(&self.options, &self.registry, self.rules))
+        instance.child_or_init(|| Instance::new(&self.options, &self.registry, self.rules))
     }
 
-    /// The life of this process, which follows Redis if it can: without that, reads are slower.
-    pub(super) fn own_life(&self) -> &Arc<Life> {
-        let life = self.adopted_life();
-        if let Err(error) = self.start(life) {
+    /// The instance of this process, which follows Redis if it can: without that, reads are slower.
+    pub(super) fn own_instance(&self) -> &Arc<Instance> {
+        let instance = self.adopted_instance();
+        if let Err(error) = self.start(instance) {
             log::debug!("The near cache reads through: {error}");
         }
-        life
+        instance
     }
 
-    fn start(&self, life: &Arc<Life>) -> Result<(), Error> {
+    fn start(&self, instance: &Arc<Instance>) -> Result<(), Error> {
         let failed = |error| reply::io_error(error, Outage::Connect);
-        life.hooks.start().map_err(failed)?;
-        life.ensure_listening(|life| self.transport.listen(life))
+        instance.hooks.start().map_err(failed)?;
+        instance.ensure_listener(|instance| self.client.transport.spawn_listener(instance))
+    }
+
+    /// What is cached, or else what Redis says.
+    pub(crate) async fn get(&self, path: &str) -> Result<Found, Error> {
+        match self.hit(path) {
+            Some(found) => Ok(found),
+            None => self.ask(path).await,
+        }
     }
 
     /// The hot path.
-    pub(crate) fn hit(&self, path: &str) -> Option<Found> {
-        self.life().protocol.hit(path, Tick::now())
+    fn hit(&self, path: &str) -> Option<Found> {
+        self.instance().protocol.hit(path, Tick::now())
     }
 
     /// What is left to do where there is no [`hit`](Self::hit).
-    pub(crate) async fn ask(&self, path: &str) -> Result<Found, Error> {
+    async fn ask(&self, path: &str) -> Result<Found, Error> {
         validate_path(path)?;
-        let life = self.own_life();
-        let counters = &life.protocol.counters;
-        let budget = Budget::new(self.transport.config(), Class::Lookup);
-        let (how, kept) = self.look_up(life, path, budget).await;
+        let instance = self.own_instance();
+        let counters = &instance.protocol.counters;
+        let budget = Budget::new(self.client.config(), Class::Lookup);
+        let (how, cached) = self.look_up(instance, path, budget).await;
         match how {
-            How::Hit => match &kept {
-                Ok(Kept::Absent) => counters.absent_hits.add_one(),
+            How::Hit => match &cached {
+                Ok(Cached::Absent) => counters.absent_hits.add_one(),
                 _ => counters.module_hits.add_one(),
             },
             How::Miss => counters.misses.add(1),
@@ -128,51 +139,51 @@ impl<T: Listen> Near<T> {
             }
             How::Bypass => counters.bypasses.add(1),
         }
-        match kept {
-            Ok(kept) => Ok(kept.into_module()),
-            Err(error) => last_known(life, path, error),
+        match cached {
+            Ok(cached) => Ok(cached.into_module()),
+            Err(error) => last_known(instance, path, error),
         }
     }
 
-    /// What is kept, or else what one of all who want to know it is told.
+    /// What is cached, or else what one of all who want to know it is told.
     pub(super) async fn look_up(
         &self,
-        life: &Life,
+        instance: &Instance,
         path: &str,
         budget: Budget,
-    ) -> (How, Result<Kept, Error>) {
+    ) -> (How, Result<Cached, Error>) {
         loop {
-            match life.protocol.lookup(path, Tick::now()) {
-                Lookup::Hit(kept) => return (How::Hit, Ok(kept)),
+            match instance.protocol.lookup(path, Tick::now()) {
+                Lookup::Hit(cached) => return (How::Hit, Ok(cached)),
                 Lookup::Bypass => {
-                    let marks = life.protocol.marks(Tick::now());
-                    let read = life.protocol.begin_marked(&marks);
-                    let answer = self.read_one(life, path, budget).await;
-                    let learn = |(kept, server): (Kept, Option<ServerId>)| {
+                    let marks = instance.protocol.marks(Tick::now());
+                    let read = instance.protocol.begin_marked(&marks);
+                    let answer = self.read_one(instance, path, budget).await;
+                    let learn = |(cached, server): (Cached, Option<ServerId>)| {
                         let at = Tick::now();
                         let answer = Answer { read, server, at };
-                        let protocol = &life.protocol;
-                        protocol.insert_marked(path, kept.clone(), &marks, &answer, Room::Make);
-                        kept
+                        let protocol = &instance.protocol;
+                        protocol.insert_marked(path, cached.clone(), &marks, &answer, Room::Make);
+                        cached
                     };
                     return (How::Bypass, answer.map(learn));
                 }
                 Lookup::Miss(ticket) => {
-                    let answer = self.read_one(life, path, budget).await;
-                    let kept = match &answer {
-                        Ok((kept, _)) => Ok(kept.clone()),
+                    let answer = self.read_one(instance, path, budget).await;
+                    let cached = match &answer {
+                        Ok((cached, _)) => Ok(cached.clone()),
                         Err(error) => Err(error.copied()),
                     };
                     ticket.land(answer, Tick::now());
-                    return (How::Miss, kept);
+                    return (How::Miss, cached);
                 }
                 Lookup::Joined(flight) => {
                     let landing = flight.landing.wait();
-                    match self.transport.within(budget.left(), landing).await {
+                    match self.client.transport.within(budget.left(), landing).await {
                         None => return (How::Joined, Err(reply::timed_out())),
                         Some(Landing::Abandoned) => {}
                         Some(Landing::Answered(answer)) => match &*answer {
-                            Ok(kept) => return (How::Joined, Ok(kept.clone())),
+                            Ok(cached) => return (How::Joined, Ok(cached.clone())),
                             // The caller who asked may have had less time than this one.
                             Err(error) if timed_out(error) && !budget.left().is_zero() => {}
                             Err(error) => return (How::Joined, Err(error.copied())),
@@ -193,9 +204,9 @@ impl<T: Listen> Near<T> {
             .collect();
         missing.iter().try_for_each(|path| validate_path(path))?;
         if !missing.is_empty() {
-            let life = self.own_life();
-            let marks = life.protocol.marks(Tick::now());
-            let counters = &life.protocol.counters;
+            let instance = self.own_instance();
+            let marks = instance.protocol.marks(Tick::now());
+            let counters = &instance.protocol.counters;
             let counter = if marks.are_live() {
                 &counters.misses
             } else {
@@ -203,17 +214,20 @@ impl<T: Listen> Near<T> {
             };
             counter.add(missing.len());
             let budget = self.bulk_budget();
-            let mut found = match self.read(life, &marks, &missing, budget, Room::Make).await {
+            let mut found = match self
+                .read(instance, &marks, &missing, budget, Room::Make)
+                .await
+            {
                 Ok(found) => found,
                 Err(error) => missing
                     .iter()
-                    .map(|path| last_known(life, path, error.copied()))
-                    .map(|module| module.map(Kept::from))
+                    .map(|path| last_known(instance, path, error.copied()))
+                    .map(|module| module.map(Cached::from))
                     .collect(),
             }
             .into_iter();
             for module in modules.iter_mut().filter(|module| module.is_none()) {
-                *module = found.next().transpose()?.map(Kept::into_module);
+                *module = found.next().transpose()?.map(Cached::into_module);
             }
         }
         Ok(modules.into_iter().flatten().collect())
@@ -221,102 +235,115 @@ impl<T: Listen> Near<T> {
 
     /// What one request of a call may take that reads much.
     pub(super) fn bulk_budget(&self) -> Budget {
-        Budget::new(self.transport.config(), Class::Bulk)
+        Budget::new(self.client.config(), Class::Bulk)
     }
 
     async fn read_one(
         &self,
-        life: &Life,
+        instance: &Instance,
         path: &str,
         budget: Budget,
-    ) -> Result<(Kept, Option<ServerId>), Error> {
+    ) -> Result<(Cached, Option<ServerId>), Error> {
         if path == INDEX_PATH {
-            return self.ask_index(life, budget).await;
+            return self.ask_index(instance, budget).await;
         }
-        let (module, server) = read::get_from(&*self.transport, path, budget).await?;
-        self.hear_from(life, server);
-        Ok((Kept::module(module), server))
+        let (module, server) = read::get_from(&*self.client, path, budget).await?;
+        self.check_server(instance, server);
+        Ok((Cached::module(module), server))
     }
 
     /// Sees who answered. If it is not the server that is followed, the connections go as well as the
     /// session: only where the address leads now can both meet again.
-    pub(super) fn hear_from(&self, life: &Life, server: Option<ServerId>) {
-        if life.protocol.session.suspects(server) {
-            self.transport.part();
-            life.wake();
+    pub(super) fn check_server(&self, instance: &Instance, server: Option<ServerId>) {
+        if instance.protocol.session.suspects(server) {
+            self.client.transport.reconnect();
+            instance.wake();
         }
     }
 
-    /// Reads paths at once, with one request, and keeps what may be kept.
+    /// Reads paths at once, with one request, and keeps what may be cached.
     pub(super) async fn read(
         &self,
-        life: &Life,
+        instance: &Instance,
         marks: &Marks,
         paths: &[&str],
         budget: Budget,
         room: Room,
-    ) -> Result<Vec<Result<Kept, Error>>, Error> {
-        let read = life.protocol.begin_marked(marks);
-        let (entries, server) = read::get_each_from(&*self.transport, paths, budget).await?;
-        self.hear_from(life, server);
+    ) -> Result<Vec<Result<Cached, Error>>, Error> {
+        let read = instance.protocol.begin_marked(marks);
+        let (entries, server) = read::get_each_from(&*self.client, paths, budget).await?;
+        self.check_server(instance, server);
         let at = Tick::now();
         let answer = Answer { read, server, at };
         let entries = paths.iter().zip(entries);
         Ok(entries
             .map(|(path, entry)| {
-                let kept = Kept::module(entry?);
-                life.protocol
-                    .insert_marked(path, kept.clone(), marks, &answer, room);
-                Ok(kept)
+                let cached = Cached::module(entry?);
+                instance
+                    .protocol
+                    .insert_marked(path, cached.clone(), marks, &answer, room);
+                Ok(cached)
             })
             .collect())
     }
 
-    /// Loads modules while there is room; how many are kept now.
-    pub(crate) async fn prefetch(&self, paths: Option<&[&str]>) -> Result<usize, Error> {
-        let life = self.own_life();
-        self.until_live(life).await?;
-        let index;
-        let all: Vec<&str> = if let Some(paths) = paths {
-            paths.iter().try_for_each(|path| validate_path(path))?;
-            paths.to_vec()
-        } else {
-            index = self.paths().await?;
-            index.iter().map(String::as_str).collect()
-        };
-        let protocol = &life.protocol;
+    /// Loads all modules while there is room; how many are cached now.
+    pub(crate) async fn prefetch(&self) -> Result<usize, Error> {
+        self.until_live(self.own_instance()).await?;
+        let index = self.paths().await?;
+        let paths: Vec<&str> = index.iter().map(String::as_str).collect();
+        self.prefetch_paths(&paths).await
+    }
+
+    /// The same for these.
+    pub(crate) async fn prefetch_paths(&self, paths: &[impl AsRef<str>]) -> Result<usize, Error> {
+        let instance = self.own_instance();
+        self.until_live(instance).await?;
+        let all: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
+        all.iter().try_for_each(|path| validate_path(path))?;
+        let protocol = &instance.protocol;
         let mut missing = all.clone();
-        missing.retain(|path| protocol.kept(path, Tick::now()).is_none());
+        missing.retain(|path| protocol.cached(path, Tick::now()).is_none());
         for chunk in missing.chunks(BULK_PATHS) {
             let marks = protocol.marks(Tick::now());
             let budget = self.bulk_budget();
-            let read = self.read(life, &marks, chunk, budget, Room::Find).await?;
+            let read = self
+                .read(instance, &marks, chunk, budget, Room::Find)
+                .await?;
             // What is hot already is worth more than what may become so.
-            let mut kept = chunk.iter().zip(&read);
-            if kept.any(|(path, kept)| {
-                let kept = kept.as_ref();
-                kept.is_ok_and(|kept| !protocol.has_room(path, kept))
+            let mut cached = chunk.iter().zip(&read);
+            if cached.any(|(path, cached)| {
+                let cached = cached.as_ref();
+                cached.is_ok_and(|cached| !protocol.has_room(path, cached))
             }) {
                 break;
             }
         }
-        let kept = all
+        let cached = all
             .iter()
-            .filter_map(|path| protocol.kept(path, Tick::now()));
-        Ok(kept.filter(|kept| matches!(kept, Kept::Module(_))).count())
+            .filter_map(|path| protocol.cached(path, Tick::now()));
+        Ok(cached
+            .filter(|cached| matches!(cached, Cached::Module(_)))
+            .count())
     }
 
     /// Waits until Redis is followed.
-    pub(super) async fn until_live(&self, life: &Life) -> Result<(), Error> {
-        let deadline = Tick::now().plus(self.transport.config().bulk_deadline);
-        while let Some(arrival) = life.protocol.session.arrival(Tick::now())? {
-            let has_begun = life.has_begun.load(SeqCst);
+    pub(super) async fn until_live(&self, instance: &Instance) -> Result<(), Error> {
+        let deadline = Tick::now().plus(self.client.config().bulk_deadline);
+        while let Some(arrival) = instance.protocol.session.arrival(Tick::now())? {
+            let has_begun = instance.has_begun.load(SeqCst);
             let limit = deadline.since(Tick::now());
             let limit = if has_begun { limit } else { limit.min(BIRTH) };
-            if self.transport.within(limit, arrival.wait()).await.is_some() {
+            if self
+                .client
+                .transport
+                .within(limit, arrival.wait())
+                .await
+                .is_some()
+            {
                 continue;
             }
-            if !life.has_begun.load(SeqCst) {
+            if !instance.has_begun.load(SeqCst) {
                 let why = io::Error::other(NO_THREAD);
                 return Err(reply::outage(Outage::Connect, Some(why)));
             }
@@ -328,12 +355,12 @@ impl<T: Listen> Near<T> {
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        self.life().protocol.session.is_live(Tick::now())
+        self.instance().protocol.session.is_live(Tick::now())
     }
 
     pub(crate) fn stats(&self) -> NearCacheStats {
         // Takes a lock.
-        self.adopted_life().protocol.stats(Tick::now())
+        self.adopted_instance().protocol.stats(Tick::now())
     }
 
     pub(crate) fn on_invalidate(
@@ -341,13 +368,17 @@ impl<T: Listen> Near<T> {
         hook: impl Fn(&Invalidation) + Send + Sync + 'static,
     ) -> Result<(), Error> {
         self.registry.add(hook);
-        self.start(self.adopted_life())
+        self.start(self.adopted_instance())
     }
 
-    /// To be tied to a writer's connections.
-    pub(crate) fn tie_to(self: &Arc<Self>, writer: &T) {
-        let weak: Weak<dyn Tied> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Tied>));
-        writer.ties().add(&weak);
+    pub(crate) async fn explain_name(&self, name: &str) -> Result<Diagnosis, Error> {
+        explain_name(&self.client, name).await
+    }
+
+    /// From now on it is told what the writer over these connections writes.
+    pub(crate) fn tie_to(self: &Arc<Self>, writer: &Client<T>) {
+        let this: Arc<dyn WriteObserver> = Arc::clone(self) as _;
+        writer.observers.add(&Arc::downgrade(&this));
     }
 }
 
@@ -370,21 +401,21 @@ pub(super) enum How {
 }
 
 /// What was known before an outage, where that is wanted.
-pub(super) fn last_known(life: &Life, path: &str, error: Error) -> Result<Found, Error> {
+pub(super) fn last_known(instance: &Instance, path: &str, error: Error) -> Result<Found, Error> {
     if !error.is_unavailable() {
         return Err(error);
     }
     // That there was none is no reason to hide an outage.
-    let module = life.protocol.last_known(path, Tick::now()).flatten();
+    let module = instance.protocol.last_known(path, Tick::now()).flatten();
     module.map(Some).ok_or(error)
 }
 
-impl<T: Listen> Tied for Near<T> {
+impl<T: SpawnListener> WriteObserver for Near<T> {
     fn wrote(&self, paths: &[String]) {
-        if self.rules.keep(Rule::LocalWrite) {
-            self.transport.listings().void(Instant::now());
-            let protocol = &self.adopted_life().protocol;
-            protocol.announcements.add(paths, Tick::now());
+        if self.rules.enforces(Rule::LocalWrite) {
+            self.client.listings.void(Instant::now());
+            let protocol = &self.adopted_instance().protocol;
+            protocol.index_delta.add(paths, Tick::now());
             for path in paths.iter().map(String::as_str).chain([INDEX_PATH]) {
                 protocol.invalidate(path);
             }
@@ -392,25 +423,25 @@ impl<T: Listen> Tied for Near<T> {
     }
 
     fn wrote_everything(&self) {
-        if self.rules.keep(Rule::LocalWrite) {
-            self.transport.listings().void(Instant::now());
-            self.adopted_life().protocol.flush();
+        if self.rules.enforces(Rule::LocalWrite) {
+            self.client.listings.void(Instant::now());
+            self.adopted_instance().protocol.flush();
         }
     }
 }
 
-impl<T: Listen> Drop for Near<T> {
+impl<T: SpawnListener> Drop for Near<T> {
     fn drop(&mut self) {
-        let life = Arc::clone(self.life());
-        if life.is_ours() {
-            life.stop();
+        let instance = Arc::clone(self.instance());
+        if instance.is_ours() {
+            instance.stop();
         }
         if !self.first.is_ours() {
             // Its locks may be held by threads that this process does not have.
             mem::forget(Arc::clone(&self.first));
-            // And with it goes our own life, its child.
-            if life.is_ours() {
-                life.protocol.store.purge(u64::MAX);
+            // And with it goes our own instance, its child.
+            if instance.is_ours() {
+                instance.protocol.store.purge(u64::MAX);
             }
         }
     }

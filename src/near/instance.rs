@@ -14,32 +14,32 @@ use super::hooks::{Hooks, Registry};
 use super::options::NearCacheOptions;
 use crate::error::Error;
 
-pub(crate) struct Life {
+pub(crate) struct Instance {
     process: u32,
     pub(crate) protocol: Protocol,
     pub(crate) hooks: Hooks,
-    listening: Mutex<Option<Box<dyn Listening>>>,
-    /// What follows Redis has come to life. In a child that was forked while its parent started a
+    listener: Mutex<Option<Box<dyn ListenerHandle>>>,
+    /// What follows Redis has start. In a child that was forked while its parent started a
     /// thread, none ever does: the standard library holds a lock meanwhile.
     pub(crate) has_begun: AtomicBool,
-    child: OnceBox<Arc<Life>>,
+    child: OnceBox<Arc<Instance>>,
 }
 
 /// What follows Redis: a thread or a task, which ends when this is dropped.
-pub(crate) trait Listening: Send + Sync {
+pub(crate) trait ListenerHandle: Send + Sync {
     /// Has it look whether somebody wants something.
     fn wake(&self);
 
     fn has_ended(&self) -> bool;
 }
 
-impl Life {
+impl Instance {
     pub(crate) fn new(options: &NearCacheOptions, registry: &Arc<Registry>, rules: Rules) -> Self {
         Self {
             process: process::id(),
             protocol: Protocol::new(options.clone(), rules),
             hooks: Hooks::new(Arc::clone(registry)),
-            listening: Mutex::new(None),
+            listener: Mutex::new(None),
             has_begun: AtomicBool::new(false),
             child: OnceBox::new(),
         }
@@ -53,46 +53,40 @@ impl Life {
         self.child.get()
     }
 
-    pub(crate) fn child_or_init(&self, life: impl FnOnce() -> Self) -> &Arc<Self> {
-        self.child.get_or_init(|| Box::new(Arc::new(life())))
+    pub(crate) fn child_or_init(&self, instance: impl FnOnce() -> Self) -> &Arc<Self> {
+        self.child.get_or_init(|| Box::new(Arc::new(instance())))
     }
 
     /// Starts to follow Redis, unless that goes on already.
-    pub(crate) fn ensure_listening(
+    pub(crate) fn ensure_listener(
         self: &Arc<Self>,
-        start: impl FnOnce(&Arc<Self>) -> Result<Box<dyn Listening>, Error>,
+        start: impl FnOnce(&Arc<Self>) -> Result<Box<dyn ListenerHandle>, Error>,
     ) -> Result<(), Error> {
-        let mut listening = self
-            .listening
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if listening
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if listener
             .as_ref()
-            .is_none_or(|listening| listening.has_ended())
+            .is_none_or(|listener| listener.has_ended())
         {
-            *listening = Some(start(self)?);
+            *listener = Some(start(self)?);
         }
         Ok(())
     }
 
     pub(crate) fn wake(&self) {
-        let listening = self
-            .listening
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(listening) = &*listening {
-            listening.wake();
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listener) = &*listener {
+            listener.wake();
         }
     }
 
-    /// Ends the threads of this life.
+    /// Ends the threads of this instance.
     pub(crate) fn stop(&self) {
-        let listening = self
-            .listening
+        let listener = self
+            .listener
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        drop(listening);
+        drop(listener);
         self.hooks.stop();
     }
 }

@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::coherence::clock::Tick;
 use super::coherence::subscription::{Action, Tracker};
-use super::instance::Life;
+use super::instance::Instance;
 use crate::command::request::Request;
 use crate::error::Error;
 use crate::random::random;
@@ -21,11 +21,11 @@ const LAST_DELAY: Duration = Duration::from_secs(1);
 const REFUSED_DELAY: Duration = Duration::from_secs(30);
 
 /// Makes connections that follow Redis, and waits.
-pub(crate) trait Follow {
-    type Feed: Feed;
+pub(crate) trait ListenerIo {
+    type Connection: ListenerConnection;
 
     /// A fresh connection that speaks RESP3.
-    async fn connect(&self) -> Result<Self::Feed, Error>;
+    async fn connect(&self) -> Result<Self::Connection, Error>;
 
     async fn pause(&self, duration: Duration);
 
@@ -34,7 +34,7 @@ pub(crate) trait Follow {
 }
 
 /// A connection that follows Redis.
-pub(crate) trait Feed {
+pub(crate) trait ListenerConnection {
     async fn send(&mut self, request: Request) -> Result<(), Error>;
 
     /// The next message, in the order in which Redis sent them; `None` if there is none for so
@@ -42,18 +42,18 @@ pub(crate) trait Feed {
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error>;
 }
 
-pub(crate) async fn follow<F: Follow>(facade: &F, life: &Life) {
-    life.has_begun.store(true, SeqCst);
+pub(crate) async fn listen<Io: ListenerIo>(io: &Io, instance: &Instance) {
+    instance.has_begun.store(true, SeqCst);
     let mut delay = FIRST_DELAY;
     let mut refusal = None;
-    while !facade.is_over() {
+    while !io.is_over() {
         let begin = Tick::now();
         let mut followed = false;
-        let Err(why) = session(facade, life, &mut followed).await else {
+        let Err(why) = session(io, instance, &mut followed).await else {
             break;
         };
-        if life.protocol.end(&why) {
-            life.hooks.everything();
+        if instance.protocol.end(&why) {
+            instance.hooks.everything();
         }
         if followed {
             // One that never lasts is no better than none.
@@ -65,7 +65,7 @@ pub(crate) async fn follow<F: Follow>(facade: &F, life: &Life) {
         }
         if why.is_transient() {
             log::debug!("The near cache can't follow Redis yet: {why}");
-            facade.pause(jittered(delay)).await;
+            io.pause(jittered(delay)).await;
             delay = (delay * 2).min(LAST_DELAY);
         } else {
             let why = why.to_string();
@@ -74,20 +74,24 @@ pub(crate) async fn follow<F: Follow>(facade: &F, life: &Life) {
                 log::warn!("The near cache can't follow Redis and reads through: {why}");
                 refusal = Some(why);
             }
-            facade.pause(jittered(REFUSED_DELAY)).await;
+            io.pause(jittered(REFUSED_DELAY)).await;
         }
     }
 }
 
 /// From the connection to its loss; `Ok` when nobody needs it any more.
-async fn session<F: Follow>(facade: &F, life: &Life, followed: &mut bool) -> Result<(), Error> {
-    let mut feed = facade.connect().await?;
-    let mut tracker = Tracker::new(&life.protocol, &life.hooks);
-    while !facade.is_over() {
+async fn session<Io: ListenerIo>(
+    io: &Io,
+    instance: &Instance,
+    followed: &mut bool,
+) -> Result<(), Error> {
+    let mut connection = io.connect().await?;
+    let mut tracker = Tracker::new(&instance.protocol, &instance.hooks);
+    while !io.is_over() {
         match tracker.next(Tick::now())? {
-            Action::Send(request) => feed.send(request).await?,
+            Action::Send(request) => connection.send(request).await?,
             Action::Receive(limit) => {
-                if let Some(value) = feed.receive(limit).await? {
+                if let Some(value) = connection.receive(limit).await? {
                     tracker.received(value, Tick::now())?;
                     *followed |= tracker.is_following();
                 }

@@ -36,12 +36,12 @@ impl Default for NearCacheOptions {
 }
 
 impl NearCacheOptions {
-    /// How many bytes all that is kept may take: sources, paths, the index, and what it costs to
+    /// How many bytes all that is cached may take: sources, paths, the index, and what it costs to
     /// keep them. Default 64 MiB.
     ///
     /// What was not asked for since it came, or since it was last considered, goes first, the
     /// oldest before the newer ones (the CLOCK policy). What is larger than half of this is never
-    /// kept; for an index so large, names are resolved with one as old as a reader's: see
+    /// cached; for an index so large, names are resolved with one as old as a reader's: see
     /// [`Config::with_index_max_age`](crate::config::Config::with_index_max_age). Modules that are handed out,
     /// or in a [`Snapshot`](crate::near::snapshot::Snapshot), live on.
     #[must_use]
@@ -65,14 +65,14 @@ impl NearCacheOptions {
     /// Default 2 s; at least 100 ms.
     ///
     /// Otherwise an answer is as old as the way of a message from Redis. Redis is asked for a sign
-    /// of life four times in this time. While the whole machine is suspended, no time passes.
+    /// of instance four times in this time. While the whole machine is suspended, no time passes.
     #[must_use]
     pub fn with_staleness_bound(mut self, bound: Duration) -> Self {
         self.staleness_bound = bound;
         self
     }
 
-    /// How long something is kept without being asked for anew. Default 5 minutes.
+    /// How long something is cached without being asked for anew. Default 5 minutes.
     ///
     /// A backstop for changes that Redis never announces: SWAPDB is one.
     #[must_use]

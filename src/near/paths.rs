@@ -1,14 +1,14 @@
-//! All cached paths and their directories, over the connections of either facade.
+//! All cached paths and their directories, over the connections of either io.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cache::{Listen, Near};
+use super::cache::{Near, SpawnListener};
 use super::coherence::clock::Tick;
 use super::coherence::index_delta::{AskMembership, Question};
-use super::coherence::value::{INDEX_PATH, Kept};
-use super::instance::Life;
+use super::coherence::value::{Cached, INDEX_PATH};
+use super::instance::Instance;
 use crate::client::transport::Budget;
 use crate::client::{call, read};
 use crate::command::index::Members;
@@ -19,21 +19,21 @@ use crate::paths::index::PathIndex;
 use crate::paths::listing::Listing;
 use crate::resolution::resolve;
 
-impl<T: Listen> Near<T> {
+impl<T: SpawnListener> Near<T> {
     pub(crate) async fn paths(&self) -> Result<Arc<HashSet<String>>, Error> {
         let index = self.index(self.bulk_budget()).await?;
         Ok(Arc::clone(index.paths()))
     }
 
-    /// For names: where the index is too large to be kept, as old as a reader's may be.
+    /// For names: where the index is too large to be cached, as old as a reader's may be.
     pub(super) async fn directories(
         &self,
-        life: &Life,
+        instance: &Instance,
         budget: Budget,
     ) -> Result<Arc<PathIndex>, Error> {
-        match self.transport.listings().last() {
-            Some(last) if !life.protocol.admits(&last.index) => {
-                let listing = resolve::listing(&*self.transport, budget).await?;
+        match self.client.listings.last() {
+            Some(last) if !instance.protocol.admits(&last.index) => {
+                let listing = resolve::listing(&*self.client, budget).await?;
                 Ok(Arc::clone(&listing.index))
             }
             _ => self.index(budget).await,
@@ -41,42 +41,44 @@ impl<T: Listen> Near<T> {
     }
 
     async fn index(&self, budget: Budget) -> Result<Arc<PathIndex>, Error> {
-        if let Some(Kept::Index(index, _)) = self.life().protocol.kept(INDEX_PATH, Tick::now()) {
+        if let Some(Cached::Index(index, _)) =
+            self.instance().protocol.cached(INDEX_PATH, Tick::now())
+        {
             return Ok(index);
         }
-        let life = self.own_life();
-        match self.look_up(life, INDEX_PATH, budget).await.1? {
-            Kept::Index(index, _) => Ok(index),
-            // Nothing else is kept there.
-            Kept::Module(_) | Kept::Absent | Kept::Foreign(_) => Err(reply::unexpected()),
+        let instance = self.own_instance();
+        match self.look_up(instance, INDEX_PATH, budget).await.1? {
+            Cached::Index(index, _) => Ok(index),
+            // Nothing else is cached there.
+            Cached::Module(_) | Cached::Absent | Cached::Negative(_) => Err(reply::unexpected()),
         }
     }
 
     /// The index. Asks only for what was announced, if that is enough.
     pub(super) async fn ask_index(
         &self,
-        life: &Life,
+        instance: &Instance,
         budget: Budget,
-    ) -> Result<(Kept, Option<ServerId>), Error> {
-        let (transport, protocol) = (&*self.transport, &life.protocol);
-        let announcements = &protocol.announcements;
+    ) -> Result<(Cached, Option<ServerId>), Error> {
+        let (client, protocol) = (&*self.client, &instance.protocol);
+        let index_delta = &protocol.index_delta;
         let (now, taken) = (Tick::now(), Instant::now());
         let epoch = protocol.session.begin_read(now);
-        let whole = match epoch.map(|epoch| announcements.question(epoch, now)) {
+        let whole = match epoch.map(|epoch| index_delta.question(epoch, now)) {
             Some(Question::Update(asked, update)) => {
                 let paths = &update.paths;
-                let answer = call::read_within(transport, &AskMembership { paths }, budget).await;
+                let answer = call::read_within(client, &AskMembership { paths }, budget).await;
                 match answer {
                     Ok((members, server)) => {
-                        self.hear_from(life, server);
+                        self.check_server(instance, server);
                         // Another server's answer says nothing about this index.
                         if protocol.session.accepts(asked.epoch, server) {
-                            let (index, listed) = announcements.updated(asked, update, &members);
-                            return Ok((Kept::Index(index, listed), server));
+                            let (index, listed) = index_delta.updated(asked, update, &members);
+                            return Ok((Cached::Index(index, listed), server));
                         }
                     }
                     // An ACL may forbid it, and Redis before 6.2 does not know it.
-                    Err(error) if error.is_refused() => announcements.refused(),
+                    Err(error) if error.is_refused() => index_delta.refused(),
                     Err(error) => return Err(error),
                 }
                 Some(asked)
@@ -84,17 +86,17 @@ impl<T: Listen> Near<T> {
             Some(Question::Whole(asked)) => Some(asked),
             None => None,
         };
-        let (members, server) = call::read_within(transport, &Members, budget).await?;
-        self.hear_from(life, server);
-        let index = Arc::new(PathIndex::from(read::listed(transport, members)));
+        let (members, server) = call::read_within(client, &Members, budget).await?;
+        self.check_server(instance, server);
+        let index = Arc::new(PathIndex::from(read::listed(client, members)));
         if !protocol.admits(&index) {
             let index = Arc::clone(&index);
-            transport.listings().keep(Listing { index, taken });
+            client.listings.set(Listing { index, taken });
         } else if let Some(asked) = whole
             && protocol.session.accepts(asked.epoch, server)
         {
-            announcements.listed(asked, &index);
+            index_delta.listed(asked, &index);
         }
-        Ok((Kept::Index(index, now), server))
+        Ok((Cached::Index(index, now), server))
     }
 }

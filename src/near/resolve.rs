@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cache::{Listen, Near};
+use super::cache::{Near, SpawnListener};
 use super::coherence::clock::Tick;
 use super::coherence::protocol::{Answer, Marks};
 use super::coherence::store::Room;
-use super::coherence::value::Kept;
-use super::instance::Life;
+use super::coherence::value::Cached;
+use super::instance::Instance;
 use crate::client::transport::Budget;
 use crate::command::request::Class;
 use crate::error::Error;
@@ -16,16 +16,20 @@ use crate::module::CachedModule;
 use crate::paths::name::Name;
 use crate::resolution::{Resolution, resolve};
 
-impl<T: Listen> Near<T> {
-    /// The hot path: the answer, if all that it takes is kept. What can't be a name needs nothing.
-    pub(crate) fn resolved(&self, name: &str) -> Option<Resolution> {
-        let life = self.life();
-        life.protocol.resolve(name, Tick::now(), || life.is_ours())
+impl<T: SpawnListener> Near<T> {
+    /// The hot path: the answer, if all that it takes is cached. What can't be a name needs nothing.
+    fn resolved(&self, name: &str) -> Option<Resolution> {
+        let instance = self.instance();
+        instance
+            .protocol
+            .resolve(name, Tick::now(), || instance.is_ours())
     }
 
-    /// What is left to do where nothing is [`resolved`](Self::resolved).
     pub(crate) async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        let budget = Budget::new(self.transport.config(), Class::Lookup);
+        if let Some(answer) = self.resolved(name) {
+            return Ok(answer);
+        }
+        let budget = Budget::new(self.client.config(), Class::Lookup);
         let mut answers = self.resolve_rest(&[name], budget).await?;
         Ok(answers.pop().unwrap_or(Resolution::NotFound))
     }
@@ -46,46 +50,48 @@ impl<T: Listen> Near<T> {
         Ok(answers.flatten().collect())
     }
 
-    /// One round trip for all modules that are not kept, and one for the index if it is not.
+    /// One round trip for all modules that are not cached, and one for the index if it is not.
     async fn resolve_rest(&self, names: &[&str], budget: Budget) -> Result<Vec<Resolution>, Error> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let life = self.own_life();
+        let instance = self.own_instance();
         // What can't be a name was answered before.
         let parsed: Vec<Name> = names.iter().filter_map(|name| Name::parse(name)).collect();
-        let marks = life.protocol.marks(Tick::now());
+        let marks = instance.protocol.marks(Tick::now());
         let answers = if marks.are_live() {
-            self.resolve_kept(life, &marks, &parsed, budget).await
+            self.resolve_cached(instance, &marks, &parsed, budget).await
         } else {
-            self.resolve_unkept(life, &marks, names, &parsed, budget)
+            self.resolve_uncached(instance, &marks, names, &parsed, budget)
                 .await
         };
         answers.or_else(|error| {
             parsed
                 .iter()
-                .map(|name| last_known(life, name, &error))
+                .map(|name| last_known(instance, name, &error))
                 .collect()
         })
     }
 
-    async fn resolve_kept(
+    async fn resolve_cached(
         &self,
-        life: &Life,
+        instance: &Instance,
         marks: &Marks,
         names: &[Name],
         budget: Budget,
     ) -> Result<Vec<Resolution>, Error> {
         let now = Tick::now();
-        let known = names.iter().map(|name| life.protocol.source(name, now));
+        let known = names.iter().map(|name| instance.protocol.source(name, now));
         let known: Vec<_> = known.collect();
         let unknown = names
             .iter()
             .zip(&known)
             .filter(|(_, known)| known.is_none());
         let missing: Vec<&str> = unknown.flat_map(|(name, _)| name.candidates()).collect();
-        life.protocol.counters.misses.add(missing.len());
-        let read = self.read(life, marks, &missing, budget, Room::Make).await?;
+        instance.protocol.counters.misses.add(missing.len());
+        let read = self
+            .read(instance, marks, &missing, budget, Room::Make)
+            .await?;
         let read: HashMap<&str, _> = missing.into_iter().zip(read).collect();
         let mut index = None;
         let mut answers = Vec::with_capacity(names.len());
@@ -100,7 +106,7 @@ impl<T: Listen> Near<T> {
             }
             let index = match &mut index {
                 Some(index) => index,
-                none => none.insert(self.directories(life, budget).await?),
+                none => none.insert(self.directories(instance, budget).await?),
             };
             answers.push(Resolution::without_source(name, index));
         }
@@ -108,19 +114,19 @@ impl<T: Listen> Near<T> {
     }
 
     /// Redis is not followed.
-    async fn resolve_unkept(
+    async fn resolve_uncached(
         &self,
-        life: &Life,
+        instance: &Instance,
         marks: &Marks,
         names: &[&str],
         parsed: &[Name],
         budget: Budget,
     ) -> Result<Vec<Resolution>, Error> {
-        let protocol = &life.protocol;
+        let protocol = &instance.protocol;
         let paths = parsed.iter().flat_map(Name::candidates);
         protocol.counters.bypasses.add(paths.count());
         let read = protocol.begin_marked(marks);
-        let answers = resolve::resolve_all(&*self.transport, names, budget).await?;
+        let answers = resolve::resolve_all(&*self.client, names, budget).await?;
         let (server, at) = (None, Tick::now());
         let answer = Answer { read, server, at };
         for (name, resolution) in parsed.iter().zip(&answers) {
@@ -145,11 +151,11 @@ impl<T: Listen> Near<T> {
 /// What a package hides is not looked at, and may be corrupt.
 fn first(
     name: &Name,
-    modules: &HashMap<&str, Result<Kept, Error>>,
+    modules: &HashMap<&str, Result<Cached, Error>>,
 ) -> Result<Option<Arc<CachedModule>>, Error> {
     for path in name.candidates() {
         match modules.get(path) {
-            Some(Ok(Kept::Module(module))) => return Ok(Some(Arc::clone(module))),
+            Some(Ok(Cached::Module(module))) => return Ok(Some(Arc::clone(module))),
             Some(Err(error)) => return Err(error.copied()),
             _ => {}
         }
@@ -159,11 +165,11 @@ fn first(
 
 /// The last known module of that name, where that is wanted. Where it is not known whether there
 /// was a package, it may have hidden the module.
-fn last_known(life: &Life, name: &Name, error: &Error) -> Result<Resolution, Error> {
+fn last_known(instance: &Instance, name: &Name, error: &Error) -> Result<Resolution, Error> {
     if error.is_unavailable() {
         let now = Tick::now();
         for path in name.candidates() {
-            match life.protocol.last_known(path, now) {
+            match instance.protocol.last_known(path, now) {
                 Some(Some(module)) => return Ok(Resolution::sourced(name, module)),
                 Some(None) => {}
                 None => break,

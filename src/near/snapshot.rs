@@ -4,15 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::cache::{BULK_PATHS, Listen, Near};
+use super::cache::{BULK_PATHS, Near, SpawnListener};
 use super::coherence::clock::Tick;
 use super::coherence::protocol::{Answer, Marks};
 use super::coherence::rule::Rule;
 use super::coherence::store::Room;
-use super::coherence::value::{INDEX_PATH, Kept};
-use super::instance::Life;
+use super::coherence::value::{Cached, INDEX_PATH};
+use super::instance::Instance;
 use crate::client::read;
 use crate::command::reply;
+use crate::diagnosis::Diagnosis;
+use crate::diagnosis::cause::Cause;
+use crate::diagnosis::explain::{chain, judge};
 use crate::error::{Error, Outage};
 use crate::keys::validate_path;
 use crate::module::CachedModule;
@@ -113,6 +116,30 @@ impl Snapshot {
             .collect()
     }
 
+    /// Why a name was not found at that moment, as far as the snapshot can tell. It asks no server.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve), except that a corrupt entry is a
+    /// [`Cause`](crate::diagnosis::Cause).
+    pub fn explain_name(&self, name: &str) -> Result<Diagnosis, Error> {
+        if Name::parse(name).is_none() {
+            return Ok(Diagnosis::of_name(Cause::NotAPath, name, None));
+        }
+        let mut answers = Vec::new();
+        for part in chain(name) {
+            match self.resolve(part) {
+                Ok(answer) => answers.push((part, answer)),
+                Err(Error::Corrupt { path, .. }) => {
+                    return Ok(Diagnosis::of_name(Cause::Corrupt, name, Some(&path)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let missing = |part| Diagnosis::of_name(Cause::NotCached, part, None);
+        Ok(judge(name, answers).unwrap_or_else(missing))
+    }
+
     /// The paths of all modules in it, those with a corrupt entry included; in no order.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         let modules = self.0.modules.iter();
@@ -142,31 +169,41 @@ struct Draft {
     at_once: HashSet<String>,
 }
 
-impl<T: Listen> Near<T> {
-    /// Of all modules that the index names, or of these paths.
-    pub(crate) async fn snapshot(&self, paths: Option<&[&str]>) -> Result<Snapshot, Error> {
-        for path in paths.unwrap_or_default() {
-            validate_path(path)?;
-        }
-        let life = self.own_life();
-        let deadline = Tick::now().plus(self.transport.config().bulk_deadline);
+impl<T: SpawnListener> Near<T> {
+    /// Of all modules that the index names.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.snapshot_at(None).await
+    }
+
+    pub(crate) async fn snapshot_of(&self, paths: &[impl AsRef<str>]) -> Result<Snapshot, Error> {
+        let paths: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
+        paths.iter().try_for_each(|path| validate_path(path))?;
+        self.snapshot_at(Some(&paths)).await
+    }
+
+    /// Of these paths, or of all.
+    async fn snapshot_at(&self, paths: Option<&[&str]>) -> Result<Snapshot, Error> {
+        let instance = self.own_instance();
+        let deadline = Tick::now().plus(self.client.config().bulk_deadline);
         let mut draft = None;
         // What has moved is read again.
         while Tick::now() < deadline {
-            self.until_live(life).await?;
+            self.until_live(instance).await?;
             let mut current = match draft.take() {
                 Some(draft) => draft,
                 None => Draft {
-                    marks: life.protocol.marks(Tick::now()),
+                    marks: instance.protocol.marks(Tick::now()),
                     index: None,
                     modules: HashMap::new(),
                     at_once: HashSet::new(),
                 },
             };
-            if !self.complete(life, &mut current, paths).await? || !self.announced(life).await? {
+            if !self.complete(instance, &mut current, paths).await?
+                || !self.announced(instance).await?
+            {
                 continue;
             }
-            let Some(moved) = life.protocol.moved(&mut current.marks) else {
+            let Some(moved) = instance.protocol.moved(&mut current.marks) else {
                 continue;
             };
             let index_moved = paths.is_none() && moved(INDEX_PATH);
@@ -189,7 +226,7 @@ impl<T: Listen> Near<T> {
     /// Reads what the draft lacks. False if what was read is not of the session.
     async fn complete(
         &self,
-        life: &Life,
+        instance: &Instance,
         draft: &mut Draft,
         paths: Option<&[&str]>,
     ) -> Result<bool, Error> {
@@ -197,7 +234,7 @@ impl<T: Listen> Near<T> {
         let wanted: Vec<&str> = if let Some(paths) = paths {
             paths.to_vec()
         } else {
-            if draft.index.is_none() && !self.read_index(life, draft).await? {
+            if draft.index.is_none() && !self.read_index(instance, draft).await? {
                 return Ok(false);
             }
             index = draft.index.clone().unwrap_or_default();
@@ -210,9 +247,9 @@ impl<T: Listen> Near<T> {
             if draft.modules.contains_key(path) {
                 continue;
             }
-            match life.protocol.kept(path, now) {
-                Some(kept) => {
-                    let module = kept.into_module();
+            match instance.protocol.cached(path, now) {
+                Some(cached) => {
+                    let module = cached.into_module();
                     draft.modules.insert(path.to_owned(), Ok(module));
                 }
                 None => missing.push(path),
@@ -225,55 +262,55 @@ impl<T: Listen> Near<T> {
                 .extend(missing.iter().map(|path| (*path).to_owned()));
         }
         for chunk in missing.chunks(BULK_PATHS) {
-            let read = life.protocol.begin_marked(&draft.marks);
+            let read = instance.protocol.begin_marked(&draft.marks);
             let (entries, server) =
-                read::get_each_from(&*self.transport, chunk, self.bulk_budget()).await?;
-            self.hear_from(life, server);
-            if !life.protocol.accepts(&draft.marks, server) {
+                read::get_each_from(&*self.client, chunk, self.bulk_budget()).await?;
+            self.check_server(instance, server);
+            if !instance.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
             let at = Tick::now();
             let answer = Answer { read, server, at };
             for (path, entry) in chunk.iter().zip(entries) {
-                let kept = entry.map(Kept::module);
-                if let Ok(kept) = &kept {
-                    life.protocol.insert_marked(
+                let cached = entry.map(Cached::module);
+                if let Ok(cached) = &cached {
+                    instance.protocol.insert_marked(
                         path,
-                        kept.clone(),
+                        cached.clone(),
                         &draft.marks,
                         &answer,
                         Room::Find,
                     );
                 }
-                let module = kept.map(Kept::into_module);
+                let module = cached.map(Cached::into_module);
                 draft.modules.insert((*path).to_owned(), module);
             }
         }
         Ok(true)
     }
 
-    async fn read_index(&self, life: &Life, draft: &mut Draft) -> Result<bool, Error> {
-        let kept = life.protocol.kept(INDEX_PATH, Tick::now());
-        let kept = if let Some(kept) = kept {
-            kept
+    async fn read_index(&self, instance: &Instance, draft: &mut Draft) -> Result<bool, Error> {
+        let cached = instance.protocol.cached(INDEX_PATH, Tick::now());
+        let cached = if let Some(cached) = cached {
+            cached
         } else {
-            let read = life.protocol.begin_marked(&draft.marks);
-            let (kept, server) = self.ask_index(life, self.bulk_budget()).await?;
-            if !life.protocol.accepts(&draft.marks, server) {
+            let read = instance.protocol.begin_marked(&draft.marks);
+            let (cached, server) = self.ask_index(instance, self.bulk_budget()).await?;
+            if !instance.protocol.accepts(&draft.marks, server) {
                 return Ok(false);
             }
             let at = Tick::now();
             let answer = Answer { read, server, at };
-            life.protocol.insert_marked(
+            instance.protocol.insert_marked(
                 INDEX_PATH,
-                kept.clone(),
+                cached.clone(),
                 &draft.marks,
                 &answer,
                 Room::Make,
             );
-            kept
+            cached
         };
-        if let Kept::Index(index, _) = kept {
+        if let Cached::Index(index, _) = cached {
             draft.index = Some(index);
         }
         Ok(draft.index.is_some())
@@ -282,14 +319,14 @@ impl<T: Listen> Near<T> {
     /// Waits until all that Redis had done when it answered our reads has been announced. Without
     /// that, a write could fall between two reads and its announcement after both. False if the
     /// session ended first.
-    async fn announced(&self, life: &Life) -> Result<bool, Error> {
-        if !self.rules.keep(Rule::SnapshotBarrier) {
+    async fn announced(&self, instance: &Instance) -> Result<bool, Error> {
+        if !self.rules.enforces(Rule::SnapshotBarrier) {
             return Ok(true);
         }
-        let barrier = life.protocol.session.barrier();
-        life.wake();
-        let limit = self.transport.config().bulk_deadline;
-        let announced = self.transport.within(limit, barrier.wait()).await;
+        let barrier = instance.protocol.session.barrier();
+        instance.wake();
+        let limit = self.client.config().bulk_deadline;
+        let announced = self.client.transport.within(limit, barrier.wait()).await;
         announced.ok_or_else(reply::timed_out)
     }
 }
@@ -297,17 +334,15 @@ impl<T: Listen> Near<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::stats::Monitor;
-    use crate::client::transport::{Answer, Budget, Link, Transport};
-    use crate::client::write_observers::Ties;
+    use crate::client::Client;
+    use crate::client::transport::{Answer, Budget, DedicatedConnection, Transport};
     use crate::command::request::Request;
     use crate::command::server_id::ServerId;
     use crate::config::Config;
     use crate::keys;
     use crate::near::coherence::rule::Rules;
-    use crate::near::instance::Listening;
+    use crate::near::instance::ListenerHandle;
     use crate::near::options::NearCacheOptions;
-    use crate::paths::listing::Listings;
     use redis::Value;
     use std::pin::pin;
     use std::sync::Mutex;
@@ -316,22 +351,18 @@ mod tests {
 
     /// A Redis in memory that announces what was written only when somebody asks for that.
     struct Fake {
-        config: Config,
-        monitor: Monitor,
-        ties: Ties,
-        listings: Listings,
         version: Mutex<&'static str>,
     }
 
-    struct Announcing(Arc<Life>);
+    struct Announcing(Arc<Instance>);
 
-    impl Listening for Announcing {
+    impl ListenerHandle for Announcing {
         fn wake(&self) {
             for path in ["a.py", "b.py"] {
                 self.0.protocol.invalidate(path);
             }
             for barrier in self.0.protocol.session.take_barriers() {
-                barrier.keep(true);
+                barrier.fulfil(true);
             }
         }
 
@@ -340,35 +371,22 @@ mod tests {
         }
     }
 
-    impl Listen for Fake {
-        fn listen(self: &Arc<Self>, life: &Arc<Life>) -> Result<Box<dyn Listening>, Error> {
-            life.protocol.begin(ServerId::new(1), Tick::now());
-            Ok(Box::new(Announcing(Arc::clone(life))))
+    impl SpawnListener for Fake {
+        fn spawn_listener(
+            &self,
+            instance: &Arc<Instance>,
+        ) -> Result<Box<dyn ListenerHandle>, Error> {
+            instance.protocol.begin(ServerId::new(1), Tick::now());
+            Ok(Box::new(Announcing(Arc::clone(instance))))
         }
     }
 
     impl Transport for Fake {
-        type Link = Never;
-
-        fn config(&self) -> &Config {
-            &self.config
-        }
-
-        fn monitor(&self) -> &Monitor {
-            &self.monitor
-        }
-
-        fn ties(&self) -> &Ties {
-            &self.ties
-        }
-
-        fn listings(&self) -> &Listings {
-            &self.listings
-        }
+        type Dedicated = Never;
 
         fn identify_servers(&self) {}
 
-        fn part(&self) {}
+        fn reconnect(&self) {}
 
         fn in_use(&self) -> usize {
             0
@@ -403,7 +421,7 @@ mod tests {
 
     struct Never;
 
-    impl Link for Never {
+    impl DedicatedConnection for Never {
         async fn begin(&mut self, _: Request, _: Budget) -> Result<(), Error> {
             unreachable!()
         }
@@ -423,18 +441,15 @@ mod tests {
     /// Keeps one path, has both written, and takes a snapshot before that was announced.
     fn versions(rules: Rules) -> [String; 2] {
         let fake = Fake {
-            config: Config::new("redis://localhost").unwrap(),
-            monitor: Monitor::default(),
-            ties: Ties::default(),
-            listings: Listings::default(),
             version: Mutex::new("old"),
         };
-        let fake = Arc::new(fake);
+        let config = Arc::new(Config::new("redis://localhost").unwrap());
+        let client = Arc::new(Client::new(config, fake));
         let options = NearCacheOptions::default();
-        let near = Near::with_rules(Arc::clone(&fake), options, rules).unwrap();
+        let near = Near::with_rules(Arc::clone(&client), options, rules).unwrap();
         assert!(now(near.get_many(&["a.py"])).unwrap()[0].is_some());
-        *fake.version.lock().unwrap() = "new";
-        let snapshot = now(near.snapshot(Some(&["a.py", "b.py"]))).unwrap();
+        *client.transport.version.lock().unwrap() = "new";
+        let snapshot = now(near.snapshot_of(&["a.py", "b.py"])).unwrap();
         ["a.py", "b.py"].map(|path| snapshot.get(path).unwrap().unwrap().content.clone())
     }
 

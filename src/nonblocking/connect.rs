@@ -97,7 +97,7 @@ where
     for answered in 0..granted + usize::from(hear_back) {
         let value = parse_redis_value_async(&mut decoder, &mut stream).await;
         let value = value.map_err(|error| connect_failed(&error))?;
-        // A sign of life is one, also where it is forbidden.
+        // A heartbeat is one, also where it is forbidden.
         if answered < granted || reply::ends_connection(&value) {
             reply::ok(value)?;
         }

@@ -9,7 +9,7 @@ use redis::{RedisResult, Value};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::client::transport::{Answer, Budget, Link};
+use crate::client::transport::{Answer, Budget, DedicatedConnection};
 use crate::command::reply;
 use crate::command::request::Request;
 use crate::command::server_id::{Identity, Servers};
@@ -121,12 +121,12 @@ impl Connection {
 }
 
 /// A connection of one caller's own.
-pub(crate) struct AsyncLink {
+pub(crate) struct Dedicated {
     connection: Connection,
     begun: Option<Task<RedisResult<Vec<Value>>>>,
 }
 
-impl AsyncLink {
+impl Dedicated {
     pub(super) fn new(connection: Connection) -> Self {
         Self {
             connection,
@@ -135,7 +135,7 @@ impl AsyncLink {
     }
 }
 
-impl Link for AsyncLink {
+impl DedicatedConnection for Dedicated {
     async fn begin(&mut self, request: Request, _: Budget) -> Result<(), Error> {
         let connection = self.connection.multiplexed.clone();
         let sent = tokio::spawn(async move { send(connection, &request).await });

@@ -1,6 +1,5 @@
-//! The shared connections behind the asynchronous facade.
+//! The multiplexed connections behind the asynchronous facade.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,48 +8,40 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::connect::connect;
-use super::connection::{AsyncLink, Connection};
-use crate::client::stats::Monitor;
+use super::connection::{Connection, Dedicated};
 use crate::client::transport::{Answer, Budget, TRUSTED_IDLE, Transport};
-use crate::client::write_observers::Ties;
 use crate::command::request::{Class, Request};
 use crate::command::server_id::Servers;
 use crate::command::{connection, reply};
 use crate::config::Config;
 use crate::error::Error;
-use crate::paths::listing::Listings;
 
-pub(crate) struct Lanes {
-    config: Config,
-    monitor: Monitor,
-    ties: Ties,
+/// Two connections that all calls share: a large answer on one holds up no lookup on the other.
+pub(crate) struct Connections {
+    pub(super) config: Arc<Config>,
     servers: Servers,
-    listings: Listings,
     in_flight: Semaphore,
-    lookups: Lane,
-    bulk: Lane,
+    lookups: Multiplexed,
+    bulk: Multiplexed,
 }
 
 /// One connection that many calls share, and that is replaced when it fails.
 #[derive(Default)]
-struct Lane {
+struct Multiplexed {
     open: ArcSwapOption<Connection>,
     connecting: Mutex<()>,
 }
 
-impl Lanes {
+impl Connections {
     /// Does no IO. `config` has been checked.
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
         let in_flight = Semaphore::new(config.max_in_flight);
         Self {
             config,
-            monitor: Monitor::default(),
-            ties: Ties::default(),
             servers: Servers::default(),
-            listings: Listings::default(),
             in_flight,
-            lookups: Lane::default(),
-            bulk: Lane::default(),
+            lookups: Multiplexed::default(),
+            bulk: Multiplexed::default(),
         }
     }
 
@@ -73,33 +64,33 @@ impl Lanes {
             .unwrap_or_else(|_| Err(reply::timed_out()))
     }
 
-    /// The lane's connection, made by the first call that needs it while the others wait.
-    async fn open(&self, lane: &Lane, budget: Budget) -> Result<Arc<Connection>, Error> {
-        if let Some(open) = lane.usable() {
+    /// The shared connection, made by the first call that needs it while the others wait.
+    async fn open(&self, shared: &Multiplexed, budget: Budget) -> Result<Arc<Connection>, Error> {
+        if let Some(open) = shared.usable() {
             let trusted = !budget.once || open.idle() <= TRUSTED_IDLE;
             if trusted || open.exchange(&connection::ping(), budget).await.is_ok() {
                 return Ok(open);
             }
-            lane.discard(&open);
+            shared.discard(&open);
         }
-        let Ok(_connecting) = timeout(budget.left(), lane.connecting.lock()).await else {
+        let Ok(_connecting) = timeout(budget.left(), shared.connecting.lock()).await else {
             return Err(reply::timed_out());
         };
-        if let Some(open) = lane.usable() {
+        if let Some(open) = shared.usable() {
             return Ok(open);
         }
         let open = Arc::new(self.connect(budget).await?);
-        lane.open.store(Some(Arc::clone(&open)));
+        shared.open.store(Some(Arc::clone(&open)));
         Ok(open)
     }
 }
 
-impl Lane {
+impl Multiplexed {
     fn usable(&self) -> Option<Arc<Connection>> {
         self.open.load_full().filter(|open| !open.is_closed())
     }
 
-    /// Replaces `failed`, unless another call has done so.
+    /// Forgets `failed`, unless another call has replaced it already.
     fn discard(&self, failed: &Arc<Connection>) {
         let current = self.open.load();
         if current
@@ -111,22 +102,22 @@ impl Lane {
     }
 }
 
-/// How long a connection may be silent before whoever gives up may suspect it.
+/// How long a connection may be silent before a call that is cancelled takes it for dead.
 const SILENCE: Duration = Duration::from_millis(50);
 
-/// A request under way. Whoever gives it up before our own time-out would leave a connection to the
-/// next call that nobody answers on.
-struct Asked<'a> {
-    lane: &'a Lane,
+/// An in-flight request. If its future is cancelled, our time-out never fires: `Drop` therefore
+/// discards a connection that was silent meanwhile, or the next call would hang on it.
+struct InFlight<'a> {
+    shared: &'a Multiplexed,
     open: &'a Arc<Connection>,
     answers: u64,
     since: Instant,
 }
 
-impl<'a> Asked<'a> {
-    fn new(lane: &'a Lane, open: &'a Arc<Connection>) -> Self {
+impl<'a> InFlight<'a> {
+    fn new(shared: &'a Multiplexed, open: &'a Arc<Connection>) -> Self {
         Self {
-            lane,
+            shared,
             open,
             answers: open.answers(),
             since: Instant::now(),
@@ -134,29 +125,17 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        // One that was answered counts itself.
+        // A request that was answered counts as an answer itself.
         if self.answers == self.open.answers() && self.since.elapsed() > SILENCE {
-            self.lane.discard(self.open);
+            self.shared.discard(self.open);
         }
     }
 }
 
-impl Transport for Lanes {
-    type Link = AsyncLink;
-
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn monitor(&self) -> &Monitor {
-        &self.monitor
-    }
-
-    fn ties(&self) -> &Ties {
-        &self.ties
-    }
+impl Transport for Connections {
+    type Dedicated = Dedicated;
 
     #[cfg(feature = "near-cache")]
     fn identify_servers(&self) {
@@ -164,14 +143,10 @@ impl Transport for Lanes {
     }
 
     #[cfg(feature = "near-cache")]
-    fn part(&self) {
-        for lane in [&self.lookups, &self.bulk] {
-            lane.open.store(None);
+    fn reconnect(&self) {
+        for shared in [&self.lookups, &self.bulk] {
+            shared.open.store(None);
         }
-    }
-
-    fn listings(&self) -> &Listings {
-        &self.listings
     }
 
     fn in_use(&self) -> usize {
@@ -180,23 +155,23 @@ impl Transport for Lanes {
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error> {
         let _permit = self.permit(budget).await?;
-        let lane = match request.class {
+        let shared = match request.class {
             Class::Lookup => &self.lookups,
             Class::Bulk => &self.bulk,
         };
-        let open = self.open(lane, budget).await?;
-        let _asked = Asked::new(lane, &open);
+        let open = self.open(shared, budget).await?;
+        let _in_flight = InFlight::new(shared, &open);
         let result = open.answer(&self.servers, request, budget).await;
         if result.as_ref().map_or(true, |answer| {
             answer.replies.iter().any(reply::ends_connection)
         }) {
-            lane.discard(&open);
+            shared.discard(&open);
         }
         result
     }
 
-    async fn dedicated(&self, budget: Budget) -> Result<AsyncLink, Error> {
-        self.connect(budget).await.map(AsyncLink::new)
+    async fn dedicated(&self, budget: Budget) -> Result<Dedicated, Error> {
+        self.connect(budget).await.map(Dedicated::new)
     }
 
     async fn pause(&self, duration: Duration) {
@@ -206,23 +181,5 @@ impl Transport for Lanes {
     #[cfg(feature = "near-cache")]
     async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         timeout(limit, future).await.ok()
-    }
-}
-
-impl fmt::Debug for Lanes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            config,
-            monitor: _,
-            ties: _,
-            servers: _,
-            listings: _,
-            in_flight: _,
-            lookups: _,
-            bulk: _,
-        } = self;
-        f.debug_struct("Lanes")
-            .field("config", config)
-            .finish_non_exhaustive()
     }
 }

@@ -5,8 +5,9 @@ use std::pin::{Pin, pin};
 use futures_util::TryStreamExt as _;
 use futures_util::future::{Either, select};
 use tokio::sync::{mpsc, oneshot};
+pub(super) use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row, RowStream};
+use tokio_postgres::{Row, RowStream};
 
 use crate::database::workspace::{Database, Rows, query_failed};
 use crate::error::Error;
@@ -27,7 +28,7 @@ struct Query {
 const SERVED: &str = "queries are served for as long as the call runs";
 
 /// Runs a call over `client`, in the caller's task.
-pub(crate) async fn with<F: Future>(
+pub(super) async fn with<F: Future>(
     client: &Client,
     call: impl FnOnce(AsyncDatabase) -> F,
 ) -> F::Output {
@@ -79,47 +80,8 @@ impl Rows for AsyncRows {
     }
 }
 
-/// Connects to the Postgres at `url` over TLS, which is required whatever the URL says.
-///
-/// A task of the current runtime drives the connection until the client is dropped. Takes at
-/// most 10 s altogether, or the URL's `connect_timeout`.
-///
-/// # Errors
-///
-/// [`Error::InvalidConfig`] for a URL that can't be parsed (the error does not contain it), or for
-/// settings that can't be used; [`Error::Database`] if no trusted connection could be made.
 #[cfg(feature = "tls")]
-pub async fn connect_postgres(url: &str, tls: &crate::tls::Tls) -> Result<Client, Error> {
-    let (config, limit) = crate::database::url::encrypted(url)?;
-    connect(&config, limit, tls.postgres_connector()?).await
-}
-
-/// Connects to the Postgres at `url` as its `sslmode` says: over TLS where that is `require`,
-/// `verify-ca` or `verify-full` (a certificate is always checked), and otherwise in plain text.
-///
-/// Takes at most `limit` altogether, or the URL's `connect_timeout` if that is shorter. The URL may
-/// name a driver, as those of Python do: `postgresql+asyncpg://`. A peer that is gone is noticed
-/// within a minute or so, unless the URL says otherwise.
-///
-/// # Errors
-///
-/// As [`connect_postgres`].
-#[cfg(feature = "tls")]
-pub async fn connect_postgres_by_sslmode(
-    url: &str,
-    tls: &crate::tls::Tls,
-    limit: std::time::Duration,
-) -> Result<Client, Error> {
-    let (config, limit) = crate::database::url::by_sslmode(url, limit)?;
-    if crate::database::url::wants_tls(&config) {
-        connect(&config, limit, tls.postgres_connector()?).await
-    } else {
-        connect(&config, limit, tokio_postgres::NoTls).await
-    }
-}
-
-#[cfg(feature = "tls")]
-async fn connect<T>(
+pub(super) async fn connect<T>(
     config: &tokio_postgres::Config,
     limit: std::time::Duration,
     connector: T,
@@ -135,7 +97,7 @@ where
         .map_err(|_| connect_timed_out())?
         .map_err(connect_failed)?;
     tokio::spawn(async move {
-        // Whoever uses the client is told as well.
+        // The caller of a query over the client is told as well.
         if let Err(error) = connection.await {
             log::debug!("The connection to the database ended: {error}");
         }

@@ -12,41 +12,40 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::connect_with;
 use super::connection::{Connection, Task, send};
-use super::connections::Lanes;
-use crate::client::transport::Transport as _;
+use super::connections::Connections;
 use crate::command::reply;
 use crate::command::request::Request;
 use crate::config::Config;
 use crate::error::{Error, Outage};
-use crate::near::cache::Listen;
-use crate::near::instance::{Life, Listening};
-use crate::near::listener::{Feed, Follow, follow};
+use crate::near::cache::SpawnListener;
+use crate::near::instance::{Instance, ListenerHandle};
+use crate::near::listener::{ListenerConnection, ListenerIo, listen};
 
-impl Listen for Lanes {
-    fn listen(self: &Arc<Self>, life: &Arc<Life>) -> Result<Box<dyn Listening>, Error> {
+impl SpawnListener for Connections {
+    fn spawn_listener(&self, instance: &Arc<Instance>) -> Result<Box<dyn ListenerHandle>, Error> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(Error::invalid_config(
                 "a near cache must be made and used inside a tokio runtime",
             ));
         };
         let wanted = Arc::new(Notify::new());
-        let follower = Follower {
-            config: self.config().with_resp3(),
+        let io = TaskIo {
+            config: self.config.with_resp3(),
             wanted: Arc::clone(&wanted),
         };
-        let life = Arc::clone(life);
-        let task = Task(runtime.spawn(async move { follow(&follower, &life).await }));
-        Ok(Box::new(Following { wanted, task }))
+        let instance = Arc::clone(instance);
+        let task = Task(runtime.spawn(async move { listen(&io, &instance).await }));
+        Ok(Box::new(TaskHandle { wanted, task }))
     }
 }
 
 /// The task ends when this is dropped.
-struct Following {
+struct TaskHandle {
     wanted: Arc<Notify>,
     task: Task<()>,
 }
 
-impl Listening for Following {
+impl ListenerHandle for TaskHandle {
     fn wake(&self) {
         self.wanted.notify_one();
     }
@@ -56,15 +55,15 @@ impl Listening for Following {
     }
 }
 
-struct Follower {
+struct TaskIo {
     config: Config,
     wanted: Arc<Notify>,
 }
 
-impl Follow for Follower {
-    type Feed = Announcements;
+impl ListenerIo for TaskIo {
+    type Connection = TrackingConnection;
 
-    async fn connect(&self) -> Result<Announcements, Error> {
+    async fn connect(&self) -> Result<TrackingConnection, Error> {
         let (sender, pushes) = unbounded_channel();
         let settings = AsyncConnectionConfig::new()
             .set_response_timeout(None)
@@ -73,7 +72,7 @@ impl Follow for Follower {
         let connection = timeout(self.config.connect_timeout, connecting)
             .await
             .unwrap_or_else(|_| Err(reply::timed_out()))?;
-        Ok(Announcements {
+        Ok(TrackingConnection {
             connection,
             pushes,
             asked: None,
@@ -91,7 +90,7 @@ impl Follow for Follower {
     }
 }
 
-struct Announcements {
+struct TrackingConnection {
     connection: Connection,
     pushes: UnboundedReceiver<PushInfo>,
     asked: Option<Task<RedisResult<Vec<Value>>>>,
@@ -100,7 +99,7 @@ struct Announcements {
     wanted: Arc<Notify>,
 }
 
-impl Feed for Announcements {
+impl ListenerConnection for TrackingConnection {
     async fn send(&mut self, request: Request) -> Result<(), Error> {
         let connection = self.connection.multiplexed.clone();
         let asked = tokio::spawn(async move { send(connection, &request).await });

@@ -5,11 +5,71 @@
 //! deadline. Dropping a call's future gives up its answer, not necessarily its effect: a write that was
 //! given up may come after a later one.
 //!
-//! Calls need a tokio runtime with its time and IO enabled, and panic without one; constructors
-//! don't. A connection lives in the runtime that made it: when that has ended, the next call makes
-//! a new one in its own.
+//! Calls need a tokio runtime with its time and IO enabled, and panic without one; constructors of
+//! readers and writers don't. A connection lives in the runtime that made it: when that has ended,
+//! the next call makes a new one in its own.
+
+/// Makes what `src/facade` says once for both facades asynchronous.
+macro_rules! facade {
+    (impl $type:ident { $(
+        $(#[$attribute:meta])*
+        pub async fn $name:ident(&$self:ident $(, $argument:ident: $of:ty)* $(,)?) -> $answer:ty {
+            $call:expr
+        }
+    )* }) => {
+        impl $type { $(
+            $(#[$attribute])*
+            pub async fn $name(&$self $(, $argument: $of)*) -> $answer {
+                $call.await
+            }
+        )* }
+    };
+    ($(
+        $(#[$attribute:meta])*
+        pub async fn $name:ident($($argument:ident: $of:ty),* $(,)?) -> $answer:ty {
+            $call:expr
+        }
+    )*) => { $(
+        $(#[$attribute])*
+        pub async fn $name($($argument: $of),*) -> $answer {
+            $call.await
+        }
+    )* };
+}
+
+/// An example for a type's documentation, as this facade has it.
+macro_rules! example {
+    ($name:literal) => {
+        include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/nonblocking/examples/",
+            $name,
+            ".md"
+        ))
+    };
+}
+
+/// The client of a database that this facade takes.
+#[cfg(feature = "postgres")]
+macro_rules! postgres_client {
+    () => {
+        &tokio_postgres::Client
+    };
+}
+
+/// What else there is to say of methods that take one: nothing.
+#[cfg(feature = "postgres")]
+macro_rules! panics_in_a_task {
+    () => {
+        ""
+    };
+}
 
 mod connect;
+#[cfg(all(feature = "postgres", feature = "tls"))]
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/connect_postgres.rs"]
+mod connect_postgres;
 mod connection;
 mod connections;
 #[cfg(feature = "postgres")]
@@ -17,14 +77,19 @@ mod database;
 #[cfg(feature = "near-cache")]
 mod listener;
 #[cfg(feature = "near-cache")]
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/near.rs"]
 mod near;
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/reader.rs"]
 mod reader;
+mod refresh_from;
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/writer.rs"]
 mod writer;
 
-#[cfg(feature = "near-cache")]
-pub use crate::near::options::NearCacheOptions;
 #[cfg(all(feature = "postgres", feature = "tls"))]
-pub use database::{connect_postgres, connect_postgres_by_sslmode};
+pub use connect_postgres::{connect_postgres, connect_postgres_by_sslmode};
 #[cfg(feature = "near-cache")]
 pub use near::NearCache;
 pub use reader::ModuleReader;

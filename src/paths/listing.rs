@@ -56,7 +56,7 @@ impl Listings {
     }
 
     /// From now on this is the last one, unless one that was taken later is known.
-    pub(crate) fn keep(&self, listing: Listing) -> Arc<Listing> {
+    pub(crate) fn set(&self, listing: Listing) -> Arc<Listing> {
         let listing = Arc::new(listing);
         self.last.rcu(|last| match last {
             Some(last) if last.taken > listing.taken => Some(Arc::clone(last)),
@@ -79,7 +79,7 @@ impl Listings {
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, claimed)
             .ok()?;
         let claim = Claim { listings: self };
-        // Only now: another call may have kept one just before.
+        // Only now: another call may have set one just before.
         self.fresh(start, max_age).is_none().then_some(claim)
     }
 }
@@ -91,8 +91,8 @@ pub(crate) struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    pub(crate) fn keep(self, listing: Listing) -> Arc<Listing> {
-        self.listings.keep(listing)
+    pub(crate) fn set(self, listing: Listing) -> Arc<Listing> {
+        self.listings.set(listing)
     }
 
     pub(crate) fn failed(&self) {
@@ -124,7 +124,7 @@ mod tests {
         let taken = before + SECOND;
         assert!(listings.fresh(taken, SECOND).is_none());
         let claim = listings.claim(taken, SECOND).unwrap();
-        claim.keep(listing(taken));
+        claim.set(listing(taken));
         let is_fresh = |start, max_age| listings.fresh(start, max_age).is_some();
         assert!(is_fresh(taken + SECOND, SECOND));
         assert!(!is_fresh(taken + SECOND + INSTANT, SECOND));
@@ -140,13 +140,13 @@ mod tests {
         let (listings, before) = (Listings::default(), Instant::now());
         let (then, later) = (before + SECOND, before + 2 * SECOND);
         let is_fresh = || listings.fresh(later, 2 * SECOND).is_some();
-        listings.keep(listing(then));
+        listings.set(listing(then));
         assert!(is_fresh());
         listings.void(later);
         listings.void(before);
         assert!(!is_fresh());
-        listings.keep(listing(later));
-        listings.keep(listing(then));
+        listings.set(listing(later));
+        listings.set(listing(then));
         assert!(is_fresh());
     }
 
@@ -159,7 +159,7 @@ mod tests {
         assert!(claim(start).is_none());
         drop(first);
         let second = claim(start).expect("it was given back");
-        second.keep(listing(start));
+        second.set(listing(start));
         assert!(claim(start).is_none(), "it is fresh");
         assert!(claim(start + 2 * SECOND).is_some());
         assert!(claim(start + 2 * SECOND).is_some());
@@ -173,7 +173,7 @@ mod tests {
         drop(claim);
         assert!(listings.are_failing());
         let claim = listings.claim(start, SECOND).unwrap();
-        claim.keep(listing(start));
+        claim.set(listing(start));
         assert!(!listings.are_failing());
     }
 

@@ -1,6 +1,5 @@
 //! Names and the paths that they stand for. Nothing here knows of Redis.
 
 pub(crate) mod index;
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) mod listing;
 pub(crate) mod name;

@@ -66,22 +66,6 @@ impl Name {
     }
 }
 
-/// The paths that a module of this name may have, the one that Python prefers first:
-/// `shared/halopsa/__init__.py`, `shared/halopsa.py`. None for what can't be a path.
-///
-/// ```
-/// use bifrost_module_cache::candidate_paths;
-///
-/// assert_eq!(candidate_paths("a.b"), ["a/b/__init__.py", "a/b.py"]);
-/// assert!(candidate_paths("a/b").is_empty());
-/// ```
-#[must_use]
-pub fn candidate_paths(name: &str) -> Vec<String> {
-    let name = Name::parse(name);
-    let paths = name.iter().flat_map(Name::candidates);
-    paths.map(str::to_owned).collect()
-}
-
 /// The path, unless it is too long. By all other rules it is as good as its directory.
 fn fitting(path: &str) -> Option<&str> {
     (path.len() <= MAX_PATH_CHARS || path.chars().count() <= MAX_PATH_CHARS).then_some(path)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Resolution;
 use super::lookup::Lookup;
+use crate::client::Client;
 use crate::client::call;
 use crate::client::read::{listed, served};
 use crate::client::transport::{Budget, Transport};
@@ -18,22 +19,25 @@ use crate::paths::name::Name;
 /// How often a call looks whether another one has fetched the index: a fraction of what that takes.
 const GLANCE: Duration = Duration::from_millis(1);
 
-pub(crate) async fn resolve<T: Transport>(transport: &T, name: &str) -> Result<Resolution, Error> {
-    let budget = Budget::new(transport.config(), Class::Lookup);
-    let mut answers = resolve_all(transport, &[name], budget).await?;
+pub(crate) async fn resolve<T: Transport>(
+    client: &Client<T>,
+    name: &str,
+) -> Result<Resolution, Error> {
+    let budget = Budget::new(client.config(), Class::Lookup);
+    let mut answers = resolve_all(client, &[name], budget).await?;
     Ok(answers.pop().unwrap_or(Resolution::NotFound))
 }
 
 pub(crate) async fn resolve_many<T: Transport, S: AsRef<str>>(
-    transport: &T,
+    client: &Client<T>,
     names: &[S],
 ) -> Result<Vec<Resolution>, Error> {
-    let budget = Budget::new(transport.config(), Class::Bulk);
-    resolve_all(transport, names, budget).await
+    let budget = Budget::new(client.config(), Class::Bulk);
+    resolve_all(client, names, budget).await
 }
 
 pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
-    transport: &T,
+    client: &Client<T>,
     names: &[S],
     budget: Budget,
 ) -> Result<Vec<Resolution>, Error> {
@@ -45,7 +49,7 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
         return Ok(answers);
     }
     let call = Call {
-        transport,
+        client,
         budget,
         start: Instant::now(),
     };
@@ -54,7 +58,7 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
     let mut listing = None;
     for ((place, name), module) in places.into_iter().zip(&names).zip(modules) {
         answers[place] = if let Some(module) = module {
-            served(transport, Some(&module))?;
+            served(client, Some(&module))?;
             Resolution::sourced(name, Arc::new(module))
         } else {
             let listing = match &mut listing {
@@ -64,7 +68,7 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
             Resolution::without_source(name, &listing.index)
         };
         if matches!(answers[place], Resolution::NotFound) {
-            served(transport, None)?;
+            served(client, None)?;
         }
     }
     Ok(answers)
@@ -73,11 +77,11 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
 /// The index, as old as a resolution's may be.
 #[cfg(feature = "near-cache")]
 pub(crate) async fn listing<T: Transport>(
-    transport: &T,
+    client: &Client<T>,
     budget: Budget,
 ) -> Result<Arc<Listing>, Error> {
     let call = Call {
-        transport,
+        client,
         budget,
         start: Instant::now(),
     };
@@ -92,21 +96,21 @@ type Answer = (
 
 /// One call, of at most two requests.
 struct Call<'a, T> {
-    transport: &'a T,
+    client: &'a Client<T>,
     budget: Budget,
     start: Instant,
 }
 
 impl<'a, T: Transport> Call<'a, T> {
     fn fresh(&self) -> Option<Arc<Listing>> {
-        let max_age = self.transport.config().index_max_age;
-        self.transport.listings().fresh(self.start, max_age)
+        let max_age = self.client.config().index_max_age;
+        self.client.listings.fresh(self.start, max_age)
     }
 
     /// Whether it looks as if the index had to be fetched. That our own modules are ours, an old
     /// one knows: they ask for it only if they are gone.
     fn may_need_index(&self, names: &[Name]) -> bool {
-        let listings = self.transport.listings();
+        let listings = &self.client.listings;
         // One that does not come must not keep our modules from being found.
         if listings.are_failing() {
             return false;
@@ -119,8 +123,8 @@ impl<'a, T: Transport> Call<'a, T> {
     }
 
     fn claim(&self) -> Option<Claim<'a>> {
-        let max_age = self.transport.config().index_max_age;
-        self.transport.listings().claim(self.start, max_age)
+        let max_age = self.client.config().index_max_age;
+        self.client.listings.claim(self.start, max_age)
     }
 
     /// The modules of the names; with a claim, the index in the same round trip.
@@ -131,15 +135,15 @@ impl<'a, T: Transport> Call<'a, T> {
             class: self.budget.class,
         };
         let taken = Instant::now();
-        let reply = call::read_within(self.transport, &lookup, self.budget).await;
+        let reply = call::read_within(self.client, &lookup, self.budget).await;
         let Some(claim) = claim else {
             return Ok((reply?.0.modules, None));
         };
         let (reply, _) = reply.inspect_err(|_| claim.failed())?;
         let listing = match reply.index.unwrap_or_else(|| Err(reply::unexpected())) {
             Ok(members) => {
-                let index = Arc::new(listed(self.transport, members).into());
-                Ok(claim.keep(Listing { index, taken }))
+                let index = Arc::new(listed(self.client, members).into());
+                Ok(claim.set(Listing { index, taken }))
             }
             Err(error) => {
                 claim.failed();
@@ -156,17 +160,17 @@ impl<'a, T: Transport> Call<'a, T> {
     ) -> Result<Arc<Listing>, Error> {
         loop {
             if let Some(listing) = asked {
-                return call::counted(self.transport, listing);
+                return call::counted(self.client, listing);
             }
             if let Some(listing) = self.fresh() {
                 return Ok(listing);
             }
             let left = self.budget.left();
             if left.is_zero() {
-                return call::counted(self.transport, Err(reply::timed_out()));
+                return call::counted(self.client, Err(reply::timed_out()));
             }
             let Some(claim) = self.claim() else {
-                self.transport.pause(GLANCE.min(left)).await;
+                self.client.transport.pause(GLANCE.min(left)).await;
                 continue;
             };
             (_, asked) = self.ask(&[], Some(claim)).await?;

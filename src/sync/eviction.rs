@@ -5,10 +5,10 @@ use redis::Value;
 #[cfg(feature = "postgres")]
 use super::compare::Verdict;
 use crate::client::dedicated::send;
-use crate::client::transport::Link;
+use crate::client::transport::DedicatedConnection;
+use crate::command::info::Info;
 use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
-use crate::command::server_id::info_field;
 use crate::config::Config;
 use crate::error::Error;
 
@@ -24,26 +24,26 @@ pub(crate) struct Evictions {
 
 impl Evictions {
     /// Whether there were any since the first look; `None` where Redis does not tell.
-    pub(crate) async fn any<L: Link>(
+    pub(crate) async fn any<Conn: DedicatedConnection>(
         &mut self,
-        link: &mut L,
+        connection: &mut Conn,
         config: &Config,
     ) -> Result<Option<bool>, Error> {
-        let now = send(link, &EvictedKeys, config).await?;
+        let now = send(connection, &EvictedKeys, config).await?;
         self.first = self.first.or(now);
         Ok(self.first.zip(now).map(|(first, now)| now > first))
     }
 
     /// Whether they explain this drift. Only what was `written` before can have been evicted.
     #[cfg(feature = "postgres")]
-    pub(crate) async fn have_taken<L: Link>(
+    pub(crate) async fn have_taken<Conn: DedicatedConnection>(
         &mut self,
-        link: &mut L,
+        connection: &mut Conn,
         drift: &[(String, Verdict)],
         written: bool,
         config: &Config,
     ) -> Result<bool, Error> {
-        let evicted = self.any(link, config).await?;
+        let evicted = self.any(connection, config).await?;
         let is_missing = |(_, verdict): &&(String, Verdict)| *verdict == Verdict::Missing;
         let missing = drift.iter().filter(is_missing).count();
         Ok(written && 2 * missing > drift.len() && evicted.unwrap_or(missing >= MANY))
@@ -63,6 +63,6 @@ impl Command for EvictedKeys {
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
         let [info] = reply::exactly(replies)?;
-        Ok(info_field(info, "evicted_keys:")?.and_then(|keys| keys.parse().ok()))
+        Ok(Info::new(info)?.number("evicted_keys"))
     }
 }

@@ -6,10 +6,10 @@ use redis::{Pipeline, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::client::dedicated::send;
-use crate::client::transport::Link;
+use crate::client::transport::DedicatedConnection;
+use crate::command::info::Info;
 use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
-use crate::command::server_id::run_id;
 use crate::config::Config;
 use crate::error::Error;
 use crate::keys::{COMPLETE_KEY, GENERATION_KEY, WARMING_KEY_PREFIX};
@@ -29,6 +29,9 @@ pub(crate) struct Mark {
     /// The server's run id when the mark was written; empty where it could not be had.
     #[serde(default)]
     pub(crate) run_id: String,
+    /// How many keys the server had evicted when the warm-up began, if it told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) evicted_keys: Option<u64>,
 }
 
 /// A cache being completed: between its begin and its end, the token tells whether the data was
@@ -37,31 +40,34 @@ pub(crate) struct Mark {
 pub(crate) struct Completion {
     key: String,
     generation: Option<Vec<u8>>,
-    run_id: String,
+    info: Info,
 }
 
 impl Completion {
-    pub(crate) async fn begin<L: Link>(link: &mut L, config: &Config) -> Result<Self, Error> {
+    pub(crate) async fn begin<Conn: DedicatedConnection>(
+        connection: &mut Conn,
+        config: &Config,
+    ) -> Result<Self, Error> {
         let key = format!("{WARMING_KEY_PREFIX}{:016x}{:016x}", random(), random());
-        let (generation, run_id) = send(link, &Begin { key: &key }, config).await?;
+        let (generation, info) = send(connection, &Begin { key: &key }, config).await?;
         Ok(Self {
             key,
             generation,
-            run_id: run_id.unwrap_or_default(),
+            info,
         })
     }
 
     /// Writes the mark, unless the token is gone or the generation another one: then the answer is
     /// `false`. It goes when the first entry does.
-    pub(crate) async fn finish<L: Link>(
+    pub(crate) async fn finish<Conn: DedicatedConnection>(
         self,
-        link: &mut L,
+        connection: &mut Conn,
         modules: usize,
         verified: bool,
         expires: Option<Instant>,
         config: &Config,
     ) -> Result<bool, Error> {
-        let generation = send(link, &Guard { key: &self.key }, config).await?;
+        let generation = send(connection, &Guard { key: &self.key }, config).await?;
         if generation.is_none() || generation != self.generation {
             return Ok(false);
         }
@@ -73,10 +79,11 @@ impl Completion {
             completed_at,
             modules,
             verified,
-            run_id: self.run_id,
+            run_id: self.info.run_id().unwrap_or_default().to_owned(),
+            evicted_keys: self.info.number("evicted_keys"),
         };
         send(
-            link,
+            connection,
             &Finish {
                 key: &self.key,
                 mark,
@@ -93,8 +100,8 @@ struct Begin<'a> {
 }
 
 impl Command for Begin<'_> {
-    /// The generation and the run id.
-    type Reply = (Option<Vec<u8>>, Option<String>);
+    /// The generation, and who the server is.
+    type Reply = (Option<Vec<u8>>, Info);
 
     fn request(&self, _: &Config) -> Request {
         let mut pipeline = Pipeline::new();
@@ -108,7 +115,8 @@ impl Command for Begin<'_> {
         generate.arg("NX");
         pipeline.add_command(generate);
         pipeline.cmd("GET").arg(GENERATION_KEY);
-        pipeline.cmd("INFO").arg("server");
+        // All sections: a request for several at once is an error before Redis 7.
+        pipeline.cmd("INFO");
         Request {
             pipeline,
             class: Class::Bulk,
@@ -121,7 +129,7 @@ impl Command for Begin<'_> {
         if generated != Value::Nil {
             reply::ok(generated)?;
         }
-        Ok((reply::bytes(generation)?, run_id(info)?))
+        Ok((reply::bytes(generation)?, Info::new(info)?))
     }
 }
 
@@ -194,22 +202,13 @@ mod tests {
             modules: 3,
             verified: true,
             run_id: "r".into(),
+            evicted_keys: Some(7),
         };
         let json = serde_json::to_string(&mark).unwrap();
         assert_eq!(
             json,
-            r#"{"completed_at":1700000000,"modules":3,"verified":true,"run_id":"r"}"#
+            r#"{"completed_at":1700000000,"modules":3,"verified":true,"run_id":"r","evicted_keys":7}"#
         );
         assert_eq!(serde_json::from_str::<Mark>(&json).unwrap(), mark);
-    }
-
-    #[test]
-    fn the_run_id_is_found() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\ntcp_port:1\r\n";
-        assert_eq!(
-            run_id(Value::BulkString(info.into())).unwrap().as_deref(),
-            Some("abc")
-        );
-        assert_eq!(run_id(Value::Nil).unwrap(), None);
     }
 }

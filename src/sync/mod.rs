@@ -1,8 +1,10 @@
-//! How the cache is brought to what the database says, and kept there, while others write.
+//! What writing in bulk takes and reports: options, progress, and a report for each kind of work.
 //!
-//! Two pieces carry everything: [`compare`] tells what Redis holds and how that compares with a
-//! row; [`reconcile`] brings paths to what a source says now, under WATCH, so that whoever writes in
-//! between wins. Warm-up, verification and repair are made of them.
+//! The calls themselves are methods of a facade's `ModuleWriter`.
+
+// Two pieces carry everything: `compare` tells what Redis holds and how that compares with a row;
+// `reconcile` brings paths to what a source says now, under WATCH, so that a foreign write in between
+// wins. Warm-up, verification and repair are made of them. Why: docs/design/consistency.md.
 
 pub(crate) mod clear;
 pub(crate) mod compare;
@@ -25,3 +27,10 @@ pub(crate) mod survey;
 pub(crate) mod verify;
 #[cfg(feature = "postgres")]
 pub(crate) mod warm;
+
+pub use options::{Progress, Stage, SyncOptions};
+pub use publish::Change;
+pub use report::{
+    ClearReport, Drift, DryRun, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified,
+    WarmReport,
+};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::reconcile::Write;
 use super::report::{Endpoints, PublishReport};
+use crate::client::Client;
 use crate::client::batch::{BATCH_BYTES, batches};
 use crate::client::transport::Transport;
 use crate::client::{call, write};
@@ -37,17 +38,17 @@ impl Change {
 }
 
 pub(crate) async fn publish<T: Transport>(
-    transport: &T,
+    client: &Client<T>,
     changes: &[Change],
 ) -> Result<PublishReport, Error> {
     for change in changes {
         match change {
-            Change::Set(module) => checked_module(module, transport.config())?,
+            Change::Set(module) => checked_module(module, client.config())?,
             Change::Remove(path) => validate_path(path)?,
         }
     }
     let paths = || changes.iter().map(|change| change.path().to_owned());
-    let _tied = transport.ties().writing(|| paths().collect());
+    let _observed = client.observers.writing(|| paths().collect());
     let last: HashMap<&str, usize> = changes
         .iter()
         .enumerate()
@@ -61,13 +62,13 @@ pub(crate) async fn publish<T: Transport>(
             Change::Set(module) => Edit::Put(module),
             Change::Remove(path) => Edit::Remove(path),
         });
-    let mut report = PublishReport::new(transport.config());
+    let mut report = PublishReport::new(client.config());
     for write in writes(edits) {
         let done = if write.put.is_empty() {
-            write::remove(transport, &write.remove, Class::Bulk).await?;
+            write::remove(client, &write.remove, Class::Bulk).await?;
             true
         } else {
-            call::write(transport, &write).await?
+            call::write(client, &write).await?
         };
         report.count(&write, done)?;
     }

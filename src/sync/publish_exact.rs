@@ -9,6 +9,7 @@ use super::options::{Stage, SyncOptions};
 use super::publish::{Edit, writes};
 use super::report::{DryRun, PublishReport};
 use super::scan::cached_paths;
+use crate::client::Client;
 use crate::client::batch::{BATCH_BYTES, BATCH_MODULES, batches};
 use crate::client::dedicated;
 use crate::client::dedicated::send;
@@ -20,28 +21,28 @@ use crate::error::Error;
 use crate::module::CachedModule;
 
 pub(crate) async fn publish_exact<T: Transport>(
-    transport: &T,
+    client: &Client<T>,
     modules: &[CachedModule],
     mut options: SyncOptions<'_>,
 ) -> Result<PublishReport, Error> {
-    let config = transport.config();
+    let config = client.config();
     for module in modules {
         checked_module(module, config)?;
     }
     if modules.is_empty() && !options.allows_empty() {
         return Err(Error::Empty);
     }
-    let _tied = (!options.dry_run).then(|| transport.ties().writing_everything());
+    let _observed = (!options.dry_run).then(|| client.observers.writing_everything());
     // The same path twice: the last wins.
     let wanted: HashMap<&str, &CachedModule> = modules
         .iter()
         .map(|module| (module.path.as_str(), module))
         .collect();
-    let mut link = dedicated::open(transport).await?;
+    let mut connection = dedicated::open(client).await?;
     let completion = if options.dry_run {
         None
     } else {
-        Some(Completion::begin(&mut link, config).await?)
+        Some(Completion::begin(&mut connection, config).await?)
     };
 
     let paths = wanted.keys().map(|path| (*path).to_owned());
@@ -52,7 +53,7 @@ pub(crate) async fn publish_exact<T: Transport>(
     let mut expires = config.ttl.map(|ttl| Instant::now() + ttl);
     for batch in batches(paths, BATCH_MODULES, BATCH_BYTES, size) {
         let now = Instant::now();
-        let cached = send(&mut link, &Inspect::of(&batch), config).await?;
+        let cached = send(&mut connection, &Inspect::of(&batch), config).await?;
         for (path, cached) in batch.iter().zip(cached) {
             let module = wanted[path.as_str()];
             if cached.compare(Some(module), config, path) != Verdict::Right {
@@ -65,7 +66,7 @@ pub(crate) async fn publish_exact<T: Transport>(
         options.report(Stage::Compare, done, wanted.len());
     }
     let unchanged = wanted.len() - edits.len();
-    let cached = cached_paths(&mut link, config).await?;
+    let cached = cached_paths(&mut connection, config).await?;
     let surplus: HashSet<&String> = cached
         .paths
         .iter()
@@ -87,21 +88,21 @@ pub(crate) async fn publish_exact<T: Transport>(
 
     // Readers see a large publication in parts: until its end nothing may claim that all is there.
     if edits.iter().map(Edit::bytes).sum::<usize>() > BATCH_BYTES {
-        send(&mut link, &Unmark { generation: false }, config).await?;
+        send(&mut connection, &Unmark { generation: false }, config).await?;
     }
     // Over the same connection: another one may lead to another server.
     let mut report = PublishReport::new(config);
     for write in writes(edits) {
-        let done = send(&mut link, &write, config).await?;
+        let done = send(&mut connection, &write, config).await?;
         report.count(&write, done)?;
     }
     for members in cached.bad.chunks(BATCH_MODULES) {
-        send(&mut link, &Unlist { members }, config).await?;
+        send(&mut connection, &Unlist { members }, config).await?;
     }
     report.unchanged = unchanged;
     // Nothing here can be compared with a database, so it is complete and unverified.
     report.complete = completion
-        .finish(&mut link, wanted.len(), false, expires, config)
+        .finish(&mut connection, wanted.len(), false, expires, config)
         .await?;
     options.report(Stage::Load, wanted.len(), wanted.len());
     Ok(report)

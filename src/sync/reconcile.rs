@@ -9,9 +9,10 @@ use super::compare::{PLACEHOLDER_MS, cacheable};
 use super::eviction::Evictions;
 use super::report::RefreshReport;
 use super::source::Source;
+use crate::client::Client;
 use crate::client::batch::BATCH_BYTES;
 use crate::client::dedicated::send;
-use crate::client::transport::{Link, Transport};
+use crate::client::transport::{DedicatedConnection, Transport};
 use crate::command::modules::Remove;
 use crate::command::request::{Class, Command, Request};
 use crate::command::{modules, reply};
@@ -33,15 +34,15 @@ const FEW: u32 = 3;
 /// Nothing is removed before all the rest is written, so that readers find what was moved under
 /// its old or its new path, however often the two are tried.
 ///
-/// The link must be dropped after an error: it may watch keys.
-pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
-    transport: &T,
-    link: &mut L,
+/// The connection must be dropped after an error: it may watch keys.
+pub(crate) async fn settle<T: Transport, Conn: DedicatedConnection, S: Source>(
+    client: &Client<T>,
+    connection: &mut Conn,
     source: &mut S,
     paths: Vec<String>,
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<RefreshReport, Error> {
-    let config = transport.config();
+    let config = client.config();
     let plan = source.plan(paths, config).await?;
     let mut report = RefreshReport::default();
     let first = |batch| (batch, 1);
@@ -56,7 +57,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         let Some((batch, attempt)) = next.or_else(|| starved.pop_front()) else {
             return Ok(report);
         };
-        let reserved = send(link, &Reserve { paths: &batch }, config).await?;
+        let reserved = send(connection, &Reserve { paths: &batch }, config).await?;
         // Only now: a row that was read before the watch began may be older than what it hides.
         let fetched = source.fetch(&batch).await?;
         let (rows, too_large) = cacheable(&fetched.modules, &batch, config);
@@ -79,7 +80,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
             remove: gone.iter().collect(),
         };
         let written = match reserved {
-            Ok(true) => send(link, &write, config).await,
+            Ok(true) => send(connection, &write, config).await,
             other => other,
         };
         let contended: Vec<String> = match written {
@@ -100,7 +101,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
                     }
                     starved.push_back((here, attempt));
                 }
-                let came = free(link, source, &gone, config).await?;
+                let came = free(connection, source, &gone, config).await?;
                 report.removed += gone.len() - came.len();
                 report.skipped += if gone.is_empty() { 0 } else { too_large };
                 progress(gone.len() - came.len());
@@ -113,7 +114,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         }
         // The first look counts what came before.
         if !evicts && (attempt == 1 || attempt > FEW) {
-            evicts = evictions.any(link, config).await? == Some(true) && attempt > FEW;
+            evicts = evictions.any(connection, config).await? == Some(true) && attempt > FEW;
         }
         if attempt == ATTEMPTS || evicts {
             progress(contended.len());
@@ -121,7 +122,7 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
         } else {
             report.retried += contended.len();
             queue.extend(contended.into_iter().map(|path| (vec![path], attempt + 1)));
-            transport.pause(backoff(attempt)).await;
+            client.transport.pause(backoff(attempt)).await;
         }
     }
 }
@@ -129,8 +130,8 @@ pub(crate) async fn settle<T: Transport, L: Link, S: Source>(
 /// Removes paths that have no row from a Redis that is out of memory: it refuses to queue even what
 /// frees some, so nothing watches. Answers those whose row came meanwhile: its writer's entry may
 /// be what was removed.
-async fn free<L: Link, S: Source>(
-    link: &mut L,
+async fn free<Conn: DedicatedConnection, S: Source>(
+    connection: &mut Conn,
     source: &mut S,
     gone: &[String],
     config: &Config,
@@ -138,7 +139,12 @@ async fn free<L: Link, S: Source>(
     if gone.is_empty() {
         return Ok(Vec::new());
     }
-    send(link, &Remove::new(gone, Class::Bulk).one_by_one(), config).await?;
+    send(
+        connection,
+        &Remove::new(gone, Class::Bulk).one_by_one(),
+        config,
+    )
+    .await?;
     let remove = gone.iter().collect();
     Write {
         put: Vec::new(),

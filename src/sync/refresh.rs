@@ -3,6 +3,7 @@
 use super::reconcile::settle;
 use super::report::{Endpoints, RefreshReport};
 use super::source::Source;
+use crate::client::Client;
 use crate::client::dedicated;
 use crate::client::transport::Transport;
 use crate::error::Error;
@@ -10,7 +11,7 @@ use crate::keys::validate_path;
 
 /// The specification's `refresh`: these paths, each as the source has it after this call began.
 pub(crate) async fn refresh<T: Transport, S: Source>(
-    transport: &T,
+    client: &Client<T>,
     source: &mut S,
     paths: &[impl AsRef<str>],
 ) -> Result<RefreshReport, Error> {
@@ -24,11 +25,11 @@ pub(crate) async fn refresh<T: Transport, S: Source>(
     if unique.is_empty() {
         return Ok(RefreshReport::default());
     }
-    let _tied = transport.ties().writing(|| unique.clone());
-    let mut link = dedicated::open(transport).await?;
-    let report = settle(transport, &mut link, source, unique, &mut |_| {}).await?;
+    let _observed = client.observers.writing(|| unique.clone());
+    let mut connection = dedicated::open(client).await?;
+    let report = settle(client, &mut connection, source, unique, &mut |_| {}).await?;
     Ok(RefreshReport {
-        servers: Endpoints::new(transport.config(), source.server()),
+        servers: Endpoints::new(client.config(), source.server()),
         ..report
     })
 }

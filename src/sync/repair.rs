@@ -9,6 +9,7 @@ use super::reconcile::settle;
 use super::report::{DryRun, RefreshReport, RepairReport, Unverified};
 use super::survey::{Comparison, PASSES, Survey, compare_any};
 use super::verify::verify;
+use crate::client::Client;
 use crate::client::batch::BATCH_MODULES;
 use crate::client::dedicated;
 use crate::client::dedicated::send;
@@ -19,12 +20,12 @@ use crate::database::workspace::{Database, Workspace};
 use crate::error::Error;
 
 pub(crate) async fn repair<T: Transport, D: Database>(
-    transport: &T,
+    client: &Client<T>,
     database: D,
     mut options: SyncOptions<'_>,
 ) -> Result<RepairReport, Error> {
     if options.dry_run {
-        let drift = verify(transport, database, options).await?;
+        let drift = verify(client, database, options).await?;
         return Ok(RepairReport {
             dry_run: Some(DryRun::of(&drift)),
             unverified: Some(Unverified::DryRun),
@@ -32,14 +33,14 @@ pub(crate) async fn repair<T: Transport, D: Database>(
             ..RepairReport::default()
         });
     }
-    let _tied = transport.ties().writing_everything();
-    let config = transport.config();
-    let mut link = dedicated::open(transport).await?;
+    let _observed = client.observers.writing_everything();
+    let config = client.config();
+    let mut connection = dedicated::open(client).await?;
     let mut workspace = Workspace::open(database, config).await?;
-    let checked = check(transport, &mut link, &mut workspace, &mut options).await?;
+    let checked = check(client, &mut connection, &mut workspace, &mut options).await?;
     let drift = checked.survey.report(checked.drift.clone());
     let mended = checked
-        .mend(transport, &mut link, &mut workspace, &mut options)
+        .mend(client, &mut connection, &mut workspace, &mut options)
         .await?;
     Ok(RepairReport {
         drift,
@@ -62,16 +63,18 @@ pub(crate) struct Checked {
 }
 
 pub(crate) async fn check<T: Transport, D: Database>(
-    transport: &T,
-    link: &mut T::Link,
+    client: &Client<T>,
+    connection: &mut T::Dedicated,
     workspace: &mut Workspace<D>,
     options: &mut SyncOptions<'_>,
 ) -> Result<Checked, Error> {
-    let config = transport.config();
-    let barrier_held = barrier(transport, workspace, options.barrier_timeout()).await?;
-    let survey = Survey::take(link, workspace, config).await?;
+    let config = client.config();
+    let barrier_held = barrier(client, workspace, options.barrier_timeout()).await?;
+    let survey = Survey::take(connection, workspace, config).await?;
     survey.check_removals(options)?;
-    let Comparison { drift, expires } = survey.compare(link, workspace, config, options).await?;
+    let Comparison { drift, expires } = survey
+        .compare(connection, workspace, config, options)
+        .await?;
     Ok(Checked {
         survey,
         drift,
@@ -95,12 +98,12 @@ impl Checked {
     /// and only its commit shows that.
     pub(crate) async fn mend<T: Transport, D: Database>(
         self,
-        transport: &T,
-        link: &mut T::Link,
+        client: &Client<T>,
+        connection: &mut T::Dedicated,
         workspace: &mut Workspace<D>,
         options: &mut SyncOptions<'_>,
     ) -> Result<Mended, Error> {
-        let config = transport.config();
+        let config = client.config();
         let Self {
             survey,
             mut drift,
@@ -122,14 +125,16 @@ impl Checked {
             });
         }
         for members in survey.cached.bad.chunks(BATCH_MODULES) {
-            send(link, &Unlist { members }, config).await?;
+            send(connection, &Unlist { members }, config).await?;
         }
         let mut evictions = Evictions::default();
         for pass in 0.. {
             if drift.is_empty() {
                 break;
             }
-            let evicts = evictions.have_taken(link, &drift, pass > 0, config).await?;
+            let evicts = evictions
+                .have_taken(connection, &drift, pass > 0, config)
+                .await?;
             if evicts || pass == PASSES {
                 report.unsettled = drift.iter().map(|(path, _)| path.clone()).collect();
                 let wrong = drift
@@ -152,7 +157,7 @@ impl Checked {
             let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
             let settled = {
                 let mut progress = options.counted(Stage::Mend, total);
-                settle(transport, link, workspace, paths.clone(), &mut progress).await?
+                settle(client, connection, workspace, paths.clone(), &mut progress).await?
             };
             // What is unsettled is compared again below, with all that was mended.
             report.add(RefreshReport {
@@ -161,9 +166,9 @@ impl Checked {
             });
             // A transaction that outlived one barrier need not be waited for again.
             barrier_held =
-                barrier_held && barrier(transport, workspace, options.barrier_timeout()).await?;
+                barrier_held && barrier(client, workspace, options.barrier_timeout()).await?;
             let mut alive = |_| options.report(Stage::Mend, total, total);
-            drift = compare_any(link, workspace, &paths, config, &mut alive)
+            drift = compare_any(connection, workspace, &paths, config, &mut alive)
                 .await?
                 .drift;
         }

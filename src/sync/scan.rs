@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use redis::Value;
 
 use crate::client::dedicated::send;
-use crate::client::transport::Link;
+use crate::client::transport::DedicatedConnection;
 use crate::command::index::Members;
 use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
@@ -24,11 +24,11 @@ pub(crate) struct CachedPaths {
     pub(crate) scanned: bool,
 }
 
-pub(crate) async fn cached_paths<L: Link>(
-    link: &mut L,
+pub(crate) async fn cached_paths<Conn: DedicatedConnection>(
+    connection: &mut Conn,
     config: &Config,
 ) -> Result<CachedPaths, Error> {
-    let index = send(link, &Members, config).await?;
+    let index = send(connection, &Members, config).await?;
     let mut found = CachedPaths {
         paths: index.paths,
         bad: index.bad,
@@ -36,7 +36,7 @@ pub(crate) async fn cached_paths<L: Link>(
     };
     let mut cursor = b"0".to_vec();
     loop {
-        match send(link, &Scan { cursor: &cursor }, config).await {
+        match send(connection, &Scan { cursor: &cursor }, config).await {
             Ok((next, paths)) => {
                 found.paths.extend(paths);
                 cursor = next;

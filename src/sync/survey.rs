@@ -10,7 +10,7 @@ use super::scan::{CachedPaths, cached_paths};
 use super::source::Source as _;
 use crate::client::batch::BATCH_MODULES;
 use crate::client::dedicated::send;
-use crate::client::transport::Link;
+use crate::client::transport::DedicatedConnection;
 use crate::config::Config;
 use crate::database::workspace::{Database, Listing, Paths, Workspace, collect};
 use crate::error::Error;
@@ -29,12 +29,12 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    pub(crate) async fn take<L: Link, D: Database>(
-        link: &mut L,
+    pub(crate) async fn take<Conn: DedicatedConnection, D: Database>(
+        connection: &mut Conn,
         workspace: &mut Workspace<D>,
         config: &Config,
     ) -> Result<Self, Error> {
-        let cached = cached_paths(link, config).await?;
+        let cached = cached_paths(connection, config).await?;
         let listing = workspace.list(config).await?;
         let rows: HashSet<&String> = listing.batches.iter().flatten().collect();
         let surplus = cached
@@ -66,9 +66,9 @@ impl Survey {
         self.listing.modules == 0 && has_surplus && !options.allows_empty()
     }
 
-    pub(super) async fn compare<L: Link, D: Database>(
+    pub(super) async fn compare<Conn: DedicatedConnection, D: Database>(
         &self,
-        link: &mut L,
+        connection: &mut Conn,
         workspace: &mut Workspace<D>,
         config: &Config,
         options: &mut SyncOptions<'_>,
@@ -83,9 +83,10 @@ impl Survey {
         let mut progress = options.counted(Stage::Compare, total);
         let listed = self.listing.batches.iter();
         let listed = listed.map(|batch| Paths::Listed(batch));
-        let mut comparison = compare(link, workspace, listed, config, &mut progress).await?;
+        let mut comparison = compare(connection, workspace, listed, config, &mut progress).await?;
         let mut gone = comparison.has_rowless();
-        let surplus = compare_any(link, workspace, &self.surplus, config, &mut progress).await?;
+        let surplus =
+            compare_any(connection, workspace, &self.surplus, config, &mut progress).await?;
         comparison.drift.extend(surplus.drift);
         // A row that has gone since the listing may have moved to a path that was not on it, and
         // that must be written before the old one is removed.
@@ -96,7 +97,7 @@ impl Survey {
             }
             let listed = workspace.list(config).await?.batches.into_iter().flatten();
             let news: Vec<String> = listed.filter(|path| known.insert(path.clone())).collect();
-            let news = compare_any(link, workspace, &news, config, &mut |_| {}).await?;
+            let news = compare_any(connection, workspace, &news, config, &mut |_| {}).await?;
             gone = news.has_rowless();
             comparison.drift.extend(news.drift);
         }
@@ -185,8 +186,8 @@ impl Comparison {
 
 /// Compares without a watch: what looks different is looked at again under one before it is
 /// touched.
-pub(crate) async fn compare<L: Link, D: Database>(
-    link: &mut L,
+pub(crate) async fn compare<Conn: DedicatedConnection, D: Database>(
+    connection: &mut Conn,
     workspace: &mut Workspace<D>,
     batches: impl Iterator<Item = Paths<'_>>,
     config: &Config,
@@ -198,7 +199,7 @@ pub(crate) async fn compare<L: Link, D: Database>(
         let rows = workspace.start(paths).await?;
         let batch = paths.as_slice();
         let asked = Instant::now();
-        let cached = send(link, &Inspect::of(batch), config).await?;
+        let cached = send(connection, &Inspect::of(batch), config).await?;
         let rows = collect(rows).await?.modules;
         comparison.add(batch, &cached, &rows, asked, config);
         progress(batch.len());
@@ -208,8 +209,8 @@ pub(crate) async fn compare<L: Link, D: Database>(
 
 /// The same of paths whose sizes are not known. The values of those without a row are not asked
 /// for: nothing bounds them.
-pub(crate) async fn compare_any<L: Link, D: Database>(
-    link: &mut L,
+pub(crate) async fn compare_any<Conn: DedicatedConnection, D: Database>(
+    connection: &mut Conn,
     workspace: &mut Workspace<D>,
     paths: &[String],
     config: &Config,
@@ -219,7 +220,7 @@ pub(crate) async fn compare_any<L: Link, D: Database>(
     for paths in paths.chunks(BATCH_MODULES) {
         let (listing, rowless) = workspace.list_these(paths, config).await?;
         let batches = listing.batches.iter().map(|batch| Paths::Any(batch));
-        let more = compare(link, workspace, batches, config, progress).await?;
+        let more = compare(connection, workspace, batches, config, progress).await?;
         all.drift.extend(more.drift);
         all.expires = all.expires.into_iter().chain(more.expires).min();
         if !rowless.is_empty() {
@@ -227,7 +228,7 @@ pub(crate) async fn compare_any<L: Link, D: Database>(
                 values: false,
                 ..Inspect::of(&rowless)
             };
-            let cached = send(link, &inspect, config).await?;
+            let cached = send(connection, &inspect, config).await?;
             all.add(&rowless, &cached, &[], Instant::now(), config);
             progress(rowless.len());
         }

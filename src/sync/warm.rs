@@ -12,9 +12,10 @@ use super::report::{DryRun, Endpoints, Unverified, WarmReport};
 use super::source::Source as _;
 use super::survey::Survey;
 use super::verify::verify;
+use crate::client::Client;
 use crate::client::dedicated;
 use crate::client::dedicated::{begin, finish, send};
-use crate::client::transport::{Link, Transport};
+use crate::client::transport::{DedicatedConnection, Transport};
 use crate::config::Config;
 use crate::database::workspace::{Database, Listing, Paths, Workspace, collect};
 use crate::error::Error;
@@ -24,13 +25,13 @@ use crate::module::CachedModule;
 const ROUNDS: usize = 3;
 
 pub(crate) async fn warm<T: Transport, D: Database>(
-    transport: &T,
+    client: &Client<T>,
     database: D,
     mut options: SyncOptions<'_>,
 ) -> Result<WarmReport, Error> {
     let start = Instant::now();
     if options.dry_run {
-        let drift = verify(transport, database, options).await?;
+        let drift = verify(client, database, options).await?;
         let dry_run = DryRun::of(&drift);
         return Ok(WarmReport {
             modules: drift.modules - dry_run.written.len().min(drift.modules),
@@ -44,12 +45,12 @@ pub(crate) async fn warm<T: Transport, D: Database>(
             ..WarmReport::default()
         });
     }
-    let _tied = transport.ties().writing_everything();
-    let config = transport.config();
+    let _observed = client.observers.writing_everything();
+    let config = client.config();
     let mut workspace = Workspace::open(database, config).await?;
-    let mut lanes = [
-        dedicated::open(transport).await?,
-        dedicated::open(transport).await?,
+    let mut connections = [
+        dedicated::open(client).await?,
+        dedicated::open(client).await?,
     ];
     let mut report = WarmReport {
         servers: Endpoints::new(config, workspace.server()),
@@ -57,13 +58,13 @@ pub(crate) async fn warm<T: Transport, D: Database>(
     };
     for _ in 0..ROUNDS {
         let round = Instant::now();
-        let survey = Survey::take(&mut lanes[0], &mut workspace, config).await?;
+        let survey = Survey::take(&mut connections[0], &mut workspace, config).await?;
         survey.check_removals(&options)?;
-        let completion = Completion::begin(&mut lanes[0], config).await?;
+        let completion = Completion::begin(&mut connections[0], config).await?;
         report.unchanged = 0;
         load(
             config,
-            &mut lanes,
+            &mut connections,
             &mut workspace,
             survey.listing,
             &mut options,
@@ -72,7 +73,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         .await?;
         report.load_elapsed = round.elapsed();
 
-        let checked = check(transport, &mut lanes[0], &mut workspace, &mut options).await?;
+        let checked = check(client, &mut connections[0], &mut workspace, &mut options).await?;
         let modules = checked.survey.listing.modules;
         report.skipped = checked.survey.listing.skipped;
         report.not_modules = checked.survey.listing.not_modules;
@@ -82,7 +83,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
             .map(|ttl| Instant::now() + ttl)
             .map(|latest| checked.expires.map_or(latest, |first| first.min(latest)));
         let mended = checked
-            .mend(transport, &mut lanes[0], &mut workspace, &mut options)
+            .mend(client, &mut connections[0], &mut workspace, &mut options)
             .await?;
         report.modules = modules - mended.wrong.min(modules);
         report.written += mended.report.written;
@@ -102,7 +103,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         }
         report.complete = completion
             .finish(
-                &mut lanes[0],
+                &mut connections[0],
                 report.modules,
                 report.verified(),
                 expires,
@@ -124,9 +125,9 @@ pub(crate) async fn warm<T: Transport, D: Database>(
 /// that is older than a watched key's next value is written over it.
 ///
 /// Two connections take turns: while Redis takes in one batch, Postgres prepares the next.
-async fn load<L: Link, D: Database>(
+async fn load<Conn: DedicatedConnection, D: Database>(
     config: &Config,
-    lanes: &mut [L; 2],
+    connections: &mut [Conn; 2],
     workspace: &mut Workspace<D>,
     listing: Listing,
     options: &mut SyncOptions<'_>,
@@ -135,7 +136,7 @@ async fn load<L: Link, D: Database>(
     let mut pending: Option<Plan> = None;
     let mut done = 0;
     let [mut this, mut other] = {
-        let [a, b] = lanes;
+        let [a, b] = connections;
         [a, b]
     };
     for batch in listing.batches {
@@ -197,14 +198,14 @@ impl Plan {
     }
 
     /// Brings the answer to what was begun. What was aborted is mended after the comparison.
-    async fn finish<L: Link>(
+    async fn finish<Conn: DedicatedConnection>(
         self,
-        link: &mut L,
+        connection: &mut Conn,
         config: &Config,
         report: &mut WarmReport,
     ) -> Result<(), Error> {
         let write = self.write();
-        if finish(link, &write, config).await? {
+        if finish(connection, &write, config).await? {
             report.written += write.put.len();
             report.bytes += write.bytes();
             write.log();

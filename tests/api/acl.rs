@@ -7,9 +7,9 @@ use crate::support::{
     Facade, OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, Reader, RedisServer, Setup, WRITER_ACL,
     WRITER_OPTION, Writer, connect, on_both_facades,
 };
-use bifrost_module_cache::{
-    Change, Config, Error, Explanation, NameCause, Resolution, SyncOptions,
-};
+use bifrost_module_cache::diagnosis::Cause;
+use bifrost_module_cache::sync::{Change, SyncOptions};
+use bifrost_module_cache::{Config, Error, Resolution};
 use redis::{RedisResult, Value};
 
 on_both_facades! {
@@ -207,8 +207,8 @@ fn the_reader_can_do_all_that_a_reader_offers<F: Facade>() {
         assert_eq!(found, [Some(one.clone()), None]);
         assert_eq!(reader.paths().unwrap().len(), 1);
         assert!(reader.status().unwrap().is_warm());
-        assert_eq!(reader.explain("a.py").unwrap(), Explanation::Cached);
-        assert_eq!(reader.explain("b.py").unwrap(), Explanation::NeverCached);
+        assert_eq!(reader.explain("a.py").unwrap().cause, Cause::Cached);
+        assert_eq!(reader.explain("b.py").unwrap().cause, Cause::NotCached);
         let found = reader.resolve_many(&["a", "b"]).unwrap();
         assert_eq!(
             found,
@@ -216,7 +216,7 @@ fn the_reader_can_do_all_that_a_reader_offers<F: Facade>() {
         );
         assert_eq!(reader.resolve("a").unwrap(), found[0]);
         let explained = reader.explain_name("b").unwrap();
-        assert_eq!(explained.cause, NameCause::NeverCached);
+        assert_eq!(explained.cause, Cause::NotCached);
     }
 }
 
@@ -254,7 +254,7 @@ fn the_writer_can_do_all_that_a_writer_offers<F: Facade<Writer: Syncing>>() {
             .unwrap();
         assert_eq!(writer.publish_exact(&[d]).unwrap().removed, 1);
         let explained = writer.reader().explain("c.py").unwrap();
-        assert_eq!(explained, Explanation::NeverCached);
+        assert_eq!(explained.cause, Cause::NotCached);
         assert_eq!(writer.clear().unwrap().removed, 1);
     }
 }

@@ -8,10 +8,9 @@ use crate::support::{
     Blocking, Facade, Monitor, Nonblocking, READER_ACL, Reader, RedisServer, Setup, WRITER_ACL,
     WRITER_OPTION, Writer, all_it_says,
 };
-use bifrost_module_cache::{
-    CachedModule, Change, Config, Error, Explanation, NameCause, Resolution, SyncOptions, blocking,
-    nonblocking,
-};
+use bifrost_module_cache::diagnosis::Cause;
+use bifrost_module_cache::sync::{Change, SyncOptions};
+use bifrost_module_cache::{CachedModule, Config, Error, Resolution, blocking, nonblocking};
 use redis::Commands;
 
 const INDEX: &str = "bifrost:module:index";
@@ -267,7 +266,7 @@ fn an_index_member_without_its_key_is_a_miss<F: Facade>(setup: &Setup) {
     assert_eq!(reader.get("gone.py").unwrap(), None);
     assert_eq!(reader.get_many(&["gone.py"]).unwrap(), [None]);
     assert_eq!(reader.paths().unwrap(), set_of(&["gone.py"]));
-    assert_eq!(reader.explain("gone.py").unwrap(), Explanation::ValueGone);
+    assert_eq!(reader.explain("gone.py").unwrap().cause, Cause::ValueGone);
 }
 
 fn a_key_that_the_index_does_not_name_is_found<F: Facade>(setup: &Setup) {
@@ -533,9 +532,10 @@ fn a_key_of_another_type_is_absent<F: Facade>(setup: &Setup) {
     assert_eq!(reader.get_many(&["a.py"]).unwrap(), [None]);
     assert_eq!(reader.get("a.py").unwrap(), None);
     assert_eq!(reader.resolve("a").unwrap(), Resolution::NotFound);
-    assert_eq!(reader.explain("a.py").unwrap(), Explanation::Corrupt);
-    let cause = reader.explain_name("a").unwrap().cause;
-    assert!(matches!(cause, NameCause::Corrupt { path, .. } if path == "a.py"));
+    assert_eq!(reader.explain("a.py").unwrap().cause, Cause::Corrupt);
+    let explained = reader.explain_name("a").unwrap();
+    assert_eq!(explained.cause, Cause::Corrupt);
+    assert_eq!(explained.path.as_deref(), Some("a.py"));
     // A write replaces it.
     setup.writer::<F>().set(&module("a.py", "x")).unwrap();
     assert_eq!(reader.get("a.py").unwrap(), Some(module("a.py", "x")));
@@ -790,14 +790,14 @@ fn publish_sends_nothing_if_one_change_is_refused<F: Facade>(setup: &Setup) {
 fn the_cache_tells_whether_it_is_complete<F: Facade>(setup: &Setup) {
     let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
     assert!(!reader.status().unwrap().is_warm());
-    assert_eq!(reader.explain("x.py").unwrap(), Explanation::CacheCold);
+    assert_eq!(reader.explain("x.py").unwrap().cause, Cause::CacheCold);
     store(setup, "surplus.py", b"x");
     let report = writer.publish_exact(&[module("a.py", "a")]).unwrap();
     assert_eq!((report.written, report.removed), (1, 1));
     assert!(report.complete);
     assert!(reader.status().unwrap().is_warm());
-    assert_eq!(reader.explain("x.py").unwrap(), Explanation::NeverCached);
-    assert_eq!(reader.explain("a.py").unwrap(), Explanation::Cached);
+    assert_eq!(reader.explain("x.py").unwrap().cause, Cause::NotCached);
+    assert_eq!(reader.explain("a.py").unwrap().cause, Cause::Cached);
     assert_eq!(reader.paths().unwrap(), set_of(&["a.py"]));
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::support::{
     Near, Nearby, PATIENCE, Reader, RedisServer, Writer, on_both_facades, patient, python,
 };
-use bifrost_module_cache::{CachedModule, NearCacheOptions, Resolution};
+use bifrost_module_cache::near::NearCacheOptions;
+use bifrost_module_cache::{CachedModule, Resolution};
 use redis::Commands as _;
 use tempfile::TempDir;
 

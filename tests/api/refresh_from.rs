@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::support::{RedisServer, block_on, patient};
-use bifrost_module_cache::{CachedModule, Error, RefreshReport, blocking, nonblocking};
+use bifrost_module_cache::sync::RefreshReport;
+use bifrost_module_cache::{CachedModule, Error, blocking, nonblocking};
 
 type Boxed = Box<dyn StdError + Send + Sync>;
 

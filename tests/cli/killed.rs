@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::{CachedModule, SyncOptions};
+use bifrost_module_cache::CachedModule;
+use bifrost_module_cache::sync::SyncOptions;
 
 use crate::support::consistency::{Gate, numbered};
 use crate::tool::{Ran, World, run, signal, spawn, tool};

@@ -1,6 +1,7 @@
 //! `resolve`, and `explain` of a name.
 
-use bifrost_module_cache::{SyncOptions, keys};
+use bifrost_module_cache::keys;
+use bifrost_module_cache::sync::SyncOptions;
 use serde_json::{Value, json};
 
 use crate::schema;
@@ -81,7 +82,7 @@ fn explain_finds_the_path_behind_a_name() {
         table.put(path, "1");
     }
     table.run("UPDATE workspace_files SET updated_at = now() - interval '1 hour'");
-    explained(&world, "pkg.mod", &json!("pkg/mod.py"), "cache_cleared", 1);
+    explained(&world, "pkg.mod", &json!("pkg/mod.py"), "cache_cold", 1);
     world.warm(SyncOptions::default());
     table.put("pkg/new/deep.py", "1");
     table.run(
@@ -93,8 +94,8 @@ fn explain_finds_the_path_behind_a_name() {
     foreign.run(&format!("DEL {key}"));
     foreign.set_key("pkg/corrupt.py", "{");
     for (name, path, cause, code) in [
-        ("pkg", json!("pkg/__init__.py"), "right", 0),
-        ("pkg.mod", json!("pkg/mod.py"), "right", 0),
+        ("pkg", json!("pkg/__init__.py"), "cached", 0),
+        ("pkg.mod", json!("pkg/mod.py"), "cached", 0),
         ("space", json!("space"), "namespace", 0),
         ("pkg.stale", json!("pkg/stale.py"), "stale", 1),
         ("pkg.gone", json!("pkg/gone.py"), "value_gone", 1),
@@ -103,7 +104,7 @@ fn explain_finds_the_path_behind_a_name() {
         ("pkg.new.deep", json!("pkg/new/deep.py"), "just_created", 1),
         ("old", json!("old.py"), "wrongly_removed", 1),
         ("pkg.never", Value::Null, "no_such_module", 1),
-        ("pkg.mod.below", Value::Null, "hidden", 1),
+        ("pkg.mod.below", json!("pkg/mod.py"), "hidden", 1),
         ("a..b", Value::Null, "not_a_path", 1),
     ] {
         explained(&world, name, &path, cause, code);
@@ -154,13 +155,13 @@ fn explain_looks_behind_what_redis_shows_of_a_name() {
         ("turned", "turned/__init__.py", "just_created", 1),
         ("turned.b", "turned/__init__.py", "just_created", 1),
         ("grown", "grown/__init__.py", "just_created", 1),
-        ("plain.z", "plain/z.py", "right", 0),
+        ("plain.z", "plain/z.py", "cached", 0),
     ] {
         explained(&world, name, &json!(path), cause, code);
     }
     run(tool(&world, &["repair"]), 0);
-    explained(&world, "shared.x", &json!("shared/x.py"), "right", 0);
-    explained(&world, "turned.b", &json!("turned/b.py"), "right", 0);
+    explained(&world, "shared.x", &json!("shared/x.py"), "cached", 0);
+    explained(&world, "turned.b", &json!("turned/b.py"), "cached", 0);
     foreign.set("turned/b/__init__.py", "1");
     explained(
         &world,
@@ -180,12 +181,12 @@ fn explain_of_a_name_says_what_redis_knows_without_a_database() {
         assert_eq!(ran.object()["cause"], cause);
         run(without_database(&world, &["explain", name]), code)
     };
-    explained("pkg.mod", "cache_cleared", 1).mentions(&["cold"]);
+    explained("pkg.mod", "cache_cold", 1).mentions(&["cold"]);
     world.table().put("pkg/mod.py", "1");
     world.warm(SyncOptions::default());
     explained("pkg", "namespace", 0);
     explained("pkg.mod", "cached", 0);
-    explained("pkg.other", "never_cached", 1).mentions(&["DATABASE_URL"]);
+    explained("pkg.other", "not_cached", 1).mentions(&["DATABASE_URL"]);
     // Where it was named and does not answer, both are said.
     let mut command = without_database(&world, &["explain", "pkg.other"]);
     command.env(

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bifrost_module_cache::{CachedModule, Status};
+use bifrost_module_cache::CachedModule;
+use bifrost_module_cache::diagnosis::CacheState;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -54,7 +55,7 @@ fn a_directory_is_published_with_its_hashes() {
     world.foreign().set("other.py", "1");
     run(without_database(&world, &["publish", root]), 0).mentions(&["written"]);
     assert_eq!(cached(&world).len(), 4);
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 }
 
 #[test]
@@ -251,7 +252,7 @@ fn clear_must_be_meant() {
     assert_eq!(cached(&world).len(), 2);
     run(without_database(&world, &["clear", "--yes"]), 0).mentions(&["2 modules", "cold"]);
     assert!(cached(&world).is_empty());
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
     let object = run(without_database(&world, &["clear", "--yes", "--json"]), 0).object();
     schema::check(&object, &schema::clear());
     assert_eq!(

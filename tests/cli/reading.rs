@@ -2,7 +2,8 @@
 
 use std::io::Read as _;
 
-use bifrost_module_cache::{CachedModule, SyncOptions, keys};
+use bifrost_module_cache::sync::SyncOptions;
+use bifrost_module_cache::{CachedModule, keys};
 use serde_json::{Value, json};
 
 use crate::schema;
@@ -33,22 +34,29 @@ fn status_tells_warm_cold_restored_and_incomplete() {
         object
     };
     let redis = format!("127.0.0.1:{}/0", world.redis.port());
-    let cold = json!({"warm": false, "status": "cold", "since": null, "modules": null,
-        "members": null, "verified": null, "servers": {"redis": redis, "database": null}});
+    let cold = json!({"status": "cold", "since": null, "modules": 0, "verified": false,
+        "members": 0, "maxmemory_policy": "noeviction", "evicted_keys": null,
+        "servers": {"redis": redis, "database": null}});
     assert_eq!(status(1), cold);
     run(tool(&world, &["status"]), 1).mentions(&[&redis]);
     world.warm(SyncOptions::default());
     let warm = status(0);
-    assert_eq!(warm["warm"], true);
-    assert_eq!(warm["modules"], 2);
+    assert_eq!(warm["status"], "warm");
+    assert_eq!((&warm["modules"], &warm["members"]), (&json!(2), &json!(2)));
+    assert_eq!(warm["evicted_keys"], 0);
     assert!(warm["since"].is_string());
-    run(tool(&world, &["status"]), 0).mentions(&["warm", "since", "modules", "compared"]);
+    run(tool(&world, &["status"]), 0).mentions(&[
+        "warm",
+        "since",
+        "2 then",
+        "2 now",
+        "compared",
+        "noeviction",
+        "0 keys",
+    ]);
     let lost = |name: &str| {
         let object = status(1);
-        assert_eq!(
-            (&object["warm"], &object["status"]),
-            (&json!(false), &json!(name))
-        );
+        assert_eq!(object["status"], name);
         object
     };
     world
@@ -219,7 +227,7 @@ fn explain_tells_the_three_causes_apart() {
         table.put(path, "1");
     }
     table.run("UPDATE workspace_files SET updated_at = now() - interval '1 hour'");
-    let cold = explained(&world, "old.py", "cache_cleared", 1);
+    let cold = explained(&world, "old.py", "cache_cold", 1);
     assert!(cold["remedy"].as_str().unwrap().contains("warm"));
     run(tool(&world, &["explain", "old.py"]), 1).mentions(&["the whole cache is cold"]);
 
@@ -237,12 +245,12 @@ fn explain_tells_the_three_causes_apart() {
     explained(&world, "old.py", "wrongly_removed", 1);
     let stale = explained(&world, "stale.py", "stale", 1);
     assert_ne!(stale["cached"], Value::Null);
-    assert_eq!(stale["database"]["state"], "module");
+    assert_eq!(stale["row"]["state"], "module");
     let ghost = explained(&world, "deleted.py", "ghost", 1);
-    assert_eq!(ghost["database"]["state"], "deleted");
+    assert_eq!(ghost["row"]["state"], "deleted");
     explained(&world, "gone.py", "value_gone", 1);
     explained(&world, "corrupt.py", "corrupt", 5);
-    explained(&world, "right.py", "right", 0);
+    explained(&world, "right.py", "cached", 0);
     explained(&world, "never.py", "no_such_module", 1);
     for (path, code, words) in [
         ("new.py", 1, "just created"),
@@ -266,7 +274,7 @@ fn explain_tells_what_redis_knows_without_a_database() {
         assert_eq!(ran.object()["cause"], cause);
         run(without_database(&world, &["explain", path]), code).mentions(&[path])
     };
-    explained("a.py", "cache_cleared", 1);
+    explained("a.py", "cache_cold", 1);
     world.table().put("a.py", "1");
     world.table().put("b.py", "1");
     world.table().put("c.py", "1");
@@ -276,7 +284,7 @@ fn explain_tells_what_redis_knows_without_a_database() {
     explained("a.py", "cached", 0);
     explained("b.py", "value_gone", 1);
     explained("c.py", "corrupt", 5);
-    explained("d.py", "never_cached", 1).mentions(&["DATABASE_URL"]);
+    explained("d.py", "not_cached", 1).mentions(&["DATABASE_URL"]);
 }
 
 #[test]

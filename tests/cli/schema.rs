@@ -65,9 +65,9 @@ fn is_a(value: &Value, name: &str) -> bool {
 }
 
 pub fn status() -> Value {
-    json!({"warm": "bool", "status": "warm|cold|restored|incomplete", "since": "time?",
-        "modules": "count?", "members": "count?", "verified": "bool?",
-        "servers": servers("null?")})
+    json!({"status": "warm|cold|restored|incomplete", "since": "time?", "modules": "count",
+        "verified": "bool", "members": "count?", "maxmemory_policy": "text?",
+        "evicted_keys": "count?", "servers": servers("null?")})
 }
 
 /// Who answered.
@@ -132,11 +132,11 @@ pub fn get() -> Value {
 pub fn explain(with_database: bool) -> Value {
     let module = json!({"bytes": "count", "hash": "text"});
     let row = json!({"state": "module|absent|deleted|not_a_module|too_large",
-        "bytes": "count?", "hash": "text?", "changed": "time?"});
+        "bytes": "count?", "hash": "text?"});
     json!({"name": "text?", "path": "text?", "cause": "text", "why": "text", "remedy": "text",
         "cached": nullable(&module),
-        "database": if with_database { row } else { json!("null?") },
-        "status": "warm|cold|restored|incomplete", "since": "time?",
+        "row": if with_database { row } else { json!("null?") }, "changed": "time?",
+        "status": nullable(&status()),
         "servers": servers(if with_database { "text" } else { "null?" })})
 }
 

@@ -1,6 +1,7 @@
 //! `warm`, `verify` and `repair`.
 
-use bifrost_module_cache::{SyncOptions, keys};
+use bifrost_module_cache::keys;
+use bifrost_module_cache::sync::SyncOptions;
 use serde_json::{Value, json};
 
 use crate::schema;

@@ -10,7 +10,8 @@ use crate::support::consistency::{LentPostgres, Syncing};
 use crate::support::{
     Facade, Proxy, Reader, RedisServer, Writer, free_port, on_both_facades, wait_until,
 };
-use bifrost_module_cache::{CachedModule, Config, Error, Resolution, Status};
+use bifrost_module_cache::diagnosis::CacheState;
+use bifrost_module_cache::{CachedModule, Config, Error, Resolution};
 use redis::Commands;
 
 on_both_facades! {
@@ -370,7 +371,7 @@ fn a_server_restarted_empty<F: Facade<Writer: Syncing>>() {
             world.server.kill();
             world.server.restart();
             let fresh = F::Reader::new(config(&world.server.url())).unwrap();
-            assert_eq!(fresh.status().unwrap(), Status::Cold);
+            assert_eq!(fresh.status().unwrap().state, CacheState::Cold);
         },
         |_| {},
         [

@@ -4,7 +4,9 @@ use std::convert::Infallible;
 
 use crate::support::consistency::{Foreign, LIMIT, Syncing, World, numbered};
 use crate::support::{Facade, Reader, RedisServer, Writer, on_both_facades, wait_until};
-use bifrost_module_cache::{Change, Error, Explanation, NameCause, Status, SyncOptions, keys};
+use bifrost_module_cache::diagnosis::{CacheState, Cause};
+use bifrost_module_cache::sync::{Change, SyncOptions};
+use bifrost_module_cache::{Error, keys};
 
 on_both_facades! {
     removing_needs_no_memory
@@ -120,11 +122,9 @@ fn what_has_no_room_is_refused_after_all_removals<F: Facade<Writer: Syncing>>() 
 #[track_caller]
 fn assert_incomplete<F: Facade<Writer: Syncing>>(world: &World<F>, warmed: usize, left: usize) {
     let status = world.status();
-    let is_right = matches!(
-        status,
-        Status::Incomplete { modules, members, .. } if (modules, members) == (warmed, left)
-    );
-    assert!(is_right && !status.is_warm(), "{status:?}");
+    assert_eq!(status.state, CacheState::Incomplete);
+    assert_eq!((status.modules, status.members), (warmed, Some(left)));
+    assert!(!status.is_warm());
 }
 
 fn a_cache_whose_index_was_deleted_is_not_warm<F: Facade<Writer: Syncing>>() {
@@ -136,16 +136,16 @@ fn a_cache_whose_index_was_deleted_is_not_warm<F: Facade<Writer: Syncing>>() {
     assert_incomplete(&world, 10, 0);
     let reader = world.writer.reader();
     // An entry is an entry.
-    assert_eq!(reader.explain(&paths[0]).unwrap(), Explanation::Cached);
-    assert_eq!(reader.explain("a.py").unwrap(), Explanation::IndexGone);
+    assert_eq!(reader.explain(&paths[0]).unwrap().cause, Cause::Cached);
+    assert_eq!(reader.explain("a.py").unwrap().cause, Cause::IndexGone);
     let explained = reader.explain_name("a").unwrap();
-    assert_eq!(explained.cause, NameCause::IndexGone);
+    assert_eq!(explained.cause, Cause::IndexGone);
     // What is saved now names itself.
     world.refresh(&[&paths[0], &paths[1], &paths[2], &paths[3]]);
     assert_incomplete(&world, 10, 4);
     world.warm(SyncOptions::default());
     assert!(world.status().is_warm());
-    assert_eq!(reader.explain("a.py").unwrap(), Explanation::NeverCached);
+    assert_eq!(reader.explain("a.py").unwrap().cause, Cause::NotCached);
 }
 
 fn a_cache_whose_index_was_evicted_is_not_warm<F: Facade<Writer: Syncing>>() {
@@ -169,6 +169,10 @@ fn a_cache_whose_index_was_evicted_is_not_warm<F: Facade<Writer: Syncing>>() {
         .query(&mut foreign.0)
         .unwrap();
     assert_incomplete(&world, 10, 0);
+    let status = world.status();
+    assert!(status.evicted_keys > Some(0), "{status}");
+    let warning = status.warning().expect("it evicts");
+    assert!(warning.contains("allkeys-random"), "{warning}");
 }
 
 fn query<T: redis::FromRedisValue>(foreign: &mut Foreign, command: &str, key: &str) -> T {
@@ -185,7 +189,7 @@ fn a_cache_that_shrinks_is_warm<F: Facade<Writer: Syncing>>() {
         assert!(world.status().is_warm());
     }
     let reader = world.writer.reader();
-    assert_eq!(reader.explain(&paths[9]).unwrap(), Explanation::NeverCached);
+    assert_eq!(reader.explain(&paths[9]).unwrap().cause, Cause::NotCached);
     // Who may not ask goes by the mark alone.
     if !RedisServer::is_old() {
         world
@@ -193,6 +197,6 @@ fn a_cache_that_shrinks_is_warm<F: Facade<Writer: Syncing>>() {
             .run(&format!("DEL {}", keys::MODULE_INDEX_KEY));
         world.redis.command("ACL SETUSER default -scard");
         assert!(world.status().is_warm());
-        assert_eq!(reader.explain(&paths[9]).unwrap(), Explanation::NeverCached);
+        assert_eq!(reader.explain(&paths[9]).unwrap().cause, Cause::NotCached);
     }
 }

@@ -10,9 +10,10 @@ use crate::support::{
 };
 #[cfg(feature = "near-cache")]
 use crate::support::{Near, Nearby};
-use bifrost_module_cache::{CachedModule, Config, Error, Outage, Tls, blocking, nonblocking};
 #[cfg(feature = "near-cache")]
-use bifrost_module_cache::{Change, NearCacheOptions};
+use bifrost_module_cache::near::NearCacheOptions;
+use bifrost_module_cache::sync::Change;
+use bifrost_module_cache::{CachedModule, Config, Error, Outage, Tls, blocking, nonblocking};
 use rcgen::CertificateParams;
 
 #[cfg(feature = "near-cache")]

@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use crate::child::{Child, listen, say, threads};
 use crate::support::{PATIENCE, RedisServer, patient, wait_until};
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, NearCache};
-use bifrost_module_cache::{
-    CachedModule, Error, Invalidation, NearCacheOptions, Outage, Resolution,
-};
+use bifrost_module_cache::near::{Invalidation, NearCacheOptions};
+use bifrost_module_cache::{CachedModule, Error, Outage, Resolution};
 
 /// Long enough that a slow machine keeps it, and short enough to wait for.
 const BOUND: Duration = Duration::from_secs(2);

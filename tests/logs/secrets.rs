@@ -11,7 +11,8 @@ use crate::support::{
     Facade, Postgres, Reader, RedisServer, Writer, all_it_says, fake_server, on_both_facades,
     patient,
 };
-use bifrost_module_cache::{CachedModule, Change, Config, Error};
+use bifrost_module_cache::sync::Change;
+use bifrost_module_cache::{CachedModule, Config, Error};
 use log::Level;
 use redis::Commands;
 

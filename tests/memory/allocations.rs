@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::support::{Near as _, RedisServer, block_on, patient};
-use bifrost_module_cache::{CachedModule, NearCacheOptions, blocking, nonblocking};
+use bifrost_module_cache::near::NearCacheOptions;
+use bifrost_module_cache::{CachedModule, blocking, nonblocking};
 
 thread_local! {
     /// Of this thread alone: whoever follows Redis allocates as it likes.

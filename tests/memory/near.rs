@@ -4,7 +4,8 @@ use std::process::Command;
 
 use crate::support::{Near as _, RedisServer, patient};
 use bifrost_module_cache::blocking::{ModuleReader, NearCache};
-use bifrost_module_cache::{CachedModule, NearCacheOptions, keys};
+use bifrost_module_cache::near::NearCacheOptions;
+use bifrost_module_cache::{CachedModule, keys};
 
 /// Set in a child: what it is to do, and the server's address.
 const CHILD: &str = "BIFROST_TEST_NEAR_CHILD";

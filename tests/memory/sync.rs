@@ -7,7 +7,7 @@ use crate::support::consistency::{Syncing, numbered, writer};
 use crate::support::{
     Blocking, Facade, Nonblocking, Postgres, RedisServer, Writer, on_both_facades,
 };
-use bifrost_module_cache::SyncOptions;
+use bifrost_module_cache::sync::SyncOptions;
 
 on_both_facades! {
     large_modules_need_no_more_than_a_warm_up

@@ -9,9 +9,9 @@ use crate::support::{
     Monitor, Near, Nearby, PATIENCE, READER_ACL, Reader, RedisServer, Setup, Writer, block_on,
     on_both_facades, patient, wait_until,
 };
-use bifrost_module_cache::{
-    CachedModule, Change, Error, Invalidation, NearCacheOptions, nonblocking,
-};
+use bifrost_module_cache::near::{Invalidation, NearCacheOptions};
+use bifrost_module_cache::sync::Change;
+use bifrost_module_cache::{CachedModule, Error, nonblocking};
 
 on_both_facades! {
     a_hit_asks_redis_for_nothing
@@ -449,7 +449,7 @@ fn a_snapshot_stays_as_it_was<F: Nearby>() {
     let later = near.snapshot().unwrap();
     drop(server);
     drop(near);
-    let paths = |snapshot: &bifrost_module_cache::Snapshot| {
+    let paths = |snapshot: &bifrost_module_cache::near::Snapshot| {
         let mut paths: Vec<_> = snapshot.paths().map(str::to_owned).collect();
         paths.sort_unstable();
         paths

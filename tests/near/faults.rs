@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use crate::support::{
     Aim, Near, Nearby, PATIENCE, Proxy, RedisServer, Writer, on_both_facades, patient, wait_until,
 };
-use bifrost_module_cache::{
-    CachedModule, Config, Error, Invalidation, NearCacheOptions, NearCacheStats,
-};
+use bifrost_module_cache::near::{Invalidation, NearCacheOptions, NearCacheStats};
+use bifrost_module_cache::{CachedModule, Config, Error};
 
 on_both_facades! {
     a_reply_held_back_past_its_invalidation_is_not_kept

@@ -16,7 +16,8 @@ use crate::support::{
     Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, block_on, on_both_facades, patient,
     wait_until,
 };
-use bifrost_module_cache::{CachedModule, Error, Invalidation, NearCacheOptions, nonblocking};
+use bifrost_module_cache::near::{Invalidation, NearCacheOptions};
+use bifrost_module_cache::{CachedModule, Error, nonblocking};
 
 on_both_facades! {
     an_answer_overtaken_by_a_change_is_not_kept

@@ -7,7 +7,8 @@ use crate::support::{
     Aim, Near, Nearby, PATIENCE, Proxy, READER_ACL, Reader, RedisServer, Setup, Writer,
     on_both_facades, patient, told, wait_until,
 };
-use bifrost_module_cache::{CachedModule, Config, Error, NearCacheOptions, Resolution};
+use bifrost_module_cache::near::NearCacheOptions;
+use bifrost_module_cache::{CachedModule, Config, Error, Resolution};
 use redis::Commands as _;
 
 on_both_facades! {

@@ -9,8 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::{Near as _, RedisServer, patient, wait_until};
+use bifrost_module_cache::CachedModule;
 use bifrost_module_cache::blocking::{ModuleWriter, NearCache};
-use bifrost_module_cache::{CachedModule, NearCacheOptions};
+use bifrost_module_cache::near::NearCacheOptions;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::oneshot;
 

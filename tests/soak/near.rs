@@ -10,7 +10,9 @@ use crate::support::{
     Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, RedisServer, Writer, on_both_facades,
     wait_until,
 };
-use bifrost_module_cache::{CachedModule, Change, Config, Error, NearCacheOptions};
+use bifrost_module_cache::near::NearCacheOptions;
+use bifrost_module_cache::sync::Change;
+use bifrost_module_cache::{CachedModule, Config, Error};
 use redis::{Client, RedisResult};
 
 on_both_facades! {

@@ -6,12 +6,12 @@ use std::fmt::Debug;
 use std::future::ready;
 use std::sync::LazyLock;
 
-use bifrost_module_cache::{
-    CachedModule, Change, ClearReport, Config, Error, Explanation, NameExplanation, PublishReport,
-    RefreshReport, Resolution, Stats, Status, blocking, nonblocking,
-};
+use bifrost_module_cache::diagnosis::{Diagnosis, Status};
 #[cfg(feature = "postgres")]
-use bifrost_module_cache::{WarmReport, postgres, tokio_postgres};
+use bifrost_module_cache::sync::WarmReport;
+use bifrost_module_cache::sync::{Change, ClearReport, PublishReport, RefreshReport};
+use bifrost_module_cache::{CachedModule, Config, Error, Resolution, Stats, blocking, nonblocking};
+use bifrost_module_cache::{postgres, tokio_postgres};
 use tokio::runtime::Runtime;
 
 /// One facade, for tests that are generic over it.
@@ -29,10 +29,10 @@ pub trait Reader: Clone + Debug + Send + Sync + Sized + 'static {
     fn get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Option<CachedModule>>, Error>;
     fn paths(&self) -> Result<HashSet<String>, Error>;
     fn status(&self) -> Result<Status, Error>;
-    fn explain(&self, path: &str) -> Result<Explanation, Error>;
+    fn explain(&self, path: &str) -> Result<Diagnosis, Error>;
     fn resolve(&self, name: &str) -> Result<Resolution, Error>;
     fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error>;
-    fn explain_name(&self, name: &str) -> Result<NameExplanation, Error>;
+    fn explain_name(&self, name: &str) -> Result<Diagnosis, Error>;
     fn stats(&self) -> Stats;
 }
 
@@ -111,7 +111,7 @@ macro_rules! facade {
                 $wait(self.status())
             }
 
-            fn explain(&self, path: &str) -> Result<Explanation, Error> {
+            fn explain(&self, path: &str) -> Result<Diagnosis, Error> {
                 $wait(self.explain(path))
             }
 
@@ -123,7 +123,7 @@ macro_rules! facade {
                 $wait(self.resolve_many(names))
             }
 
-            fn explain_name(&self, name: &str) -> Result<NameExplanation, Error> {
+            fn explain_name(&self, name: &str) -> Result<Diagnosis, Error> {
                 $wait(self.explain_name(name))
             }
 

@@ -6,10 +6,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bifrost_module_cache::{
-    CachedModule, Config, Error, Invalidation, NearCacheOptions, NearCacheStats, Resolution,
-    Snapshot, blocking, nonblocking,
-};
+use bifrost_module_cache::near::{Invalidation, NearCacheOptions, NearCacheStats, Snapshot};
+use bifrost_module_cache::{CachedModule, Config, Error, Resolution, blocking, nonblocking};
 
 use super::facade::{Blocking, Facade, Nonblocking, Reader, block_on};
 use super::{PATIENCE, wait_until};

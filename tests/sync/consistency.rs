@@ -11,10 +11,11 @@ use crate::support::consistency::{
     Foreign, Syncing, World, after, at_each, json, module, numbered, patient,
 };
 use crate::support::{Facade, Proxy, Reader, RedisServer, Setup, Writer, on_both_facades};
-use bifrost_module_cache::{
-    CachedModule, Change, Drift, Error, Explanation, Progress, Stage, Status, SyncOptions,
-    Unverified, WarmReport, keys,
+use bifrost_module_cache::diagnosis::{CacheState, Cause};
+use bifrost_module_cache::sync::{
+    Change, Drift, Progress, Stage, SyncOptions, Unverified, WarmReport,
 };
+use bifrost_module_cache::{CachedModule, Error, keys};
 
 on_both_facades! {
     a_warm_up_says_what_it_did
@@ -208,7 +209,7 @@ fn an_empty_table_does_not_wipe_a_full_cache<F: Facade<Writer: Syncing>>() {
     assert_eq!(report.unverified, Some(Unverified::EmptyWorkspace));
     assert_eq!((report.modules, report.pruned), (0, 0));
     assert!(!report.complete);
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
     let report = world.repair(SyncOptions::default());
     assert_eq!(report.unverified, Some(Unverified::EmptyWorkspace));
     assert_eq!(report.drift.ghost, paths);
@@ -249,14 +250,9 @@ fn a_long_open_transaction_leaves_the_warm_up_unverified_within_its_bound<
     assert_eq!(report.modules, 3);
     // All that is committed is there, and nothing more is claimed.
     assert!(report.complete);
-    assert!(matches!(
-        world.status(),
-        Status::Warm {
-            verified: false,
-            modules: 3,
-            ..
-        }
-    ));
+    let status = world.status();
+    assert!(status.is_warm());
+    assert_eq!((status.verified, status.modules), (false, 3));
     table.run("COMMIT");
     let report = world.warm(bounded());
     assert_eq!((report.unverified, report.written), (None, 1));
@@ -419,36 +415,32 @@ fn repair_mends_exactly_the_drift<F: Facade<Writer: Syncing>>() {
 fn a_mark_is_not_written_by_a_repair<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::with_rows(&numbered(3));
     world.repair(SyncOptions::default());
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 }
 
 fn status_follows_warm_up_and_flush<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::with_rows(&numbered(3));
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
     // One path does not make a cache complete.
     world.refresh(&["m/000.py"]);
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 
     let start = SystemTime::now() - Duration::from_secs(1);
     world.warm(SyncOptions::default());
     let status = world.status();
     assert!(status.is_warm());
-    let Status::Warm {
-        since,
-        modules,
-        verified,
-        ..
-    } = status
-    else {
-        unreachable!()
-    };
+    let since = status.since.expect("it was completed");
     assert!(since >= start && since <= SystemTime::now());
-    assert_eq!((modules, verified), (3, true));
+    assert_eq!((status.modules, status.verified), (3, true));
+    // What is true now, beside what was then.
+    assert_eq!((status.members, status.evicted_keys), (Some(3), Some(0)));
+    assert_eq!(status.maxmemory_policy.as_deref(), Some("noeviction"));
+    assert_eq!(status.warning(), None);
 
     world.foreign().flush();
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
     world.refresh(&["m/000.py"]);
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 }
 
 fn a_cache_that_came_back_from_disk_is_restored<F: Facade<Writer: Syncing>>() {
@@ -459,10 +451,7 @@ fn a_cache_that_came_back_from_disk_is_restored<F: Facade<Writer: Syncing>>() {
     world.table().put("m/000.py", "newer");
     world.redis.restart();
     let status = world.status();
-    assert!(
-        matches!(status, Status::Restored { modules: 3, .. }),
-        "{status:?}"
-    );
+    assert_eq!((status.state, status.modules), (CacheState::Restored, 3));
     assert!(!status.is_warm());
     let report = world.warm(SyncOptions::default());
     assert_eq!((report.written, report.unchanged), (1, 2));
@@ -472,26 +461,26 @@ fn a_cache_that_came_back_from_disk_is_restored<F: Facade<Writer: Syncing>>() {
     world.redis.restart();
     // What it saved the first time is read again; a flush is what an empty one looks like.
     world.foreign().flush();
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 }
 
 fn explain_tells_three_causes_apart<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::with_rows(&numbered(3));
-    let explain = |path: &str| world.writer.reader().explain(path).unwrap();
-    assert_eq!(explain("m/000.py"), Explanation::CacheCold);
+    let explain = |path: &str| world.writer.reader().explain(path).unwrap().cause;
+    assert_eq!(explain("m/000.py"), Cause::CacheCold);
     world.refresh(&["m/000.py"]);
-    assert_eq!(explain("m/000.py"), Explanation::Cached);
-    assert_eq!(explain("m/001.py"), Explanation::CacheCold);
+    assert_eq!(explain("m/000.py"), Cause::Cached);
+    assert_eq!(explain("m/001.py"), Cause::CacheCold);
     world.warm(SyncOptions::default());
-    assert_eq!(explain("m/001.py"), Explanation::Cached);
-    assert_eq!(explain("absent.py"), Explanation::NeverCached);
+    assert_eq!(explain("m/001.py"), Cause::Cached);
+    assert_eq!(explain("absent.py"), Cause::NotCached);
     world.foreign().run("DEL bifrost:module:m/001.py");
-    assert_eq!(explain("m/001.py"), Explanation::ValueGone);
+    assert_eq!(explain("m/001.py"), Cause::ValueGone);
     // An empty value is absent.
     world.foreign().set_key("m/001.py", "");
-    assert_eq!(explain("m/001.py"), Explanation::ValueGone);
+    assert_eq!(explain("m/001.py"), Cause::ValueGone);
     world.foreign().flush();
-    assert_eq!(explain("m/002.py"), Explanation::CacheCold);
+    assert_eq!(explain("m/002.py"), Cause::CacheCold);
     let refused = world.writer.reader().explain("index").unwrap_err();
     assert!(refused.is_invalid_path());
 }
@@ -646,7 +635,7 @@ fn a_dry_run_writes_nothing_and_says_what_it_would<F: Facade<Writer: Syncing>>()
     let mut expected = ["m/000.py", "x.py", "y.py", "z.py"]
         .map(str::to_owned)
         .to_vec();
-    let assert_is = |found: Option<bifrost_module_cache::DryRun>, written: &[String]| {
+    let assert_is = |found: Option<bifrost_module_cache::sync::DryRun>, written: &[String]| {
         let found = found.expect("a dry run");
         assert_eq!(found.written, written);
         assert_eq!(found.removed, paths[1..]);
@@ -776,7 +765,7 @@ fn a_failed_statement_is_a_database_error<F: Facade<Writer: Syncing>>() {
     let options = after(Stage::Load, || table.run(end));
     let error = world.writer.warm_with(&mut world.client(), options);
     assert!(error.is_err_and(|error| error.is_database() && error.is_transient()));
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 }
 
 fn every_report_says_which_servers_it_is_about<F: Facade<Writer: Syncing>>() {
@@ -895,7 +884,7 @@ fn refresh_of_no_paths_asks_nobody<F: Facade<Writer: Syncing>>() {
     let report = world.writer.refresh_from(&none, never::<Infallible>);
     assert_eq!(
         report.unwrap(),
-        bifrost_module_cache::RefreshReport::default()
+        bifrost_module_cache::sync::RefreshReport::default()
     );
     assert_eq!(world.refresh(&[]).written, 0);
     assert_eq!(foreign.others(), before);
@@ -1017,14 +1006,8 @@ fn an_exact_publication_skips_replaces_and_removes<F: Facade<Writer: Syncing>>()
     foreign.assert_holds(&paths);
     // It was compared with no database.
     let status = world.status();
-    assert!(matches!(
-        status,
-        Status::Warm {
-            verified: false,
-            modules: 450,
-            ..
-        }
-    ));
+    assert!(status.is_warm());
+    assert_eq!((status.verified, status.modules), (false, 450));
 
     world.redis.reset_stats();
     let report = world.writer.publish_exact(&modules).unwrap();

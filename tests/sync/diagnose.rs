@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::consistency::{LIMIT, Syncing, World, module};
 use crate::support::{Facade, Writer, on_both_facades};
-use bifrost_module_cache::{Cause, Diagnosis, RowState, Status, SyncOptions, keys};
+use bifrost_module_cache::diagnosis::{CacheState, Cause, Diagnosis, RowState};
+use bifrost_module_cache::keys;
+use bifrost_module_cache::sync::SyncOptions;
 
 on_both_facades! {
     the_three_causes_of_the_specification_are_told_apart
@@ -34,14 +36,14 @@ fn the_three_causes_of_the_specification_are_told_apart<F: Facade<Writer: Syncin
     let (mut table, mut foreign) = (world.table(), world.foreign());
     table.put("old.py", "1");
     table.run("UPDATE workspace_files SET updated_at = now() - interval '1 hour'");
-    assert_eq!(cause(&world, "old.py"), Cause::CacheCleared);
+    assert_eq!(cause(&world, "old.py"), Cause::CacheCold);
 
     world.warm(SyncOptions::default());
     let diagnosis = diagnose(&world, "old.py");
-    assert_eq!(diagnosis.cause, Cause::Right);
+    assert_eq!(diagnosis.cause, Cause::Cached);
     assert_eq!(diagnosis.cached, Some(module("old.py", "1")));
-    assert_eq!(diagnosis.row, RowState::Module(module("old.py", "1")));
-    assert!(diagnosis.status.is_warm());
+    assert_eq!(diagnosis.row, Some(RowState::Module(module("old.py", "1"))));
+    assert!(diagnosis.status.unwrap().is_warm());
 
     foreign.del("old.py");
     assert_eq!(cause(&world, "old.py"), Cause::WronglyRemoved);
@@ -56,8 +58,8 @@ fn the_three_causes_of_the_specification_are_told_apart<F: Facade<Writer: Syncin
 
     foreign.flush();
     let diagnosis = diagnose(&world, "new.py");
-    assert_eq!(diagnosis.cause, Cause::CacheCleared);
-    assert_eq!(diagnosis.status, Status::Cold);
+    assert_eq!(diagnosis.cause, Cause::CacheCold);
+    assert_eq!(diagnosis.status.unwrap().state, CacheState::Cold);
 }
 
 fn a_bug_in_invalidation_has_more_than_one_form<F: Facade<Writer: Syncing>>() {
@@ -74,7 +76,10 @@ fn a_bug_in_invalidation_has_more_than_one_form<F: Facade<Writer: Syncing>>() {
     let diagnosis = diagnose(&world, "stale.py");
     assert_eq!(diagnosis.cause, Cause::Stale);
     assert_eq!(diagnosis.cached, Some(module("stale.py", "1")));
-    assert_eq!(diagnosis.row, RowState::Module(module("stale.py", "2")));
+    assert_eq!(
+        diagnosis.row,
+        Some(RowState::Module(module("stale.py", "2")))
+    );
     for (path, row) in [
         ("deleted.py", RowState::Deleted),
         ("moved.py", RowState::Absent),
@@ -82,7 +87,7 @@ fn a_bug_in_invalidation_has_more_than_one_form<F: Facade<Writer: Syncing>>() {
     ] {
         let diagnosis = diagnose(&world, path);
         assert_eq!(diagnosis.cause, Cause::Ghost, "{path}");
-        assert_eq!(diagnosis.row, row, "{path}");
+        assert_eq!(diagnosis.row, Some(row), "{path}");
     }
 }
 
@@ -115,7 +120,11 @@ fn rows_that_are_no_modules_are_named<F: Facade<Writer: Syncing>>() {
         ("large.py", RowState::TooLarge, Cause::TooLarge),
     ] {
         let diagnosis = diagnose(&world, path);
-        assert_eq!((diagnosis.row, diagnosis.cause), (row, cause), "{path}");
+        assert_eq!(
+            (diagnosis.row, diagnosis.cause),
+            (Some(row), cause),
+            "{path}"
+        );
         assert!(!cause.is_drift());
     }
 }
@@ -168,7 +177,7 @@ fn the_time_of_a_change_is_told_where_the_table_has_it<F: Facade<Writer: Syncing
     table.run("ALTER TABLE workspace_files DROP updated_at");
     let diagnosis = diagnose(&world, "a.py");
     assert_eq!(diagnosis.changed, None);
-    assert_eq!(diagnosis.cause, Cause::CacheCleared);
+    assert_eq!(diagnosis.cause, Cause::CacheCold);
 }
 
 fn a_change_whose_time_is_unknown_has_two_causes<F: Facade<Writer: Syncing>>() {
@@ -214,8 +223,8 @@ fn what_the_warm_up_reads_is_enough<F: Facade<Writer: Syncing>>() {
     let warmed = world.writer.warm_with(client, SyncOptions::default());
     assert!(warmed.unwrap().complete);
     let diagnosis = world.writer.diagnose(client, "a.py").unwrap();
-    assert_eq!((diagnosis.cause, diagnosis.changed), (Cause::Right, None));
-    assert_eq!(diagnosis.row, RowState::Module(module("a.py", "1")));
+    assert_eq!((diagnosis.cause, diagnosis.changed), (Cause::Cached, None));
+    assert_eq!(diagnosis.row, Some(RowState::Module(module("a.py", "1"))));
 }
 
 fn an_index_that_is_gone_is_nobodys_bug<F: Facade<Writer: Syncing>>() {
@@ -231,9 +240,9 @@ fn an_index_that_is_gone_is_nobodys_bug<F: Facade<Writer: Syncing>>() {
     foreign.del("b.py");
     let diagnosis = diagnose(&world, "b.py");
     assert_eq!(diagnosis.cause, Cause::IndexGone);
-    assert!(!diagnosis.status.is_warm());
+    assert!(!diagnosis.status.unwrap().is_warm());
     world.refresh(&["b.py"]);
-    assert_eq!(cause(&world, "b.py"), Cause::Right);
+    assert_eq!(cause(&world, "b.py"), Cause::Cached);
 }
 
 fn an_entry_of_another_type_is_corrupt<F: Facade<Writer: Syncing>>() {
@@ -271,7 +280,7 @@ fn a_writer_under_way_is_no_bug<F: Facade<Writer: Syncing>>() {
         table.wait_for_the_barrier(|| looking.is_finished());
         world.refresh(&["a.py"]);
         service.run("COMMIT");
-        assert_eq!(looking.join().unwrap().cause, Cause::Right);
+        assert_eq!(looking.join().unwrap().cause, Cause::Cached);
     });
     // It waits, but not for ever.
     table.put("a.py", "3");

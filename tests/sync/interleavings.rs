@@ -12,8 +12,10 @@ use crate::support::consistency::{
     patient, writer,
 };
 use crate::support::{Facade, Reader, RedisServer, Writer, connect, on_both_facades, wait_until};
-use bifrost_module_cache::{
-    Change, RefreshReport, Stage, Status, SyncOptions, Unverified, WarmReport, keys,
+use bifrost_module_cache::diagnosis::CacheState;
+use bifrost_module_cache::keys;
+use bifrost_module_cache::sync::{
+    Change, RefreshReport, Stage, SyncOptions, Unverified, WarmReport,
 };
 
 on_both_facades! {
@@ -612,7 +614,7 @@ fn a_writer_that_never_rests_leaves_the_warm_up_unverified<F: Facade<Writer: Syn
     assert_eq!(report.unverified, Some(Unverified::Contended));
     assert_eq!(report.unsettled, ["ghost.py"]);
     assert!(!report.complete && !report.verified());
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 }
 
 fn a_flush_after_the_comparison_is_not_covered_up_by_the_mark<F: Facade<Writer: Syncing>>() {
@@ -693,7 +695,7 @@ fn a_flush_each_time_leaves_the_cache_cold<F: Facade<Writer: Syncing>>() {
     }));
     assert_eq!(report.unverified, Some(Unverified::Flushed));
     assert!(!report.complete);
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 }
 
 fn a_flush_during_an_exact_publication_is_not_covered_up_by_the_mark<F: Facade<Writer: Syncing>>() {
@@ -705,7 +707,7 @@ fn a_flush_during_an_exact_publication_is_not_covered_up_by_the_mark<F: Facade<W
     let writer = flushed_before_the_mark(&world);
     let report = writer.publish_exact(&modules).unwrap();
     assert!(!report.complete);
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
 }
 
 /// Works while a reader asks for both paths, again and again, and always gets at least one.

@@ -9,7 +9,9 @@ use crate::support::consistency::{Gate, Syncing, World, at_each, module, numbere
 use crate::support::{
     Blocking, Facade, Nonblocking, RedisServer, Writer, connect, on_both_facades,
 };
-use bifrost_module_cache::{CachedModule, Status, SyncOptions, keys};
+use bifrost_module_cache::diagnosis::CacheState;
+use bifrost_module_cache::sync::SyncOptions;
+use bifrost_module_cache::{CachedModule, keys};
 
 on_both_facades! {
     killed_from_cold_the_cache_stays_cold_until_a_warm_up_succeeds
@@ -128,7 +130,11 @@ fn killed_from_cold_the_cache_stays_cold_until_a_warm_up_succeeds<F: Facade<Writ
         warming.proceed(steps);
         warming.wait();
         warming.kill();
-        assert_eq!(world.status(), Status::Cold, "after {steps} steps");
+        assert_eq!(
+            world.status().state,
+            CacheState::Cold,
+            "after {steps} steps"
+        );
         assert_warms(&world, &paths);
     }
     // The tokens of the killed ones go by themselves.
@@ -164,7 +170,7 @@ fn killed_while_it_writes_the_cache_stays_cold<F: Facade<Writer: Syncing>>() {
     let world = World::<F>::with_rows(&paths);
     // The write of the first batch, which follows the reading of the second.
     kill_at(&world, 1, "MULTI");
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
     assert_warms(&world, &paths);
 }
 
@@ -174,7 +180,7 @@ fn killed_before_the_mark_the_cache_stays_cold<F: Facade<Writer: Syncing>>() {
     kill_at(&world, EVENTS, keys::COMPLETE_KEY);
     // All is there, and nobody may say so.
     world.foreign().assert_holds(&paths);
-    assert_eq!(world.status(), Status::Cold);
+    assert_eq!(world.status().state, CacheState::Cold);
     assert_warms(&world, &paths);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::consistency::{Syncing, World, after, numbered};
 use crate::support::{Facade, PgBouncer, Writer, on_both_facades};
-use bifrost_module_cache::{Stage, SyncOptions};
+use bifrost_module_cache::sync::{Stage, SyncOptions};
 
 on_both_facades! {
     everything_works_through_pgbouncer

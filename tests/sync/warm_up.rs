@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use crate::support::consistency::LentPostgres;
 use crate::support::{Facade, Monitor, Reader, RedisServer, Writer, on_both_facades, patient};
-use bifrost_module_cache::{CachedModule, Config, Error, SyncOptions, WarmReport, nonblocking};
+use bifrost_module_cache::sync::{SyncOptions, WarmReport};
+use bifrost_module_cache::{CachedModule, Config, Error, nonblocking};
 use redis::Commands;
 
 on_both_facades! {

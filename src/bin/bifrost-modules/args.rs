@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bifrost_module_cache::SyncOptions;
+use bifrost_module_cache::sync::SyncOptions;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 

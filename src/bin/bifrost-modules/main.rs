@@ -4,15 +4,17 @@
 
 mod args;
 mod commands;
+mod drift;
 mod failure;
 mod output;
-mod patience;
 mod redact;
-mod screen;
+mod retry;
 mod secrets;
 mod servers;
 mod signals;
-mod wait;
+mod stderr;
+mod text;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -21,26 +23,26 @@ use clap::Parser as _;
 use self::args::Cli;
 use self::failure::Failure;
 use self::output::Output;
-use self::screen::Screen;
+use self::stderr::Stderr;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return secrets::print_usage(&error),
     };
-    let screen = Screen::new(cli.output.quiet);
-    let outcome = signals::listen(&screen, cli.command.writes()).and_then(|()| {
-        screen.take_warnings(cli.output.quiet);
-        let mut output = Output::new(&cli.output, &screen);
-        let outcome = commands::run(&cli, &screen, &mut output);
+    let stderr = Stderr::new(cli.output.quiet);
+    let outcome = signals::listen(&stderr, cli.command.writes()).and_then(|()| {
+        stderr.take_warnings(cli.output.quiet);
+        let mut output = Output::new(&cli.output, &stderr);
+        let outcome = commands::run(&cli, &stderr, &mut output);
         // What was found is said even where something failed.
         output.flush().and(outcome)
     });
-    screen.clear();
+    stderr.clear();
     match outcome {
         Ok(exit) => exit.into(),
         Err(Failure { exit, message }) => {
-            screen.error(&message);
+            stderr.error(&message);
             exit.into()
         }
     }

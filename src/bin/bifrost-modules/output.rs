@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args::OutputArgs;
 use crate::failure::Failure;
-use crate::screen::Screen;
+use crate::stderr::Stderr;
 
 pub const GOOD: Style =
     Style::new().fg_color(Some(anstyle::Color::Ansi(anstyle::AnsiColor::Green)));
@@ -23,7 +23,7 @@ pub const PLAIN: Style = Style::new();
 pub struct Output {
     /// None once nobody reads any more.
     stream: Option<BufWriter<Stdout>>,
-    screen: Screen,
+    stderr: Stderr,
     pub json: bool,
     quiet: bool,
     pub terminal: bool,
@@ -31,13 +31,13 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(args: &OutputArgs, screen: &Screen) -> Self {
+    pub fn new(args: &OutputArgs, stderr: &Stderr) -> Self {
         let stdout = io::stdout();
         Self {
             colors: AutoStream::choice(&stdout),
             terminal: stdout.is_terminal(),
             stream: Some(BufWriter::with_capacity(64 * 1024, stdout)),
-            screen: screen.clone(),
+            stderr: stderr.clone(),
             json: args.json,
             quiet: args.quiet,
         }
@@ -86,7 +86,7 @@ impl Output {
         }
         // In the order in which it was said, where both go to one place.
         self.flush()?;
-        self.screen.hint(text);
+        self.stderr.hint(text);
         Ok(())
     }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, connect_postgres_by_sslmode};
 use bifrost_module_cache::postgres::Client;
-use bifrost_module_cache::{Config, DEFAULT_REDIS_URL, Error, SyncOptions, Tls, postgres_address};
+use bifrost_module_cache::sync::SyncOptions;
+use bifrost_module_cache::{Config, DEFAULT_REDIS_URL, Error, Tls, postgres_address};
 
 use crate::args::{Removals, ServerArgs};
 use crate::failure::{Exit, Failure};
-use crate::patience;
-use crate::screen::Screen;
 use crate::secrets;
+use crate::stderr::Stderr;
+use crate::watchdog;
 
 /// How long a whole batch may take, or longer where `--timeout` says so.
 const BULK: Duration = Duration::from_secs(30);
@@ -24,7 +25,7 @@ const BARRIER: Duration = Duration::from_secs(5);
 pub struct Servers<'a> {
     args: &'a ServerArgs,
     config: Config,
-    /// Nobody said which Redis is meant.
+    /// The operator did not say which Redis is meant.
     is_default: bool,
     tls: Tls,
 }
@@ -144,12 +145,7 @@ pub struct Database<'a> {
 }
 
 impl Database<'_> {
-    /// Which database is asked, for a report.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    pub fn connect(&self) -> Result<Client, Failure> {
+    fn connect(&self) -> Result<Client, Failure> {
         self.connect_within(self.servers.args.timeout)
     }
 
@@ -178,34 +174,36 @@ impl Database<'_> {
         }
     }
 
-    /// The result of a call that asks both servers a few questions.
-    pub fn answer<T: Send + 'static>(
+    /// The answer of a reader that asks both servers a few questions.
+    pub fn ask<T: Send + 'static>(
         &self,
-        call: impl FnOnce() -> Result<T, Error> + Send + 'static,
+        call: impl FnOnce(&ModuleReader, &mut Client) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Failure> {
+        let mut client = self.connect()?;
+        let reader = self.servers.reader()?;
         // Redis may take its time, too, and is to say so itself.
         let limit = self.servers.args.timeout.saturating_mul(2) + BARRIER;
-        let result = patience::within(limit, limit, |_| {}, |_| call());
+        let result = watchdog::within(limit, limit, |_| {}, move |_| call(&reader, &mut client));
         self.heard(result, |_| {
             "the database did not answer in time: look for a lock on its table, or raise --timeout"
                 .to_owned()
         })
     }
 
-    /// The result of long work with both servers, which says on the screen how far it has come. In
+    /// The result of long work with both servers, which says on the stderr how far it has come. In
     /// `wait` it must have come somewhere.
     pub fn work<T: Send + 'static>(
         &self,
-        screen: &Screen,
+        stderr: &Stderr,
         removals: Removals,
         wait: Duration,
         call: impl FnOnce(SyncOptions<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Failure> {
         let limit = bulk(self.servers.args).saturating_mul(2);
-        let show = |progress| screen.progress(progress);
+        let show = |progress| stderr.progress(progress);
         // What was ready late needs its time, too.
         let first = limit.min(wait.max(self.servers.args.timeout));
-        let result = patience::within(first, limit, show, move |signs| {
+        let result = watchdog::within(first, limit, show, move |signs| {
             let options = removals
                 .options()
                 .with_progress(|progress| signs.progress(progress));

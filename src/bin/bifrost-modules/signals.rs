@@ -2,27 +2,27 @@
 //! container, which the kernel spares signals that nobody asked for.
 
 use crate::failure::Failure;
-use crate::screen::Screen;
+use crate::stderr::Stderr;
 
 /// Everything in Redis is written so that it may stop at any moment; nothing is to be undone.
 #[cfg(unix)]
-pub fn listen(screen: &Screen, writes: bool) -> Result<(), Failure> {
+pub fn listen(stderr: &Stderr, writes: bool) -> Result<(), Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
     let mut signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|error| Failure::refused(format!("can't wait for signals: {error}")))?;
-    let screen = screen.clone();
+    let stderr = stderr.clone();
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            screen.clear();
+            stderr.clear();
             let name = if signal == SIGTERM {
                 "SIGTERM"
             } else {
                 "SIGINT"
             };
             let advice = if writes { ": run it again" } else { "" };
-            screen.error(&format!("stopped by {name}{advice}"));
+            stderr.error(&format!("stopped by {name}{advice}"));
             std::process::exit(128 + signal);
         }
     });
@@ -30,6 +30,6 @@ pub fn listen(screen: &Screen, writes: bool) -> Result<(), Failure> {
 }
 
 #[cfg(not(unix))]
-pub fn listen(_: &Screen, _: bool) -> Result<(), Failure> {
+pub fn listen(_: &Stderr, _: bool) -> Result<(), Failure> {
     Ok(())
 }

@@ -19,13 +19,13 @@ pub struct NearCacheStats {
     pub hits: u64,
     /// Those among the hits that said "absent".
     pub absent_hits: u64,
-    /// Reads that asked Redis, or waited for one that did, so that the answer could be kept.
+    /// Reads that asked Redis, or waited for one that did, so that the answer could be cached.
     pub misses: u64,
     /// Those among the misses that waited for the answer to somebody else's request.
     pub joined: u64,
-    /// Reads that asked Redis and kept nothing, because it was not followed at that moment.
+    /// Reads that asked Redis and cached nothing, because it was not followed at that moment.
     pub bypasses: u64,
-    /// Answers that were not kept: the path changed, or the connection was lost, while they were
+    /// Answers that were not cached: the path changed, or the connection was lost, while they were
     /// under way.
     pub rejected_inserts: u64,
     /// Reads that failed and were answered with the last known module:

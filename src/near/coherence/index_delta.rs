@@ -1,4 +1,4 @@
-//! The index, kept up to date by what Redis announces: after a change, only those paths are asked
+//! The index, cached up to date by what Redis announces: after a change, only those paths are asked
 //! for that were announced, not all.
 //!
 //! Redis says that the index changed, not how. But a writer that puts a path into it or takes it out
@@ -30,7 +30,7 @@ const MOST: usize = 1_000;
 
 /// What was announced, and the index that it applies to.
 #[derive(Debug, Default)]
-pub(crate) struct Announcements(Mutex<State>);
+pub(crate) struct IndexDelta(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -75,7 +75,7 @@ pub(crate) struct Update {
     pub(crate) paths: Vec<String>,
 }
 
-impl Announcements {
+impl IndexDelta {
     /// From now on all changes are announced.
     pub(crate) fn begin(&self) {
         let mut state = self.lock();
@@ -124,7 +124,7 @@ impl Announcements {
             epoch: asked.epoch,
             listed: asked.at,
         };
-        self.keep(asked, base);
+        self.insert(asked, base);
     }
 
     /// For each of the paths, whether it is in the index, was the answer: the index, and when the
@@ -149,7 +149,7 @@ impl Announcements {
             }
         }
         let answer = (Arc::clone(&base.index), base.listed);
-        self.keep(asked, base);
+        self.insert(asked, base);
         answer
     }
 
@@ -159,7 +159,7 @@ impl Announcements {
     }
 
     /// From now on, what is announced applies to this index.
-    fn keep(&self, asked: Asked, base: Base) {
+    fn insert(&self, asked: Asked, base: Base) {
         let mut state = self.lock();
         if asked.losses != state.losses {
             return;

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::keys::MODULE_KEY_PREFIX;
 
 /// Asks Redis to announce all changes below our prefix, has it confirm that and say who it is, and
-/// asks for a sign of life.
+/// asks for a heartbeat.
 pub(crate) fn greeting() -> Request {
     let mut pipeline = Pipeline::new();
     pipeline
@@ -78,7 +78,7 @@ pub(crate) fn ping() -> Request {
     Request::one(redis::cmd("PING"), Class::Lookup)
 }
 
-/// Whether a sign of life was given; false while a script keeps the server busy.
+/// Whether a heartbeat was given; false while a script keeps the server busy.
 pub(crate) fn is_alive(pong: Value) -> Result<bool, Error> {
     match reply::bytes(pong) {
         Ok(Some(pong)) if pong == b"PONG" => Ok(true),
@@ -119,7 +119,7 @@ pub(crate) fn read(value: Value) -> Message {
     Message::Changed(paths)
 }
 
-/// What is not UTF-8 is no path, and never kept.
+/// What is not UTF-8 is no path, and never cached.
 fn path(key: Value) -> Option<String> {
     let key = reply::bytes(key).ok().flatten()?;
     let path = key.strip_prefix(MODULE_KEY_PREFIX.as_bytes())?;

@@ -16,7 +16,7 @@ use super::protocol::{Answer, Landing, Lookup, Marks, Protocol, Ticket};
 use super::rule::{Rule, Rules};
 use super::store::Room;
 use super::subscription::{Action, Tracker};
-use super::value::{Kept, Read as Begun};
+use super::value::{Cached, Read as Begun};
 use crate::command::reply;
 use crate::command::server_id::ServerId;
 use crate::error::Outage;
@@ -78,7 +78,7 @@ enum Step {
     Deliver,
     /// The listener looks what is to be done.
     Look,
-    /// A sign of life, and one message.
+    /// A heartbeat, and one message.
     Heartbeat,
     /// All that is under way arrives.
     CatchUp,
@@ -217,7 +217,7 @@ impl<'p> World<'p> {
     }
 
     fn keeps(&self, rule: Rule) -> bool {
-        self.protocol.rules.keep(rule)
+        self.protocol.rules.enforces(rule)
     }
 
     fn take(&mut self, step: Step) -> Checked {
@@ -233,7 +233,7 @@ impl<'p> World<'p> {
             Step::Land { reader } => {
                 if let Some(read) = self.reads[reader].take_if(|read| read.answer.is_some()) {
                     let (value, server) = read.answer.unwrap_or_default();
-                    let answer = (kept(read.path, value), Some(ServerId::new(server)));
+                    let answer = (cached(read.path, value), Some(ServerId::new(server)));
                     self.protocol.session.suspects(answer.1);
                     read.ticket.land(Ok(answer), self.now);
                 }
@@ -360,7 +360,7 @@ impl<'p> World<'p> {
                 let joined = self.now;
                 match read {
                     Some(read) => {
-                        let answer = (kept(path, value), Some(ServerId::new(server)));
+                        let answer = (cached(path, value), Some(ServerId::new(server)));
                         self.protocol.session.suspects(answer.1);
                         read.ticket.land(Ok(answer), self.now);
                     }
@@ -400,9 +400,9 @@ impl<'p> World<'p> {
     }
 
     fn insert(&self, path: usize, value: Option<u64>, marks: &Marks, answer: &Answer) {
-        let kept = kept(path, value);
+        let cached = cached(path, value);
         self.protocol
-            .insert_marked(PATHS[path], kept, marks, answer, Room::Make);
+            .insert_marked(PATHS[path], cached, marks, answer, Room::Make);
     }
 
     /// If Redis did not answer now, what would be served is no older than what it said before.
@@ -567,7 +567,7 @@ impl<'p> World<'p> {
         }
     }
 
-    /// Lets everything come to rest; then what is kept is what the followed server holds.
+    /// Lets everything come to rest; then what is cached is what the followed server holds.
     fn rest(&mut self) -> Checked {
         self.silent = false;
         for reader in 0..READERS {
@@ -597,8 +597,8 @@ fn current(history: &History) -> Option<u64> {
     history.last().and_then(|state| state.1)
 }
 
-fn kept(path: usize, value: Option<u64>) -> Kept {
-    Kept::module(
+fn cached(path: usize, value: Option<u64>) -> Cached {
+    Cached::module(
         value.map(|version| CachedModule::new(PATHS[path], version.to_string()).expect("a module")),
     )
 }
@@ -716,7 +716,7 @@ fn an_overtaken_flight_does_not_land_in_place_of_a_later_one() {
     only_goes_wrong_without(Rule::UniqueFlight, &steps);
 }
 
-/// Rare among random steps: a sign of life that was long under way.
+/// Rare among random steps: a heartbeat that was long under way.
 #[test]
 fn a_late_sign_of_life_is_worth_less() {
     let (reader, path) = (0, 0);

@@ -1,5 +1,5 @@
 //! Names, answered from memory. Most are not ours, and are asked for again and again: that such a
-//! name is not found is kept under the name itself, so that it costs one look.
+//! name is not found is cached under the name itself, so that it costs one look.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -8,11 +8,11 @@ use super::clock::Tick;
 use super::protocol::Protocol;
 use super::rule::Rule;
 use super::store::{Entry, Key};
-use super::value::{Evidence, Found, INDEX_PATH, Kept, Read};
+use super::value::{Cached, Evidence, Found, INDEX_PATH, Read};
 use crate::paths::name::Name;
 use crate::resolution::Resolution;
 
-/// What is kept of a name's sources.
+/// What is cached of a name's sources.
 pub(crate) struct Source {
     pub(crate) module: Found,
     /// How many were looked at in vain.
@@ -21,7 +21,7 @@ pub(crate) struct Source {
 }
 
 impl Protocol {
-    /// The answer for a name, if all that it takes is kept. Whether it may be kept itself, which
+    /// The answer for a name, if all that it takes is cached. Whether it may be cached itself, which
     /// takes locks, is asked only then.
     pub(crate) fn resolve(
         &self,
@@ -29,13 +29,15 @@ impl Protocol {
         now: Tick,
         may_keep: impl FnOnce() -> bool,
     ) -> Option<Resolution> {
-        let is_foreign = self.store.read(Key::Name(name), |entry| match &entry.kept {
-            Kept::Foreign(evidence) if self.is_valid(entry, now) && self.holds(evidence) => {
-                entry.visit();
-                Some(())
-            }
-            _ => None,
-        });
+        let is_foreign = self
+            .store
+            .read(Key::Name(name), |entry| match &entry.cached {
+                Cached::Negative(evidence) if self.is_valid(entry, now) && self.holds(evidence) => {
+                    entry.visit();
+                    Some(())
+                }
+                _ => None,
+            });
         if is_foreign.is_some() {
             self.counters.absent_hits.add(2);
             return Some(Resolution::NotFound);
@@ -65,8 +67,8 @@ impl Protocol {
             self.counters.absent_hits.add(absent);
             return Some(Resolution::sourced(parsed, module));
         }
-        let index = |entry: &Entry| match &entry.kept {
-            Kept::Index(index, _) if self.is_valid(entry, now) => {
+        let index = |entry: &Entry| match &entry.cached {
+            Cached::Index(index, _) if self.is_valid(entry, now) => {
                 entry.visit();
                 Some((Arc::clone(index), entry.expires))
             }
@@ -78,16 +80,16 @@ impl Protocol {
         if let (Resolution::NotFound, Some(evidence)) = (&answer, evidence)
             && may_keep()
         {
-            let kept = Kept::Foreign(Box::new(evidence));
+            let cached = Cached::Negative(Box::new(evidence));
             let read = Read { epoch, number: 0 };
-            let entry = Entry::new(&name.into(), kept, read, now, expires.min(listed));
+            let entry = Entry::new(&name.into(), cached, read, now, expires.min(listed));
             let evicted = self.store.insert(entry);
             self.counters.evictions.add(evicted);
         }
         Some(answer)
     }
 
-    /// The source of a name, or that there is none, if that is kept. That there is none takes one
+    /// The source of a name, or that there is none, if that is cached. That there is none takes one
     /// read that found neither: an older absence and a newer one would miss a module that moved
     /// from the one path to the other between them.
     pub(crate) fn source(&self, name: &Name, now: Tick) -> Option<Source> {
@@ -98,22 +100,22 @@ impl Protocol {
         };
         let mut other = None;
         for path in name.candidates() {
-            let (kept, read, expires) = self.store.read(Key::Path(path), |entry| {
+            let (cached, read, expires) = self.store.read(Key::Path(path), |entry| {
                 if !self.is_valid(entry, now) {
                     return None;
                 }
                 entry.visit();
-                Some((entry.kept.clone(), entry.read, entry.expires))
+                Some((entry.cached.clone(), entry.read, entry.expires))
             })?;
             source.expires = source.expires.min(expires);
-            match kept {
-                Kept::Module(module) => {
+            match cached {
+                Cached::Module(module) => {
                     source.module = Some(module);
                     break;
                 }
-                Kept::Absent if other.is_none_or(|other| other == read) => {}
-                Kept::Absent if !self.rules.keep(Rule::OneRead) => {}
-                Kept::Absent | Kept::Index(..) | Kept::Foreign(_) => return None,
+                Cached::Absent if other.is_none_or(|other| other == read) => {}
+                Cached::Absent if !self.rules.enforces(Rule::OneRead) => {}
+                Cached::Absent | Cached::Index(..) | Cached::Negative(_) => return None,
             }
             other = Some(read);
             source.absent += 1;
@@ -162,9 +164,9 @@ mod tests {
         protocol.begin(ServerId::new(1), now());
         for path in modules {
             let module = CachedModule::new(*path, "").unwrap();
-            keep(&protocol, path, Kept::Module(Arc::new(module)));
+            keep(&protocol, path, Cached::Module(Arc::new(module)));
         }
-        keep_all(&protocol, absent.iter().map(|path| (*path, Kept::Absent)));
+        keep_all(&protocol, absent.iter().map(|path| (*path, Cached::Absent)));
         list(&protocol, index);
         protocol
     }
@@ -177,12 +179,12 @@ mod tests {
         protocol.resolve(name, now, || true)
     }
 
-    fn keep(protocol: &Protocol, path: &str, kept: Kept) {
-        keep_all(protocol, [(path, kept)]);
+    fn keep(protocol: &Protocol, path: &str, cached: Cached) {
+        keep_all(protocol, [(path, cached)]);
     }
 
     /// The answer to one request.
-    fn keep_all<'a>(protocol: &Protocol, answers: impl IntoIterator<Item = (&'a str, Kept)>) {
+    fn keep_all<'a>(protocol: &Protocol, answers: impl IntoIterator<Item = (&'a str, Cached)>) {
         let marks = protocol.marks(now());
         assert!(marks.are_live());
         let answer = Answer {
@@ -190,14 +192,14 @@ mod tests {
             server: Some(ServerId::new(1)),
             at: now(),
         };
-        for (path, kept) in answers {
-            protocol.insert_marked(path, kept, &marks, &answer, Room::Make);
+        for (path, cached) in answers {
+            protocol.insert_marked(path, cached, &marks, &answer, Room::Make);
         }
     }
 
     fn list(protocol: &Protocol, paths: &[&str]) {
         let paths: HashSet<String> = paths.iter().map(ToString::to_string).collect();
-        let index = Kept::Index(Arc::new(PathIndex::from(paths)), now());
+        let index = Cached::Index(Arc::new(PathIndex::from(paths)), now());
         keep(protocol, INDEX_PATH, index);
     }
 
@@ -206,8 +208,8 @@ mod tests {
     }
 
     fn kept_foreign(protocol: &Protocol, name: &str) -> bool {
-        let is_kept = |entry: &Entry| matches!(entry.kept, Kept::Foreign(_)).then_some(());
-        protocol.store.read(Key::Name(name), is_kept).is_some()
+        let is_stored = |entry: &Entry| matches!(entry.cached, Cached::Negative(_)).then_some(());
+        protocol.store.read(Key::Name(name), is_stored).is_some()
     }
 
     const ABSENT: [&str; 2] = ["a/b/__init__.py", "a/b.py"];
@@ -268,7 +270,7 @@ mod tests {
         keep(
             &old,
             INDEX_PATH,
-            Kept::Index(Arc::default(), now().plus(AGE)),
+            Cached::Index(Arc::default(), now().plus(AGE)),
         );
         assert_eq!(resolve(&old, "a.b", now().plus(AGE)), None);
     }
@@ -278,7 +280,7 @@ mod tests {
         let protocol = protocol(&[], &ABSENT, &[]);
         // Brought up to date just now, and listed some time ago.
         let listed = now().minus(RELIST / 2);
-        keep(&protocol, INDEX_PATH, Kept::Index(Arc::default(), listed));
+        keep(&protocol, INDEX_PATH, Cached::Index(Arc::default(), listed));
         protocol.session.renew(now().plus(RELIST));
         let last = now().plus(RELIST / 2).minus(Duration::from_millis(1));
         for time in [now(), last] {
@@ -295,11 +297,11 @@ mod tests {
             let missed = |rules| {
                 let protocol = with_rules(&[], &[first], &[], rules);
                 // It moved from the second path to the first, and that is still to be announced.
-                keep(&protocol, second, Kept::Absent);
+                keep(&protocol, second, Cached::Absent);
                 let answer = resolve(&protocol, "a.b", now());
                 assert_eq!(answer.is_some(), kept_foreign(&protocol, "a.b"));
                 // One read of both tells.
-                keep_all(&protocol, ABSENT.map(|path| (path, Kept::Absent)));
+                keep_all(&protocol, ABSENT.map(|path| (path, Cached::Absent)));
                 assert!(is_foreign(&protocol, "a.b"));
                 answer == Some(Resolution::NotFound)
             };
@@ -342,8 +344,8 @@ mod tests {
         for name in ["b.py", INDEX_PATH] {
             assert!(is_foreign(&protocol, name) && kept_foreign(&protocol, name));
         }
-        let index = protocol.kept(INDEX_PATH, now());
-        assert!(matches!(index, Some(Kept::Index(..))));
+        let index = protocol.cached(INDEX_PATH, now());
+        assert!(matches!(index, Some(Cached::Index(..))));
         assert!(protocol.hit("b.py", now()).flatten().is_some());
         // Each goes on its own.
         protocol.invalidate("b.py");

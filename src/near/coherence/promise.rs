@@ -10,7 +10,7 @@ pub(crate) struct Promise<T>(Mutex<State<T>>);
 
 enum State<T> {
     Awaited(Vec<Waker>),
-    Kept(T),
+    Cached(T),
 }
 
 impl<T: Clone> Promise<T> {
@@ -19,11 +19,11 @@ impl<T: Clone> Promise<T> {
     }
 
     /// Gives the value to all who wait and will wait. The first one counts.
-    pub(crate) fn keep(&self, value: T) {
+    pub(crate) fn fulfil(&self, value: T) {
         let mut state = self.lock();
         if let State::Awaited(waiters) = &mut *state {
             let waiters = std::mem::take(waiters);
-            *state = State::Kept(value);
+            *state = State::Cached(value);
             drop(state);
             waiters.into_iter().for_each(Waker::wake);
         }
@@ -53,7 +53,7 @@ impl<T: Clone> Future for Waiting<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let mut state = self.promise.lock();
         match &mut *state {
-            State::Kept(value) => Poll::Ready(value.clone()),
+            State::Cached(value) => Poll::Ready(value.clone()),
             State::Awaited(waiters) => {
                 let waker = context.waker().clone();
                 if let Some(place) = self.place {
@@ -107,8 +107,8 @@ mod tests {
                     .is_pending()
             );
         }
-        promise.keep(1);
-        promise.keep(2);
+        promise.fulfil(1);
+        promise.fulfil(2);
         for woken in &woken {
             assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         }

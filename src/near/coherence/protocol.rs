@@ -14,12 +14,12 @@ use foldhash::fast::RandomState;
 
 use super::clock::Tick;
 use super::counters::{Counters, NearCacheStats};
-use super::index_delta::{Announcements, RELIST};
+use super::index_delta::{IndexDelta, RELIST};
 use super::promise::Promise;
 use super::rule::{Rule, Rules};
 use super::session::Session;
 use super::store::{Entry, Key, Room, Store};
-use super::value::{Found, INDEX_PATH, Kept, Read};
+use super::value::{Cached, Found, INDEX_PATH, Read};
 use crate::command::server_id::ServerId;
 use crate::error::Error;
 use crate::near::options::NearCacheOptions;
@@ -31,7 +31,7 @@ pub(crate) struct Protocol {
     pub(crate) rules: Rules,
     pub(crate) session: Session,
     pub(crate) counters: Counters,
-    pub(crate) announcements: Announcements,
+    pub(crate) index_delta: IndexDelta,
     options: NearCacheOptions,
     pub(in crate::near) store: Store,
     hasher: RandomState,
@@ -73,20 +73,20 @@ pub(crate) struct Flight {
 /// How a flight ended.
 #[derive(Clone)]
 pub(crate) enum Landing {
-    Answered(Arc<Result<Kept, Error>>),
+    Answered(Arc<Result<Cached, Error>>),
     /// Whoever made it has gone: one of those who wait is to take over.
     Abandoned,
 }
 
 /// What a read finds at first.
 pub(crate) enum Lookup<'p> {
-    /// It is kept.
-    Hit(Kept),
+    /// It is cached.
+    Hit(Cached),
     /// Somebody has asked.
     Joined(Arc<Flight>),
     /// Ask, then land the flight.
     Miss(Ticket<'p>),
-    /// Ask; the answer can't be kept.
+    /// Ask; the answer can't be cached.
     Bypass,
 }
 
@@ -111,7 +111,7 @@ impl Protocol {
             rules,
             session: Session::new(options.staleness_bound, rules),
             counters: Counters::default(),
-            announcements: Announcements::default(),
+            index_delta: IndexDelta::default(),
             store: Store::new(&options),
             options,
             hasher: RandomState::default(),
@@ -121,35 +121,35 @@ impl Protocol {
         }
     }
 
-    /// The hot path: a module, or that there is none, if that is kept and may be served.
+    /// The hot path: a module, or that there is none, if that is cached and may be served.
     pub(crate) fn hit(&self, path: &str, now: Tick) -> Option<Found> {
         self.store.read(Key::Path(path), |entry| {
             if !self.is_valid(entry, now) {
                 return None;
             }
             entry.visit();
-            match &entry.kept {
-                Kept::Module(module) => {
+            match &entry.cached {
+                Cached::Module(module) => {
                     self.counters.module_hits.add_one();
                     Some(Some(Arc::clone(module)))
                 }
-                Kept::Absent => {
+                Cached::Absent => {
                     self.counters.absent_hits.add_one();
                     Some(None)
                 }
-                Kept::Index(..) | Kept::Foreign(_) => None,
+                Cached::Index(..) | Cached::Negative(_) => None,
             }
         })
     }
 
-    /// What is kept and may be served, without counting it.
-    pub(crate) fn kept(&self, path: &str, now: Tick) -> Option<Kept> {
+    /// What is cached and may be served, without counting it.
+    pub(crate) fn cached(&self, path: &str, now: Tick) -> Option<Cached> {
         self.store.read(Key::Path(path), |entry| {
             if !self.is_valid(entry, now) {
                 return None;
             }
             entry.visit();
-            Some(entry.kept.clone())
+            Some(entry.cached.clone())
         })
     }
 
@@ -163,11 +163,11 @@ impl Protocol {
         };
         let mut stripe = self.stripe(path);
         // A flight may have landed since the reader looked.
-        if let Some(kept) = self.kept(path, now) {
-            return Lookup::Hit(kept);
+        if let Some(cached) = self.cached(path, now) {
+            return Lookup::Hit(cached);
         }
         if let Some(flight) = stripe.get(path)
-            && (flight.read.epoch == epoch || !self.rules.keep(Rule::JoinInSession))
+            && (flight.read.epoch == epoch || !self.rules.enforces(Rule::JoinInSession))
         {
             return Lookup::Joined(Arc::clone(flight));
         }
@@ -231,16 +231,16 @@ impl Protocol {
     pub(crate) fn insert_marked(
         &self,
         path: &str,
-        kept: Kept,
+        cached: Cached,
         marks: &Marks,
         answer: &Answer,
         room: Room,
     ) {
-        let has_room = room == Room::Make || self.has_room(path, &kept);
+        let has_room = room == Room::Make || self.has_room(path, &cached);
         let index = self.index(path);
         let _stripe = lock(&self.stripes[index]);
         let unmoved = self.generations[index].load(SeqCst) == marks.generations[index]
-            || !self.rules.keep(Rule::Generation);
+            || !self.rules.enforces(Rule::Generation);
         let worth = if !unmoved || !has_room {
             Worth::Outdated
         } else if marks.is_live && self.accepts(marks, answer.server) {
@@ -248,54 +248,54 @@ impl Protocol {
         } else {
             Worth::Uncertain
         };
-        let is_kept = self.settle(&path.into(), kept, answer.read, worth, answer.at);
-        if !is_kept && has_room && marks.is_live {
+        let is_stored = self.admit(&path.into(), cached, answer.read, worth, answer.at);
+        if !is_stored && has_room && marks.is_live {
             self.counters.rejected.add(1);
         }
     }
 
-    /// Whether something can be kept and nothing be given up for it.
-    pub(crate) fn has_room(&self, path: &str, kept: &Kept) -> bool {
-        self.store.has_room(path.len() + kept.bytes())
+    /// Whether something can be cached and nothing be given up for it.
+    pub(crate) fn has_room(&self, path: &str, cached: &Cached) -> bool {
+        self.store.has_room(path.len() + cached.bytes())
     }
 
-    /// Whether an index of that size can be kept.
+    /// Whether an index of that size can be cached.
     pub(crate) fn admits(&self, index: &PathIndex) -> bool {
         self.store.admits(INDEX_PATH.len() + index.bytes())
     }
 
     /// Takes in an answer, under the lock of its stripe; true if it may be served from now on. If
     /// not, it still tells more than what was known before it was asked for.
-    fn settle(&self, path: &Arc<str>, kept: Kept, read: Read, worth: Worth, now: Tick) -> bool {
+    fn admit(&self, path: &Arc<str>, cached: Cached, read: Read, worth: Worth, now: Tick) -> bool {
         let number = |entry: &Entry| Some(entry.read.number);
         let known = self.store.read(Key::Path(path), number);
         if known > Some(read.number) {
             // Asked for later, so no older.
             return false;
         }
-        let is_for_outages = self.options.stale_if_error.is_some() && !kept.is_index();
+        let is_for_outages = self.options.stale_if_error.is_some() && !cached.is_index();
         match worth {
             Worth::Current => {
-                self.keep(path, kept, read, read.epoch, now);
+                self.insert(path, cached, read, read.epoch, now);
                 return true;
             }
-            _ if !self.rules.keep(Rule::Learn) => {}
+            _ if !self.rules.enforces(Rule::Learn) => {}
             // As of no session, it is never served while there is one.
-            Worth::Uncertain if is_for_outages => self.keep(path, kept, read, 0, now),
+            Worth::Uncertain if is_for_outages => self.insert(path, cached, read, 0, now),
             _ if known.is_some() => _ = self.store.remove(path),
             _ => {}
         }
         false
     }
 
-    fn keep(&self, path: &Arc<str>, kept: Kept, read: Read, epoch: u64, now: Tick) {
+    fn insert(&self, path: &Arc<str>, cached: Cached, read: Read, epoch: u64, now: Tick) {
         let expires = now.plus(self.options.max_age);
         // It may have been brought up to date, and is as old as its listing.
-        let expires = match &kept {
-            Kept::Index(_, listed) => expires.min(listed.plus(RELIST)),
+        let expires = match &cached {
+            Cached::Index(_, listed) => expires.min(listed.plus(RELIST)),
             _ => expires,
         };
-        let entry = Entry::new(path, kept, Read { epoch, ..read }, now, expires);
+        let entry = Entry::new(path, cached, Read { epoch, ..read }, now, expires);
         let evicted = self.store.insert(entry);
         self.counters.evictions.add(evicted);
         // A flush between the two has not found it, and it is not to be known in an outage.
@@ -313,9 +313,9 @@ impl Protocol {
             let known = known.map_or(entry.fetched, |known| {
                 known.min(entry.expires).max(entry.fetched)
             });
-            match &entry.kept {
-                Kept::Module(_) | Kept::Absent if now.since(known) <= max_age => {
-                    Some(entry.kept.clone().into_module())
+            match &entry.cached {
+                Cached::Module(_) | Cached::Absent if now.since(known) <= max_age => {
+                    Some(entry.cached.clone().into_module())
                 }
                 _ => None,
             }
@@ -330,13 +330,13 @@ impl Protocol {
     pub(crate) fn invalidate(&self, path: &str) {
         let index = self.index(path);
         let mut stripe = lock(&self.stripes[index]);
-        if self.rules.keep(Rule::Remove) {
+        if self.rules.enforces(Rule::Remove) {
             self.store.remove(path);
         }
         // Only now: a reader that takes no lock and sees the new generation must not find the old
         // entry, or a snapshot would take it for one that has not moved.
         self.generations[index].fetch_add(1, SeqCst);
-        if self.rules.keep(Rule::Detach) {
+        if self.rules.enforces(Rule::Detach) {
             stripe.remove(path);
         }
     }
@@ -400,7 +400,7 @@ impl Protocol {
     fn is_attached(&self, stripe: &Stripe, ticket: &Ticket<'_>) -> bool {
         let attached = stripe.get(&ticket.path);
         attached.is_some_and(|flight| {
-            Arc::ptr_eq(flight, &ticket.flight) || !self.rules.keep(Rule::UniqueFlight)
+            Arc::ptr_eq(flight, &ticket.flight) || !self.rules.enforces(Rule::UniqueFlight)
         })
     }
 }
@@ -423,8 +423,8 @@ impl Ticket<'_> {
     }
 
     /// Gives the answer to all who wait for it, and keeps it if nothing changed meanwhile.
-    pub(crate) fn land(self, answer: Result<(Kept, Option<ServerId>), Error>, now: Tick) {
-        let answer = answer.map(|(kept, server)| {
+    pub(crate) fn land(self, answer: Result<(Cached, Option<ServerId>), Error>, now: Tick) {
+        let answer = answer.map(|(cached, server)| {
             let (protocol, read) = (self.protocol, self.flight.read);
             let mut stripe = protocol.stripe(&self.path);
             let worth = if !protocol.is_attached(&stripe, &self) {
@@ -437,15 +437,15 @@ impl Ticket<'_> {
             if !matches!(worth, Worth::Outdated) {
                 stripe.remove(&self.path);
             }
-            if !protocol.settle(&self.path, kept.clone(), read, worth, now) {
+            if !protocol.admit(&self.path, cached.clone(), read, worth, now) {
                 protocol.counters.rejected.add(1);
             }
-            kept
+            cached
         });
         // Before it is dropped: the first value counts.
         self.flight
             .landing
-            .keep(Landing::Answered(Arc::new(answer)));
+            .fulfil(Landing::Answered(Arc::new(answer)));
     }
 }
 
@@ -456,7 +456,7 @@ impl Drop for Ticket<'_> {
             stripe.remove(&self.path);
         }
         drop(stripe);
-        self.flight.landing.keep(Landing::Abandoned);
+        self.flight.landing.fulfil(Landing::Abandoned);
     }
 }
 
@@ -507,7 +507,7 @@ mod tests {
         // The first of those who wait asks, the others wait for that one.
         let ticket = asking(&protocol);
         let flight = joined(&protocol);
-        ticket.land(Ok((Kept::Absent, Some(server))), Tick::now());
+        ticket.land(Ok((Cached::Absent, Some(server))), Tick::now());
         let mut waiting = pin!(flight.landing.wait());
         let landing = waiting.as_mut().poll(&mut context);
         assert!(matches!(landing, Poll::Ready(Landing::Answered(_))));
@@ -526,14 +526,14 @@ mod tests {
             at: now,
         });
         let module = CachedModule::new("a.py", "new").unwrap();
-        let found = Kept::module(Some(module));
-        let insert = |kept: &Kept, answer: &Answer| {
-            protocol.insert_marked("a.py", kept.clone(), &marks, answer, Room::Make);
+        let found = Cached::module(Some(module));
+        let insert = |cached: &Cached, answer: &Answer| {
+            protocol.insert_marked("a.py", cached.clone(), &marks, answer, Room::Make);
             protocol.hit("a.py", now).flatten().is_some()
         };
         assert!(insert(&found, &newer));
         // A write between the two is still to be announced.
-        assert!(insert(&Kept::Absent, &older));
+        assert!(insert(&Cached::Absent, &older));
         assert_eq!(protocol.stats(now).rejected_inserts, 1);
         // The same request may have named the path twice.
         assert!(insert(&found, &newer));
@@ -554,7 +554,7 @@ mod tests {
             },
             Room::Make,
         );
-        ticket.land(Ok((Kept::Absent, server)), now);
+        ticket.land(Ok((Cached::Absent, server)), now);
         assert!(protocol.hit("a.py", now).flatten().is_some());
     }
 
@@ -566,7 +566,7 @@ mod tests {
             let now = Tick::now();
             protocol.begin(ServerId::new(1), now);
             let module =
-                |content: &str| Kept::module(Some(CachedModule::new("a.py", content).unwrap()));
+                |content: &str| Cached::module(Some(CachedModule::new("a.py", content).unwrap()));
             let marks = protocol.marks(now);
             let [first, second] = [1, 2].map(|_| Answer {
                 read: protocol.begin_marked(&marks),

@@ -2,13 +2,13 @@
 
 /// What keeps the copy right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "named where they are kept"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "named where they are cached"))]
 pub(crate) enum Rule {
     /// A hit must be of the session that runs.
     EpochOnHit,
     /// A hit must be covered by the lease.
     Lease,
-    /// What was read in bulk is kept only if no neighbour changed meanwhile.
+    /// What was read in bulk is cached only if no neighbour changed meanwhile.
     Generation,
     /// A flight that lands must still be the one that is attached.
     UniqueFlight,
@@ -20,21 +20,21 @@ pub(crate) enum Rule {
     Remove,
     /// A flush ends the session of all entries.
     Flush,
-    /// With a new session, what was kept in the one before is void.
+    /// With a new session, what was cached in the one before is void.
     Begin,
     /// What a tied writer wrote is removed when it has been written.
     LocalWrite,
-    /// What another server said is not kept.
+    /// What another server said is not cached.
     SameServer,
-    /// What was learnt and can't be kept replaces what was known before.
+    /// What was learnt and can't be cached replaces what was known before.
     Learn,
     /// That a name has no source takes one read that found none.
     OneRead,
     /// The session begins when Redis has confirmed that it announces changes.
     LiveAfterConfirmation,
-    /// The lease counts from when the sign of life was asked for.
+    /// The lease counts from when the heartbeat was asked for.
     LeaseFromSending,
-    /// What Redis announced before a sign of life is applied before the lease is renewed.
+    /// What Redis announced before a heartbeat is applied before the lease is renewed.
     ApplyBeforeRenewal,
     /// A snapshot waits until what it could have seen has been announced.
     SnapshotBarrier,
@@ -49,13 +49,13 @@ pub(crate) struct Rules {
 
 impl Rules {
     #[cfg(test)]
-    pub(crate) fn keep(self, rule: Rule) -> bool {
+    pub(crate) fn enforces(self, rule: Rule) -> bool {
         self.broken != Some(rule)
     }
 
     #[cfg(not(test))]
     #[allow(clippy::unused_self, reason = "tests look at it")]
-    pub(crate) fn keep(self, _: Rule) -> bool {
+    pub(crate) fn enforces(self, _: Rule) -> bool {
         true
     }
 }

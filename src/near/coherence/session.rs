@@ -1,4 +1,4 @@
-//! Whether Redis is followed, and since when: what makes all that is kept valid at once.
+//! Whether Redis is followed, and since when: what makes all that is cached valid at once.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::error::Error;
 pub(crate) struct Session {
     rules: Rules,
     bound: Duration,
-    /// Counts beginnings and flushes. Whatever was kept under another number is void.
+    /// Counts beginnings and flushes. Whatever was cached under another number is void.
     epoch: AtomicU64,
     /// Until when what was announced is known to be complete. Zero if Redis is not followed.
     lease: AtomicU64,
@@ -29,7 +29,7 @@ struct State {
     suspected: bool,
     since: SystemTime,
     last_failure: Option<String>,
-    /// The epoch in which the connection was lost last, and until when what was kept in it was known to be right.
+    /// The epoch in which the connection was lost last, and until when what was cached in it was known to be right.
     ended: Option<(u64, Tick)>,
     arrivals: Vec<Arc<Promise<()>>>,
     barriers: Vec<Arc<Promise<bool>>>,
@@ -76,33 +76,33 @@ impl Session {
     }
 
     pub(crate) fn is_live(&self, now: Tick) -> bool {
-        now < self.lease() || !self.rules.keep(Rule::Lease)
+        now < self.lease() || !self.rules.enforces(Rule::Lease)
     }
 
-    /// Whether what was kept in that epoch may be served. The lease is looked at before the epoch:
+    /// Whether what was cached in that epoch may be served. The lease is looked at before the epoch:
     /// if a session begins between the two, the epoch is not that one any more.
     pub(crate) fn covers(&self, epoch: u64, now: Tick) -> bool {
-        self.is_live(now) && (epoch == self.epoch() || !self.rules.keep(Rule::EpochOnHit))
+        self.is_live(now) && (epoch == self.epoch() || !self.rules.enforces(Rule::EpochOnHit))
     }
 
-    /// The epoch of a read that begins now, if its answer may be kept. The epoch is noted before
-    /// the lease: if a session begins between the two, the answer is not kept.
+    /// The epoch of a read that begins now, if its answer may be cached. The epoch is noted before
+    /// the lease: if a session begins between the two, the answer is not cached.
     pub(crate) fn begin_read(&self, now: Tick) -> Option<u64> {
         let epoch = self.epoch();
         self.is_live(now).then_some(epoch)
     }
 
-    /// Whether an answer to what was asked in that epoch, by that server, may be kept.
+    /// Whether an answer to what was asked in that epoch, by that server, may be cached.
     pub(crate) fn accepts(&self, epoch: u64, server: Option<ServerId>) -> bool {
         let same = server.is_some_and(|server| server.get() == self.server.load(SeqCst));
-        (same || !self.rules.keep(Rule::SameServer)) && epoch == self.epoch()
+        (same || !self.rules.enforces(Rule::SameServer)) && epoch == self.epoch()
     }
 
     /// True for the first answer from another server than the one that is followed. The session
     /// is over then: nobody knows to which of the two writers write now.
     pub(crate) fn suspects(&self, server: Option<ServerId>) -> bool {
         let is_other = |server: ServerId| ![0, server.get()].contains(&self.server.load(SeqCst));
-        if !server.is_some_and(is_other) || !self.rules.keep(Rule::SameServer) {
+        if !server.is_some_and(is_other) || !self.rules.enforces(Rule::SameServer) {
             return false;
         }
         let mut state = self.lock();
@@ -124,7 +124,7 @@ impl Session {
         let mut state = self.lock();
         state.suspected = false;
         self.server.store(server.get(), SeqCst);
-        if self.rules.keep(Rule::Begin) {
+        if self.rules.enforces(Rule::Begin) {
             self.epoch.fetch_add(1, SeqCst);
         }
         self.lease.store(sent.plus(self.bound).to_bits(), SeqCst);
@@ -133,7 +133,7 @@ impl Session {
         arrive(state);
     }
 
-    /// Redis answered a sign of life that was asked for then, and all that it had announced before
+    /// Redis answered a heartbeat that was asked for then, and all that it had announced before
     /// has been applied.
     pub(crate) fn renew(&self, sent: Tick) {
         let state = self.lock();
@@ -144,9 +144,9 @@ impl Session {
         }
     }
 
-    /// All that is kept is void, and Redis is still followed.
+    /// All that is cached is void, and Redis is still followed.
     pub(crate) fn flush(&self) {
-        if self.rules.keep(Rule::Flush) {
+        if self.rules.enforces(Rule::Flush) {
             self.epoch.fetch_add(1, SeqCst);
         }
     }
@@ -177,15 +177,15 @@ impl Session {
         };
         drop(state);
         for barrier in barriers {
-            barrier.keep(false);
+            barrier.fulfil(false);
         }
         for arrival in arrivals {
-            arrival.keep(());
+            arrival.fulfil(());
         }
         was_live
     }
 
-    /// Until when something was known to be right that was kept in that epoch, if the connection
+    /// Until when something was known to be right that was cached in that epoch, if the connection
     /// was lost in it.
     pub(crate) fn known_until(&self, epoch: u64) -> Option<Tick> {
         let ended = self.lock().ended;
@@ -227,7 +227,7 @@ impl Session {
         !self.lock().barriers.is_empty()
     }
 
-    /// Those that the next sign of life covers.
+    /// Those that the next heartbeat covers.
     pub(crate) fn take_barriers(&self) -> Vec<Arc<Promise<bool>>> {
         std::mem::take(&mut self.lock().barriers)
     }
@@ -250,7 +250,7 @@ fn arrive(mut state: MutexGuard<'_, State>) {
     let arrivals = std::mem::take(&mut state.arrivals);
     drop(state);
     for arrival in arrivals {
-        arrival.keep(());
+        arrival.fulfil(());
     }
 }
 

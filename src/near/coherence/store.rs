@@ -1,4 +1,4 @@
-//! What is kept, within its bounds. Reading takes no lock, so a forked child may read what it
+//! What is cached, within its bounds. Reading takes no lock, so a forked child may read what it
 //! inherited: there are many small lists, and each is copied to be changed.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 
 use super::clock::Tick;
-use super::value::{Kept, Read};
+use super::value::{Cached, Read};
 use crate::near::options::NearCacheOptions;
 
 /// What keeping one thing takes beside its strings. Measured under a million absent paths of 30
@@ -24,18 +24,18 @@ const ABSENT_SHARE: usize = 8;
 /// the model plays, which makes a store for each game.
 const LISTS: usize = if cfg!(test) { 8 } else { 1024 };
 
-/// Under what something is kept. A path and a name may be spelled alike.
+/// Under what something is cached. A path and a name may be spelled alike.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key<'a> {
     Path(&'a str),
     Name(&'a str),
 }
 
-/// Something kept.
+/// Something cached.
 pub(crate) struct Entry {
     /// The path, or the name that is not found.
     path: Arc<str>,
-    pub(crate) kept: Kept,
+    pub(crate) cached: Cached,
     /// How it was asked for.
     pub(crate) read: Read,
     pub(crate) fetched: Tick,
@@ -50,15 +50,15 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(
         path: &Arc<str>,
-        kept: Kept,
+        cached: Cached,
         read: Read,
         fetched: Tick,
         expires: Tick,
     ) -> Self {
         Self {
-            cost: OVERHEAD + path.len() + kept.bytes(),
+            cost: OVERHEAD + path.len() + cached.bytes(),
             path: Arc::clone(path),
-            kept,
+            cached,
             read,
             fetched,
             expires,
@@ -75,9 +75,9 @@ impl Entry {
     }
 
     fn key(&self) -> Key<'_> {
-        match self.kept {
-            Kept::Foreign(_) => Key::Name(&self.path),
-            Kept::Module(_) | Kept::Absent | Kept::Index(..) => Key::Path(&self.path),
+        match self.cached {
+            Cached::Negative(_) => Key::Name(&self.path),
+            Cached::Module(_) | Cached::Absent | Cached::Index(..) => Key::Path(&self.path),
         }
     }
 }
@@ -94,7 +94,7 @@ pub(crate) struct Store {
     books: Mutex<Books>,
 }
 
-/// All that is kept, by what it is. Lists are changed under the lock of these.
+/// All that is cached, by what it is. Lists are changed under the lock of these.
 #[derive(Default)]
 struct Books {
     modules: Queue,
@@ -124,7 +124,7 @@ impl Store {
         }
     }
 
-    /// Looks at what is kept.
+    /// Looks at what is cached.
     pub(crate) fn read<R>(
         &self,
         key: Key<'_>,
@@ -155,7 +155,7 @@ impl Store {
         self.bytes() + OVERHEAD + bytes <= self.max_bytes
     }
 
-    /// Whether something of that size can be kept at all.
+    /// Whether something of that size can be cached at all.
     pub(crate) fn admits(&self, bytes: usize) -> bool {
         OVERHEAD + bytes <= self.max_bytes / 2
     }
@@ -171,8 +171,8 @@ impl Store {
             let old = list.load();
             let is_old = |(_, entry): &&(u64, Arc<Entry>)| entry.read.epoch < epoch;
             if old.iter().any(|slot| is_old(&slot)) {
-                let kept = old.iter().filter(|slot| !is_old(slot)).cloned();
-                list.store(Arc::new(kept.collect()));
+                let cached = old.iter().filter(|slot| !is_old(slot)).cloned();
+                list.store(Arc::new(cached.collect()));
                 old.iter()
                     .filter(is_old)
                     .for_each(|(_, entry)| books.queue(entry).remove(entry));
@@ -200,7 +200,7 @@ impl Store {
         (hash, &self.lists[list])
     }
 
-    /// Puts something, or nothing, where something was kept or nothing: true if there was.
+    /// Puts something, or nothing, where something was cached or nothing: true if there was.
     fn replace(&self, books: &mut Books, key: Key<'_>, new: Option<&Arc<Entry>>) -> bool {
         let (hash, list) = self.locate(key);
         let old = list.load();
@@ -257,10 +257,10 @@ fn search(list: &List, hash: u64, key: Key<'_>) -> Result<usize, usize> {
 
 impl Books {
     fn queue(&mut self, entry: &Entry) -> &mut Queue {
-        match entry.kept {
-            Kept::Module(_) => &mut self.modules,
-            Kept::Absent | Kept::Foreign(_) => &mut self.absent,
-            Kept::Index(..) => &mut self.index,
+        match entry.cached {
+            Cached::Module(_) => &mut self.modules,
+            Cached::Absent | Cached::Negative(_) => &mut self.absent,
+            Cached::Index(..) => &mut self.index,
         }
     }
 

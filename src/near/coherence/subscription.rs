@@ -18,7 +18,7 @@ use crate::command::request::Request;
 use crate::error::{Error, Outage};
 use crate::near::hooks::Hooks;
 
-/// A sign of life is asked for so many times in the staleness bound.
+/// A heartbeat is asked for so many times in the staleness bound.
 const HEARTBEATS: u32 = 4;
 
 pub(crate) struct Tracker<'p> {
@@ -33,7 +33,7 @@ enum Stage {
     Following { ping: Option<Ping>, next: Tick },
 }
 
-/// A sign of life asked for and not given yet.
+/// A heartbeat asked for and not given yet.
 struct Ping {
     sent: Tick,
     barriers: Vec<Arc<Promise<bool>>>,
@@ -41,9 +41,9 @@ struct Ping {
 
 impl Drop for Ping {
     fn drop(&mut self) {
-        // Those that were kept stay so.
+        // Those that were cached stay so.
         for barrier in &self.barriers {
-            barrier.keep(false);
+            barrier.fulfil(false);
         }
     }
 }
@@ -132,7 +132,7 @@ impl<'p> Tracker<'p> {
 
     fn changed(&self, mut paths: Vec<String>, now: Tick) {
         self.protocol.counters.invalidations.add(paths.len());
-        self.protocol.announcements.add(&paths, now);
+        self.protocol.index_delta.add(&paths, now);
         for path in &paths {
             self.protocol.invalidate(path);
         }
@@ -143,7 +143,7 @@ impl<'p> Tracker<'p> {
     fn answered(&mut self, answer: Value, now: Tick) -> Result<(), Error> {
         let session = &self.protocol.session;
         let from = |sent: Tick| {
-            let right = self.protocol.rules.keep(Rule::LeaseFromSending);
+            let right = self.protocol.rules.enforces(Rule::LeaseFromSending);
             if right { sent } else { now }
         };
         match &mut self.stage {
@@ -153,7 +153,7 @@ impl<'p> Tracker<'p> {
                 if answers.len() == GREETING_REPLIES {
                     let (sent, answers) = (*sent, std::mem::take(answers));
                     let server = message::confirmed(answers)?;
-                    self.protocol.announcements.begin();
+                    self.protocol.index_delta.begin();
                     self.protocol.begin(server, from(sent));
                     // Before now nobody told them what changed.
                     self.hooks.everything();
@@ -171,7 +171,7 @@ impl<'p> Tracker<'p> {
                 if message::is_alive(answer)? {
                     session.renew(from(ping.sent));
                     for barrier in &ping.barriers {
-                        barrier.keep(true);
+                        barrier.fulfil(true);
                     }
                 }
                 Ok(())

@@ -1,4 +1,4 @@
-//! What can be kept under a path.
+//! What can be cached under a path.
 
 use std::sync::Arc;
 
@@ -10,36 +10,36 @@ use crate::paths::index::PathIndex;
 pub(crate) type Found = Option<Arc<CachedModule>>;
 
 #[derive(Debug, Clone)]
-pub(crate) enum Kept {
+pub(crate) enum Cached {
     Module(Arc<CachedModule>),
     /// Redis said that there is nothing.
     Absent,
-    /// All cached paths, and when they were asked for: kept under [`INDEX_PATH`], which can't be a
+    /// All cached paths, and when they were asked for: cached under [`INDEX_PATH`], which can't be a
     /// module's.
     Index(Arc<PathIndex>, Tick),
-    /// A name is not found: kept under the name, whatever is kept under the path so spelled.
-    Foreign(Box<Evidence>),
+    /// A name is not found: cached under the name, whatever is cached under the path so spelled.
+    Negative(Box<Evidence>),
 }
 
-impl From<Found> for Kept {
+impl From<Found> for Cached {
     fn from(module: Found) -> Self {
         module.map_or(Self::Absent, Self::Module)
     }
 }
 
-/// Where the index is kept: what follows the prefix of its key.
+/// Where the index is cached: what follows the prefix of its key.
 pub(crate) const INDEX_PATH: &str = "index";
 
-impl Kept {
+impl Cached {
     pub(crate) fn module(module: Option<CachedModule>) -> Self {
         module.map(Arc::new).into()
     }
 
-    /// The module, if that is what is kept.
+    /// The module, if that is what is cached.
     pub(crate) fn into_module(self) -> Found {
         match self {
             Self::Module(module) => Some(module),
-            Self::Absent | Self::Index(..) | Self::Foreign(_) => None,
+            Self::Absent | Self::Index(..) | Self::Negative(_) => None,
         }
     }
 
@@ -60,7 +60,7 @@ impl Kept {
                 content.capacity() + path.capacity() + hash.capacity() + 136
             }
             Self::Absent => 0,
-            Self::Foreign(_) => size_of::<Evidence>() + 16,
+            Self::Negative(_) => size_of::<Evidence>() + 16,
             Self::Index(index, _) => index.bytes(),
         }
     }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bifrost_module_cache::{CachedModule, Change, SyncOptions, keys, postgres};
+use bifrost_module_cache::sync::{Change, SyncOptions};
+use bifrost_module_cache::{CachedModule, keys, postgres};
 
 use super::world::{Foreign, World, numbered, writer};
 use super::{StopOnDrop, Syncing, at_each};

@@ -3,10 +3,11 @@
 use std::error::Error as StdError;
 use std::future::ready;
 
-use bifrost_module_cache::{
-    CachedModule, Diagnosis, Drift, Error, Progress, PublishReport, RefreshReport, RepairReport,
-    Stage, SyncOptions, WarmReport, blocking, nonblocking,
+use bifrost_module_cache::diagnosis::Diagnosis;
+use bifrost_module_cache::sync::{
+    Drift, Progress, PublishReport, RefreshReport, RepairReport, Stage, SyncOptions, WarmReport,
 };
+use bifrost_module_cache::{CachedModule, Error, blocking, nonblocking};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 

@@ -1,8 +1,8 @@
 //! A cache, its database, and those who touch them beside us.
 
-use bifrost_module_cache::{
-    CachedModule, Config, Drift, RefreshReport, RepairReport, Status, SyncOptions, WarmReport, keys,
-};
+use bifrost_module_cache::diagnosis::Status;
+use bifrost_module_cache::sync::{Drift, RefreshReport, RepairReport, SyncOptions, WarmReport};
+use bifrost_module_cache::{CachedModule, Config, keys};
 use redis::Connection;
 use std::time::Duration;
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Color, Style};
-use bifrost_module_cache::{CachedModule, Cause, RowState};
+use bifrost_module_cache::CachedModule;
+use bifrost_module_cache::diagnosis::{Cause, RowState};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
-use super::diagnose::BothServers;
 use crate::failure::{Exit, Failure};
 use crate::output::{DIM, Output, PLAIN, harmless};
 use crate::servers::Servers;
@@ -21,9 +21,10 @@ const ADDED: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
 /// From what the cache has to what the database has: what a repair would change.
 pub fn diff(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<Exit, Failure> {
     let database = servers.needed_database()?;
-    let diagnosis = BothServers::connect(servers, &database)?.diagnose(path)?;
+    let of = path.to_owned();
+    let diagnosis = database.ask(move |reader, client| reader.diagnose(client, &of))?;
     let row = match &diagnosis.row {
-        RowState::Module(row) => Some(row),
+        Some(RowState::Module(row)) => Some(row),
         _ => None,
     };
     let cached = match diagnosis.cause {

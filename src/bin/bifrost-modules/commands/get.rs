@@ -1,7 +1,7 @@
 //! `get`.
 
-use bifrost_module_cache::Explanation;
 use bifrost_module_cache::blocking::ModuleReader;
+use bifrost_module_cache::diagnosis::Cause;
 
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -27,15 +27,15 @@ pub fn absent(
     reader: &ModuleReader,
     path: &str,
 ) -> Result<Failure, Failure> {
-    let why = match reader
+    let why = reader
         .explain(path)
-        .map_err(|error| servers.failure(error))?
-    {
-        Explanation::CacheCold => "the whole cache is cold: `bifrost-modules warm` completes it",
-        Explanation::IndexGone => "the cache lost its index: `bifrost-modules warm` completes it",
-        Explanation::Corrupt => "what is stored is no module: `bifrost-modules repair` replaces it",
-        Explanation::ValueGone => "the index names it, but its value expired or was evicted",
-        _ => "`bifrost-modules explain` tells why",
+        .map_err(|error| servers.failure(error))?;
+    let remedy = match why.cause {
+        Cause::NotCached => "`bifrost-modules explain` tells why",
+        cause => cause.remedy(),
     };
-    Ok(Failure::no(format!("{path} is not in the cache: {why}")))
+    Ok(Failure::no(format!(
+        "{path} is not in the cache: {}; {remedy}",
+        why.reason()
+    )))
 }

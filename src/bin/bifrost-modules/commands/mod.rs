@@ -1,36 +1,38 @@
-//! What the tool can do, a module per concern.
+//! What the tool can do, a file per command.
 
-mod change;
-mod complete;
-mod diagnose;
+mod clear;
+mod completions;
 mod diff;
 mod explain;
-mod explain_name;
-mod finding;
 mod get;
 mod ls;
+mod man;
+mod mv;
 mod publish;
+mod refresh;
+mod repair;
 mod resolve;
+mod rm;
 mod status;
-mod sync;
-mod text;
+mod verify;
+mod warm;
 mod watch;
 
 use crate::args::{Cli, Command};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-use crate::screen::Screen;
 use crate::servers::Servers;
+use crate::stderr::Stderr;
 
-pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Failure> {
+pub fn run(cli: &Cli, stderr: &Stderr, output: &mut Output) -> Result<Exit, Failure> {
     let servers = || Servers::new(&cli.servers);
     match &cli.command {
         Command::Warm { wait, removals } => {
-            sync::warm(&servers()?, screen, output, *wait, *removals)
+            warm::warm(&servers()?, stderr, output, *wait, *removals)
         }
         Command::Status => status::status(&servers()?, output),
-        Command::Verify => sync::verify(&servers()?, screen, output),
-        Command::Repair { removals } => sync::repair(&servers()?, screen, output, *removals),
+        Command::Verify => verify::verify(&servers()?, stderr, output),
+        Command::Repair { removals } => repair::repair(&servers()?, stderr, output, *removals),
         Command::Ls { prefix } => ls::ls(&servers()?, output, prefix),
         Command::Get { path } => get::get(&servers()?, output, path),
         Command::Resolve { names } => resolve::resolve(&servers()?, output, names),
@@ -40,13 +42,13 @@ pub fn run(cli: &Cli, screen: &Screen, output: &mut Output) -> Result<Exit, Fail
             dir,
             exact,
             removals,
-        } => publish::publish(&servers()?, screen, output, dir, *exact, *removals),
-        Command::Refresh { paths } => change::refresh(&servers()?, screen, output, paths),
-        Command::Rm { paths } => change::rm(&servers()?, output, paths),
-        Command::Mv { old, new } => change::mv(&servers()?, output, old, new),
-        Command::Clear { .. } => change::clear(&servers()?, output),
+        } => publish::publish(&servers()?, stderr, output, dir, *exact, *removals),
+        Command::Refresh { paths } => refresh::refresh(&servers()?, stderr, output, paths),
+        Command::Rm { paths } => rm::rm(&servers()?, output, paths),
+        Command::Mv { old, new } => mv::mv(&servers()?, output, old, new),
+        Command::Clear { .. } => clear::clear(&servers()?, output),
         Command::Watch { prefix } => watch::watch(&servers()?, output, prefix),
-        Command::Completions { shell } => complete::completions(*shell, output),
-        Command::Man { command } => complete::man(command.as_deref(), output),
+        Command::Completions { shell } => completions::completions(*shell, output),
+        Command::Man { command } => man::man(command.as_deref(), output),
     }
 }

@@ -4,19 +4,20 @@ use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bifrost_module_cache::{CachedModule, Change, PublishReport};
+use bifrost_module_cache::CachedModule;
+use bifrost_module_cache::sync::{Change, PublishReport};
 use walkdir::{DirEntry, WalkDir};
 
-use super::text;
 use crate::args::Removals;
 use crate::failure::{Exit, Failure};
 use crate::output::{BAD, GOOD, Output};
-use crate::screen::Screen;
 use crate::servers::Servers;
+use crate::stderr::Stderr;
+use crate::text;
 
 pub fn publish(
     servers: &Servers<'_>,
-    screen: &Screen,
+    stderr: &Stderr,
     output: &mut Output,
     dir: &Path,
     exact: bool,
@@ -28,7 +29,7 @@ pub fn publish(
         ));
     }
     let modules = read(dir, |path, bytes| servers.fits(path, bytes));
-    let modules = modules.map_err(|failures| all(failures, screen, dir))?;
+    let modules = modules.map_err(|failures| all(failures, stderr, dir))?;
     if modules.is_empty() && !removals.allow_empty {
         let advice = if exact {
             ": pass --allow-empty if no module is meant"
@@ -44,14 +45,14 @@ pub fn publish(
     let report = if exact {
         let options = removals
             .options()
-            .with_progress(|progress| screen.progress(progress));
+            .with_progress(|progress| stderr.progress(progress));
         writer.publish_exact_with(&modules, options)
     } else {
         let changes: Vec<Change> = modules.into_iter().map(Change::Set).collect();
         writer.publish(&changes)
     };
     let report = report.map_err(|error| servers.failure(error))?;
-    screen.clear();
+    stderr.clear();
     print(output, &report, exact)?;
     if exact && !report.complete && !removals.dry_run {
         return Err(Failure::no(
@@ -62,12 +63,12 @@ pub fn publish(
 }
 
 /// Names each file that can't be a module.
-fn all(mut failures: Vec<Failure>, screen: &Screen, dir: &Path) -> Failure {
+fn all(mut failures: Vec<Failure>, stderr: &Stderr, dir: &Path) -> Failure {
     if failures.len() == 1 {
         return failures.remove(0);
     }
     for failure in &failures {
-        screen.error(&failure.message);
+        stderr.error(&failure.message);
     }
     let dir = dir.display();
     let message = format!(

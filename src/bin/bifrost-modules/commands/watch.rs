@@ -5,15 +5,16 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
+use bifrost_module_cache::Error;
 use bifrost_module_cache::blocking::{ModuleReader, NearCache};
-use bifrost_module_cache::{Error, Invalidation, NearCacheOptions};
+use bifrost_module_cache::near::{Invalidation, NearCacheOptions};
 use serde::Serialize;
 
 use super::ls::{Entry, entries};
-use super::text;
 use crate::failure::{Exit, Failure};
 use crate::output::{BAD, DIM, GOOD, Output, PLAIN, harmless};
 use crate::servers::Servers;
+use crate::text;
 
 /// How many paths are looked at together.
 const BATCH: usize = 100;

@@ -72,12 +72,12 @@ struct World {
     /// Second commands to come.
     halves: Vec<(u64, usize, bool)>,
     announced: VecDeque<Vec<String>>,
-    announcements: Announcements,
+    index_delta: IndexDelta,
     epoch: u64,
     question: Option<Question>,
     answer: Option<Answer>,
     moved: bool,
-    kept: Option<(Arc<PathIndex>, Tick)>,
+    cached: Option<(Arc<PathIndex>, Tick)>,
     updates: usize,
     /// When these changed without being named.
     unnamed: HashMap<&'static str, u64>,
@@ -92,7 +92,7 @@ impl World {
             self.index.remove(path)
         };
         if changed {
-            if message.is_empty() && !self.announcements.lock().recent.contains_key(path) {
+            if message.is_empty() && !self.index_delta.lock().recent.contains_key(path) {
                 self.unnamed.insert(path, self.now);
             }
             message.push(INDEX_PATH.to_owned());
@@ -130,16 +130,16 @@ impl World {
                     if flushed {
                         self.epoch += 1;
                     } else {
-                        self.announcements.add(&message, after(self.now));
+                        self.index_delta.add(&message, after(self.now));
                     }
                     if flushed || message.iter().any(|path| path == INDEX_PATH) {
-                        self.kept = None;
+                        self.cached = None;
                         self.moved = true;
                     }
                 }
             }
-            Step::Ask if self.kept().is_none() && self.question.is_none() => {
-                let question = self.announcements.question(self.epoch, after(self.now));
+            Step::Ask if self.cached().is_none() && self.question.is_none() => {
+                let question = self.index_delta.question(self.epoch, after(self.now));
                 self.question = Some(question);
                 self.moved = false;
             }
@@ -158,24 +158,24 @@ impl World {
                     (Question::Whole(asked), Answer::Index(mut paths)) => {
                         paths.retain(|path| validate_path(path).is_ok());
                         let index = Arc::new(of(&paths));
-                        self.announcements.listed(asked, &index);
+                        self.index_delta.listed(asked, &index);
                         (index, asked.at)
                     }
                     (Question::Update(asked, update), Answer::Members(members)) => {
                         self.updates += 1;
-                        self.announcements.updated(asked, update, &members)
+                        self.index_delta.updated(asked, update, &members)
                     }
                     mixed => unreachable!("{mixed:?}"),
                 };
                 if !self.moved {
-                    self.kept = Some(index);
+                    self.cached = Some(index);
                 }
             }
             Step::Reconnect => {
                 self.epoch += 1;
                 self.announced.clear();
-                self.announcements.begin();
-                self.kept = None;
+                self.index_delta.begin();
+                self.cached = None;
                 self.moved = true;
             }
             Step::Flush => {
@@ -186,15 +186,15 @@ impl World {
         }
     }
 
-    /// What is kept and not too old.
-    fn kept(&self) -> Option<&Arc<PathIndex>> {
-        let kept = self.kept.as_ref();
-        let kept = kept.filter(|(_, listed)| after(self.now) < listed.plus(RELIST));
-        kept.map(|(index, _)| index)
+    /// What is cached and not too old.
+    fn cached(&self) -> Option<&Arc<PathIndex>> {
+        let cached = self.cached.as_ref();
+        let cached = cached.filter(|(_, listed)| after(self.now) < listed.plus(RELIST));
+        cached.map(|(index, _)| index)
     }
 
     /// Hears all, and asks.
-    fn settle(&mut self) -> BTreeSet<String> {
+    fn admit(&mut self) -> BTreeSet<String> {
         for step in [
             Step::Answer,
             Step::Land,
@@ -205,8 +205,8 @@ impl World {
         ] {
             self.step(step);
         }
-        let kept = self.kept().expect("nothing moves");
-        kept.paths().iter().cloned().collect()
+        let cached = self.cached().expect("nothing moves");
+        cached.paths().iter().cloned().collect()
     }
 
     fn expected(&self) -> BTreeSet<String> {
@@ -216,7 +216,7 @@ impl World {
 
     /// Settles; true if only such paths are wrong as were changed unnamed, not long ago.
     fn is_right(&mut self) -> bool {
-        let (found, expected) = (self.settle(), self.expected());
+        let (found, expected) = (self.admit(), self.expected());
         let is_recent = |path: &String| {
             let changed = self.unnamed.get(path.as_str());
             changed.is_some_and(|at| after(self.now) < after(*at).plus(RELIST))
@@ -238,7 +238,7 @@ proptest! {
         let mut world = World::default();
         for step in steps {
             world.step(step);
-            if world.announced.is_empty() && world.kept().is_some() {
+            if world.announced.is_empty() && world.cached().is_some() {
                 prop_assert!(world.is_right(), "after {:?}: {:?}", step, world);
             }
         }
@@ -246,7 +246,7 @@ proptest! {
         world.wait(2_000);
         prop_assert!(world.is_right(), "{world:?}");
         world.wait(30_000);
-        prop_assert_eq!(world.settle(), world.expected());
+        prop_assert_eq!(world.admit(), world.expected());
     }
 }
 
@@ -254,7 +254,7 @@ proptest! {
 fn followed() -> World {
     let mut world = World::default();
     world.step(Step::Reconnect);
-    world.settle();
+    world.admit();
     world
 }
 
@@ -263,7 +263,7 @@ fn a_change_asks_for_what_was_announced_alone() {
     let mut world = followed();
     for (path, add) in [(0, true), (2, true), (0, false)] {
         world.step(Step::Write(path, add));
-        assert_eq!(world.settle(), world.expected());
+        assert_eq!(world.admit(), world.expected());
     }
     assert_eq!(world.updates, 3);
 }
@@ -273,7 +273,7 @@ fn a_change_of_the_index_alone_asks_for_all_of_it() {
     let mut world = followed();
     for path in 0..3 {
         world.step(Step::Alone(path, true));
-        assert_eq!(world.settle(), world.expected());
+        assert_eq!(world.admit(), world.expected());
     }
     assert_eq!(world.updates, 0);
 }
@@ -285,10 +285,10 @@ fn a_slow_writer_s_second_command_is_seen_among_others() {
     world.step(Step::Hear(1));
     world.wait(1_500);
     world.step(Step::Write(1, true));
-    assert_eq!(world.settle(), world.expected());
+    assert_eq!(world.admit(), world.expected());
     world.wait(400);
     world.step(Step::Write(2, true));
-    assert_eq!(world.settle(), world.expected());
+    assert_eq!(world.admit(), world.expected());
     assert_eq!(world.updates, 2);
 }
 
@@ -298,58 +298,58 @@ fn what_is_changed_alone_beside_another_write_is_seen_within_the_time_of_a_listi
         let mut world = followed();
         world.wait(apart);
         world.step(Step::Write(0, true));
-        world.settle();
+        world.admit();
         world.step(Step::Alone(1, true));
         let changed = world.now;
         // What was announced by name is seen at once, again and again.
         for path in [2, 3, 2] {
             world.wait(9_999);
             world.step(Step::Write(path, !world.index.contains(PATHS[path])));
-            assert!(world.settle().contains("a.py"));
+            assert!(world.admit().contains("a.py"));
         }
         world.wait(changed + 30_000 - world.now);
-        assert_eq!(world.settle(), world.expected());
+        assert_eq!(world.admit(), world.expected());
         // Nothing else had to change for that.
         world.step(Step::Alone(1, false));
         world.wait(30_000);
-        assert_eq!(world.settle(), world.expected());
+        assert_eq!(world.admit(), world.expected());
     }
 }
 
 #[test]
 fn an_answer_that_was_overtaken_misses_nothing() {
-    let (announcements, [a, b]) = (Announcements::default(), ["a", "b"].map(String::from));
-    announcements.begin();
-    let slow = announcements.question(0, after(3_000));
-    announcements.add(&[a.clone(), INDEX_PATH.to_owned()], after(3_500));
-    let quick = announcements.question(0, after(6_000));
+    let (index_delta, [a, b]) = (IndexDelta::default(), ["a", "b"].map(String::from));
+    index_delta.begin();
+    let slow = index_delta.question(0, after(3_000));
+    index_delta.add(&[a.clone(), INDEX_PATH.to_owned()], after(3_500));
+    let quick = index_delta.question(0, after(6_000));
     let (Question::Whole(slow), Question::Whole(quick)) = (slow, quick) else {
         panic!("there is no base yet");
     };
-    announcements.listed(quick, &Arc::new(of(&BTreeSet::from(["a"]))));
-    announcements.listed(slow, &Arc::new(of(&BTreeSet::new())));
-    announcements.add(&[b, INDEX_PATH.to_owned()], after(7_000));
-    let Question::Update(asked, update) = announcements.question(0, after(7_000)) else {
+    index_delta.listed(quick, &Arc::new(of(&BTreeSet::from(["a"]))));
+    index_delta.listed(slow, &Arc::new(of(&BTreeSet::new())));
+    index_delta.add(&[b, INDEX_PATH.to_owned()], after(7_000));
+    let Question::Update(asked, update) = index_delta.question(0, after(7_000)) else {
         panic!("there is a base");
     };
     let members = vec![true; update.paths.len()];
-    let (index, listed) = announcements.updated(asked, update, &members);
+    let (index, listed) = index_delta.updated(asked, update, &members);
     assert!(index.contains(&a) && index.contains("b"));
     assert_eq!(listed, after(3_000));
 }
 
 #[test]
 fn what_was_asked_before_too_much_changed_is_no_base() {
-    let announcements = Announcements::default();
-    announcements.begin();
+    let index_delta = IndexDelta::default();
+    index_delta.begin();
     let many: Vec<String> = (0..=MOST).map(|number| number.to_string()).collect();
-    let Question::Whole(asked) = announcements.question(0, after(0)) else {
+    let Question::Whole(asked) = index_delta.question(0, after(0)) else {
         panic!("there is no base yet");
     };
-    announcements.add(&many, after(0));
-    announcements.listed(asked, &Arc::default());
+    index_delta.add(&many, after(0));
+    index_delta.listed(asked, &Arc::default());
     assert!(matches!(
-        announcements.question(0, after(0)),
+        index_delta.question(0, after(0)),
         Question::Whole(_)
     ));
 }
@@ -362,16 +362,16 @@ fn where_redis_refuses_to_say_what_is_in_it_all_of_it_is_asked_for() {
         world.step(Step::Hear(1));
         world.step(Step::Ask);
         let is_whole = matches!(world.question, Some(Question::Whole(_)));
-        assert_eq!(world.settle(), world.expected());
+        assert_eq!(world.admit(), world.expected());
         is_whole
     };
     assert!(!asks_for_all(&mut world));
-    world.announcements.refused();
+    world.index_delta.refused();
     assert!(asks_for_all(&mut world));
     assert!(asks_for_all(&mut world));
     // It may be another server, or another user.
     world.step(Step::Reconnect);
-    world.settle();
+    world.admit();
     assert!(!asks_for_all(&mut world));
 }
 
@@ -381,9 +381,9 @@ fn too_many_announcements_are_worth_a_new_index() {
     let paths: Vec<String> = (0..=MOST).map(|number| number.to_string()).collect();
     world.announced.push_back(paths);
     world.step(Step::Write(0, true));
-    assert_eq!(world.settle(), world.expected());
+    assert_eq!(world.admit(), world.expected());
     assert_eq!(world.updates, 0);
-    assert!(world.announcements.lock().recent.len() <= MOST);
+    assert!(world.index_delta.lock().recent.len() <= MOST);
 }
 
 #[test]

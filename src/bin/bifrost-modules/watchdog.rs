@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use bifrost_module_cache::Progress;
+use bifrost_module_cache::sync::Progress;
 
 /// Where work says that it goes on.
 pub struct Signs<T>(Sender<Sign<T>>);
@@ -33,20 +33,20 @@ pub fn within<T: Send + 'static>(
     mut show: impl FnMut(Progress),
     work: impl FnOnce(Signs<T>) -> T + Send + 'static,
 ) -> Result<T, Duration> {
-    let mut patience = first;
+    let mut watchdog = first;
     let (sender, signs) = mpsc::channel();
     let worker = thread::spawn(move || {
         let done = work(Signs(sender.clone()));
         let _ = sender.send(Sign::Done(done));
     });
     loop {
-        match signs.recv_timeout(patience) {
+        match signs.recv_timeout(watchdog) {
             Ok(Sign::Progress(progress)) => {
-                patience = limit;
+                watchdog = limit;
                 show(progress);
             }
             Ok(Sign::Done(done)) => return Ok(done),
-            Err(RecvTimeoutError::Timeout) => return Err(patience),
+            Err(RecvTimeoutError::Timeout) => return Err(watchdog),
             Err(RecvTimeoutError::Disconnected) => {
                 if let Err(panicked) = worker.join() {
                     panic::resume_unwind(panicked);

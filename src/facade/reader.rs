@@ -3,15 +3,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::connections::Lanes;
+use super::connections::Connections;
+#[cfg(feature = "postgres")]
+use super::database::with;
+use crate::client::Client;
 use crate::client::read;
 use crate::client::stats::Stats;
-use crate::client::transport::Transport as _;
 use crate::config::Config;
+use crate::diagnosis::Diagnosis;
 #[cfg(feature = "postgres")]
-use crate::diagnosis::diagnose::diagnose;
-use crate::diagnosis::explain::{Explanation, explain};
-use crate::diagnosis::explain_name::{NameExplanation, explain_name};
+use crate::diagnosis::diagnose::{diagnose, diagnose_name};
+use crate::diagnosis::explain::{explain, explain_name};
 use crate::diagnosis::status::{Status, status};
 use crate::error::Error;
 use crate::module::CachedModule;
@@ -19,37 +21,37 @@ use crate::resolution::{Resolution, resolve};
 
 /// Reads modules, and has no method that changes Redis: what a worker holds.
 ///
-/// ```no_run
-/// use bifrost_module_cache::Config;
-/// use bifrost_module_cache::nonblocking::ModuleReader;
-///
-/// # async fn example() -> Result<(), bifrost_module_cache::Error> {
-/// let reader = ModuleReader::new(Config::new("redis://localhost:6379")?)?;
-/// if let Some(module) = reader.get("shared/halopsa.py").await? {
-///     println!("{} bytes", module.content.len());
-/// }
-/// # Ok(())
-/// # }
-/// ```
+#[doc = example!("reader")]
 ///
 /// Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct ModuleReader {
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) client: Arc<Client<Connections>>,
 }
 
 impl ModuleReader {
-    /// A reader that connects when it is first used. May be called outside a runtime.
+    /// A reader that connects when it is first used.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] for a setting that can't be used.
     pub fn new(config: Config) -> Result<Self, Error> {
+        let config = Arc::new(config.checked()?);
+        let connections = Connections::new(Arc::clone(&config));
         Ok(Self {
-            lanes: Arc::new(Lanes::new(config.checked()?)),
+            client: Arc::new(Client::new(config, connections)),
         })
     }
 
+    /// What has been done so far, by all clones and the writer or reader that shares their
+    /// connections. No IO.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.client.stats()
+    }
+}
+
+facade! { impl ModuleReader {
     /// The module at `path`, or `None` if Redis says that there is none. One round trip.
     ///
     /// An empty stored value is absent, as in the specification, and so is one of another type than
@@ -62,7 +64,7 @@ impl ModuleReader {
     /// module.
     #[doc(alias("get_module", "get_module_sync"))]
     pub async fn get(&self, path: &str) -> Result<Option<CachedModule>, Error> {
-        read::get(&*self.lanes, path).await
+        read::get(&self.client, path)
     }
 
     /// The modules at `paths`, in their order. One round trip; none for no paths.
@@ -74,54 +76,20 @@ impl ModuleReader {
         &self,
         paths: &[impl AsRef<str>],
     ) -> Result<Vec<Option<CachedModule>>, Error> {
-        read::get_many(&*self.lanes, paths).await
+        read::get_many(&self.client, paths)
     }
 
     /// All cached paths. A member of the index that can't be a path is skipped and logged.
     ///
-    /// A path may be named here and its module be absent: see the README.
+    /// A path may be named here and its module be absent: its value has expired or was evicted, or a
+    /// foreign writer is between its two commands.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`], [`Error::Busy`] or [`Error::Refused`]; never an empty set instead.
     #[doc(alias("get_all_module_paths", "get_module_index_sync"))]
     pub async fn paths(&self) -> Result<HashSet<String>, Error> {
-        read::paths(&*self.lanes).await
-    }
-
-    /// Whether the cache is known to be complete. One round trip.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub async fn status(&self) -> Result<Status, Error> {
-        status(&*self.lanes).await
-    }
-
-    /// Why the module at `path` is absent. One round trip.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub async fn explain(&self, path: &str) -> Result<Explanation, Error> {
-        explain(&*self.lanes, path).await
-    }
-
-    /// Why the module at `path` is absent or old: what the cache holds beside what the database
-    /// says. What looks wrong is looked at a second time after the transactions of that moment
-    /// have ended, or 5 s.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get), except that a corrupt entry is a [`Cause`](crate::diagnosis::diagnose::Cause); and
-    /// [`Error::Database`].
-    #[cfg(feature = "postgres")]
-    pub async fn diagnose(
-        &self,
-        client: &tokio_postgres::Client,
-        path: &str,
-    ) -> Result<crate::diagnosis::diagnose::Diagnosis, Error> {
-        super::database::with(client, |database| diagnose(&*self.lanes, database, path)).await
+        read::paths(&self.client)
     }
 
     /// What a module's name, such as `shared.halopsa`, stands for. One round trip; none for what
@@ -143,7 +111,7 @@ impl ModuleReader {
     ///
     /// As [`get`](Self::get), but for [`Error::InvalidPath`]: such a name is not found.
     pub async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        resolve::resolve(&*self.lanes, name).await
+        resolve::resolve(&self.client, name)
     }
 
     /// What these names stand for, in their order. One round trip, as [`resolve`](Self::resolve).
@@ -152,23 +120,71 @@ impl ModuleReader {
     ///
     /// As [`resolve`](Self::resolve); one corrupt entry fails the call and is named.
     pub async fn resolve_many(&self, names: &[impl AsRef<str>]) -> Result<Vec<Resolution>, Error> {
-        resolve::resolve_many(&*self.lanes, names).await
+        resolve::resolve_many(&self.client, names)
     }
 
-    /// Why a name is not found: for a person, who waits for up to two round trips. It looks at the
-    /// parents too.
+    /// Whether the cache is known to be complete, and what tells how well Redis keeps it. One round
+    /// trip.
     ///
     /// # Errors
     ///
-    /// As [`resolve`](Self::resolve).
-    pub async fn explain_name(&self, name: &str) -> Result<NameExplanation, Error> {
-        explain_name(&*self.lanes, name).await
+    /// As [`get`](Self::get).
+    pub async fn status(&self) -> Result<Status, Error> {
+        status(&self.client)
     }
 
-    /// What has been done so far, by all clones and the writer or reader that shares their
-    /// connections. No IO.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.lanes.monitor().stats(self.lanes.in_use())
+    /// Why the module at `path` is absent, as far as Redis alone can tell. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), except that a corrupt entry is a
+    /// [`Cause`](crate::diagnosis::Cause).
+    pub async fn explain(&self, path: &str) -> Result<Diagnosis, Error> {
+        explain(&self.client, path)
     }
-}
+
+    /// Why a name is not found, as far as Redis alone can tell: for a person, who waits for up to two
+    /// round trips. It looks at the parents too.
+    ///
+    /// # Errors
+    ///
+    /// As [`explain`](Self::explain), but for [`Error::InvalidPath`]: no path can have such a name.
+    pub async fn explain_name(&self, name: &str) -> Result<Diagnosis, Error> {
+        explain_name(&self.client, name)
+    }
+
+    /// Why the module at `path` is absent or old: what the cache holds beside what the database
+    /// says. What looks wrong is looked at a second time after the transactions of that moment
+    /// have ended, or 5 s.
+    ///
+    /// # Errors
+    ///
+    /// As [`explain`](Self::explain); and [`Error::Database`].
+    ///
+    #[doc = panics_in_a_task!()]
+    #[cfg(feature = "postgres")]
+    pub async fn diagnose(
+        &self,
+        client: postgres_client!(),
+        path: &str,
+    ) -> Result<Diagnosis, Error> {
+        with(client, |database| diagnose(&self.client, database, path))
+    }
+
+    /// Why a name is not found, or stands for something old: as [`diagnose`](Self::diagnose), for
+    /// the path or the parent that is to blame.
+    ///
+    /// # Errors
+    ///
+    /// As [`explain_name`](Self::explain_name); and [`Error::Database`].
+    ///
+    #[doc = panics_in_a_task!()]
+    #[cfg(feature = "postgres")]
+    pub async fn diagnose_name(
+        &self,
+        client: postgres_client!(),
+        name: &str,
+    ) -> Result<Diagnosis, Error> {
+        with(client, |database| diagnose_name(&self.client, database, name))
+    }
+} }

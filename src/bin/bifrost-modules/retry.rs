@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::screen::Screen;
+use crate::stderr::Stderr;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -16,7 +16,7 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
 /// time there is.
 pub fn until_ready<T>(
     limit: Option<Duration>,
-    screen: &Screen,
+    stderr: &Stderr,
     mut attempt: impl FnMut(Duration) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let Some(limit) = limit else {
@@ -36,7 +36,7 @@ pub fn until_ready<T>(
             let waited = start.elapsed().as_secs_f64();
             return Err(failure.at(&format!("gave up after {waited:.1} s")));
         }
-        screen.wait(&failure.message);
+        stderr.wait(&failure.message);
         thread::sleep(pause.min(left()));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

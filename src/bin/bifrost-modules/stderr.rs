@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Color, Style};
-use bifrost_module_cache::{Progress, Stage};
+use bifrost_module_cache::sync::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -14,13 +14,13 @@ use crate::redact::redacted;
 
 /// Cheap to clone; clones share one line of progress.
 #[derive(Clone)]
-pub struct Screen {
+pub struct Stderr {
     /// Hidden where it is not wanted, or standard error is no terminal.
     bar: ProgressBar,
     colors: bool,
 }
 
-impl Screen {
+impl Stderr {
     pub fn new(quiet: bool) -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let target = if quiet || dumb {
@@ -57,7 +57,7 @@ impl Screen {
         self.bar.set_position(count(progress.done));
     }
 
-    /// Takes the progress off the screen.
+    /// Takes the progress off the stderr.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
@@ -96,7 +96,7 @@ impl Screen {
     }
 }
 
-struct Warnings(Screen);
+struct Warnings(Stderr);
 
 impl Log for Warnings {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use r2d2::{ManageConnection, NopErrorHandler, PooledConnection};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::connection::Wire;
+use super::connection::Connection;
 use super::run;
 use super::slots::{Lent, Slots};
 use crate::client::transport::{Answer, Budget};
@@ -23,7 +23,7 @@ use crate::error::Error;
 /// r2d2's pool in the process that made it, and slots in its forked children: r2d2 waits with
 /// `parking_lot`, which keeps all waiting threads of a process in one table. A child inherits their
 /// entries, in memory that it uses anew, and its own pool would walk them for ever.
-pub(super) enum Places {
+pub(super) enum Pool {
     Pooled {
         pool: r2d2::Pool<ConnectionManager>,
         /// How many places are looked at by borrowers that will use one only.
@@ -36,14 +36,14 @@ pub(super) enum Places {
 }
 
 /// A place that is lent, with what its last borrower left in it.
-pub(super) enum Place<'a> {
+pub(super) enum LentSlot<'a> {
     Pooled(PooledConnection<ConnectionManager>),
     Slots(Lent<'a, Open>),
 }
 
 /// Makes what an [`r2d2`] pool of this crate lends.
 ///
-/// It does no IO: whoever borrows a [`Connection`] connects it, in its own thread and within its
+/// It does no IO: whoever borrows a [`Slot`] connects it, in its own thread and within its
 /// own deadline. So a pool that is empty means exactly one thing, that all connections are in use,
 /// and a dead server is seen by its caller at once and as itself.
 #[derive(Debug)]
@@ -51,21 +51,21 @@ pub struct ConnectionManager(());
 
 /// What an [`r2d2`] pool of this crate lends: a connection, or the place for one.
 #[derive(Default)]
-pub struct Connection(Option<Open>);
+pub struct Slot(Option<Open>);
 
 impl ManageConnection for ConnectionManager {
-    type Connection = Connection;
+    type Connection = Slot;
     type Error = Infallible;
 
-    fn connect(&self) -> Result<Connection, Infallible> {
-        Ok(Connection::default())
+    fn connect(&self) -> Result<Slot, Infallible> {
+        Ok(Slot::default())
     }
 
-    fn is_valid(&self, _: &mut Connection) -> Result<(), Infallible> {
+    fn is_valid(&self, _: &mut Slot) -> Result<(), Infallible> {
         Ok(())
     }
 
-    fn has_broken(&self, _: &mut Connection) -> bool {
+    fn has_broken(&self, _: &mut Slot) -> bool {
         false
     }
 }
@@ -78,7 +78,7 @@ pub(super) fn is_forked() -> bool {
     first.is_err_and(|first| first != this)
 }
 
-impl Places {
+impl Pool {
     pub(super) fn new(size: u32) -> Self {
         let threads = ScheduledThreadPool::builder()
             .num_threads(1)
@@ -143,16 +143,16 @@ impl Places {
     }
 
     /// A place, once one is free; `None` if all are in use for as long as `limit`.
-    pub(super) fn lend(&self, mut limit: Duration, budget: Budget) -> Option<Place<'_>> {
+    pub(super) fn lend(&self, mut limit: Duration, budget: Budget) -> Option<LentSlot<'_>> {
         let (pool, looked_at) = match self {
             Self::Pooled {
                 pool, looked_at, ..
             } => (pool, looked_at),
-            Self::Slots(slots) => return slots.lend(limit).map(Place::Slots),
+            Self::Slots(slots) => return slots.lend(limit).map(LentSlot::Slots),
         };
         loop {
             if let Ok(place) = pool.get_timeout(limit) {
-                return Some(Place::Pooled(warmest(pool, looked_at, place)));
+                return Some(LentSlot::Pooled(warmest(pool, looked_at, place)));
             }
             // A place that the pool's thread, which is late, has made just now or has still to
             // make is not in use.
@@ -192,7 +192,7 @@ fn warmest(
     place
 }
 
-impl Deref for Place<'_> {
+impl Deref for LentSlot<'_> {
     type Target = Option<Open>;
 
     fn deref(&self) -> &Option<Open> {
@@ -203,7 +203,7 @@ impl Deref for Place<'_> {
     }
 }
 
-impl DerefMut for Place<'_> {
+impl DerefMut for LentSlot<'_> {
     fn deref_mut(&mut self) -> &mut Option<Open> {
         match self {
             Self::Pooled(place) => &mut place.0,
@@ -213,7 +213,7 @@ impl DerefMut for Place<'_> {
 }
 
 pub(super) struct Open {
-    pub(super) wire: Wire,
+    pub(super) connection: Connection,
     pub(super) server: Identity,
     pub(super) losses_before: u64,
     pub(super) used: Instant,
@@ -226,10 +226,12 @@ impl Open {
         request: &Request,
         budget: Budget,
     ) -> Result<Answer, Error> {
-        let Self { wire, server, .. } = self;
-        let ask = async |request: &Request| wire.exchange(request, budget);
+        let Self {
+            connection, server, ..
+        } = self;
+        let ask = async |request: &Request| connection.exchange(request, budget);
         let server = run(servers.ask(server, ask))?;
-        let replies = wire.exchange(request, budget)?;
+        let replies = connection.exchange(request, budget)?;
         Ok(Answer { replies, server })
     }
 }

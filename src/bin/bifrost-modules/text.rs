@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use bifrost_module_cache::{DryRun, Endpoints, Status};
+use bifrost_module_cache::CachedModule;
+use bifrost_module_cache::diagnosis::Status;
+use bifrost_module_cache::sync::{DryRun, Endpoints};
 
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, harmless};
 
 /// RFC 3339, in UTC.
 pub fn time(at: SystemTime) -> String {
@@ -35,25 +37,23 @@ pub fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
 }
 
-/// For scripts: `warm`, `cold`, `restored` or `incomplete`.
-pub fn status_name(status: &Status) -> &'static str {
-    match status {
-        Status::Warm { .. } => "warm",
-        Status::Cold => "cold",
-        Status::Restored { .. } => "restored",
-        Status::Incomplete { .. } => "incomplete",
-        _ => "unknown",
+/// Whether the cache is complete, and since when.
+pub fn state_and_age(status: &Status) -> String {
+    match status.since {
+        Some(since) => format!("{} since {}", status.state, time_and_age(since)),
+        None => status.state.to_string(),
     }
 }
 
-/// When the cache was completed, if it was.
-pub fn since(status: &Status) -> Option<SystemTime> {
-    match status {
-        Status::Warm { since, .. }
-        | Status::Restored { since, .. }
-        | Status::Incomplete { since, .. } => Some(*since),
-        _ => None,
-    }
+/// A module's size and hash.
+pub fn described(module: &CachedModule) -> String {
+    let hash = if module.hash.is_empty() {
+        "no hash".to_owned()
+    } else {
+        format!("hash {}", harmless(&module.hash))
+    };
+    let bytes = counted(module.content.len(), "byte");
+    format!("{bytes}, {hash}")
 }
 
 /// Who answered.

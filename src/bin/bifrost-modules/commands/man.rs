@@ -1,19 +1,11 @@
-//! `completions` and `man`.
+//! `man`.
 
 use clap::CommandFactory as _;
-use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::args::Cli;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-
-pub fn completions(shell: Shell, output: &mut Output) -> Result<Exit, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "bifrost-modules", &mut script);
-    output.bytes(&script)?;
-    Ok(Exit::Fine)
-}
 
 /// The page of the tool, or of one of its commands, to which that refers.
 pub fn man(command: Option<&str>, output: &mut Output) -> Result<Exit, Failure> {

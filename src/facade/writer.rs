@@ -1,12 +1,11 @@
 //! Writing.
 
-use super::connections::Lanes;
+use super::connections::Connections;
 #[cfg(feature = "postgres")]
 use super::database::with;
 use super::reader::ModuleReader;
+use crate::client::Client;
 use crate::client::stats::Stats;
-#[cfg(feature = "postgres")]
-use crate::client::transport::Transport as _;
 use crate::client::write;
 use crate::config::Config;
 #[cfg(feature = "postgres")]
@@ -17,42 +16,30 @@ use crate::sync::clear::clear;
 use crate::sync::options::SyncOptions;
 use crate::sync::publish::{Change, publish};
 use crate::sync::publish_exact::publish_exact;
+#[cfg(feature = "postgres")]
 use crate::sync::refresh::refresh;
 #[cfg(feature = "postgres")]
 use crate::sync::repair::repair;
-use crate::sync::report::{ClearReport, PublishReport, RefreshReport};
+use crate::sync::report::{ClearReport, PublishReport};
 #[cfg(feature = "postgres")]
-use crate::sync::report::{Drift, RepairReport, WarmReport};
-use crate::sync::source::{Fetch, unread};
+use crate::sync::report::{Drift, RefreshReport, RepairReport, WarmReport};
 #[cfg(feature = "postgres")]
 use crate::sync::verify::verify;
 #[cfg(feature = "postgres")]
 use crate::sync::warm::warm;
-#[cfg(feature = "postgres")]
-use crate::tokio_postgres;
 
 /// Writes, removes and moves modules: what a service holds.
 ///
-/// ```no_run
-/// use bifrost_module_cache::nonblocking::ModuleWriter;
-/// use bifrost_module_cache::{CachedModule, Config};
-///
-/// # async fn example() -> Result<(), bifrost_module_cache::Error> {
-/// let writer = ModuleWriter::new(Config::new("redis://localhost:6379")?)?;
-/// writer.set(&CachedModule::new("a.py", "x = 1\n")?).await?; // with a database: `refresh`
-/// writer.invalidate("b.py").await?;
-/// # Ok(())
-/// # }
-/// ```
+#[doc = example!("writer")]
 ///
 /// Cheap to clone; clones and their [`reader`](Self::reader) share their connections.
 #[derive(Debug, Clone)]
 pub struct ModuleWriter {
-    reader: ModuleReader,
+    pub(super) reader: ModuleReader,
 }
 
 impl ModuleWriter {
-    /// A writer that connects when it is first used. May be called outside a runtime.
+    /// A writer that connects when it is first used.
     ///
     /// # Errors
     ///
@@ -69,7 +56,23 @@ impl ModuleWriter {
         &self.reader
     }
 
+    /// What has been done so far, by all clones and the writer or reader that shares their
+    /// connections. No IO.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.reader.stats()
+    }
+
+    pub(super) fn client(&self) -> &Client<Connections> {
+        &self.reader.client
+    }
+}
+
+facade! { impl ModuleWriter {
     /// Caches a module and names it in the index, both at once.
+    ///
+    /// It writes what its caller knows. Of two services that save the same path, the one that
+    /// committed first may write last: with a database call `refresh` instead.
     ///
     /// # Errors
     ///
@@ -79,7 +82,7 @@ impl ModuleWriter {
     /// [`Error::Refused`].
     #[doc(alias = "set_module")]
     pub async fn set(&self, module: &CachedModule) -> Result<(), Error> {
-        write::set(self.lanes(), module).await
+        write::set(self.client(), module)
     }
 
     /// Removes a module and its place in the index, both at once. Returns whether there was one.
@@ -89,7 +92,7 @@ impl ModuleWriter {
     /// As [`set`](Self::set).
     #[doc(alias = "invalidate_module")]
     pub async fn invalidate(&self, path: &str) -> Result<bool, Error> {
-        write::invalidate(self.lanes(), path).await
+        write::invalidate(self.client(), path)
     }
 
     /// Moves a module: removes `old_path` and caches `module`, so that no reader ever sees neither.
@@ -100,22 +103,7 @@ impl ModuleWriter {
     ///
     /// As [`set`](Self::set).
     pub async fn rename(&self, old_path: &str, module: &CachedModule) -> Result<(), Error> {
-        write::rename(self.lanes(), old_path, module).await
-    }
-
-    /// Removes all modules, the index, and the mark of a complete cache, in bounded batches.
-    ///
-    /// Entries that the index does not name are found where SCAN is permitted; where it is not they
-    /// stay, and [the report](ClearReport::scanned) says so.
-    ///
-    /// A module that others add meanwhile stays. A warm-up under way does not mark the cache: it
-    /// begins again.
-    ///
-    /// # Errors
-    ///
-    /// As [`set`](Self::set); the batches before the failed one are removed.
-    pub async fn clear(&self) -> Result<ClearReport, Error> {
-        clear(self.lanes()).await
+        write::rename(self.client(), old_path, module)
     }
 
     /// Carries out many changes that readers see all at once; the same path twice: the last wins.
@@ -128,7 +116,7 @@ impl ModuleWriter {
     /// As [`set`](Self::set), nothing being sent if one change can't be. After a failure in the
     /// middle the transactions before it have been carried out.
     pub async fn publish(&self, changes: &[Change]) -> Result<PublishReport, Error> {
-        publish(self.lanes(), changes).await
+        publish(self.client(), changes)
     }
 
     /// Makes the cache hold exactly these modules: skips equal ones, replaces differing ones,
@@ -143,8 +131,7 @@ impl ModuleWriter {
     /// As [`publish`](Self::publish); [`Error::Empty`] for no modules;
     /// [`Error::TooManyRemovals`].
     pub async fn publish_exact(&self, modules: &[CachedModule]) -> Result<PublishReport, Error> {
-        self.publish_exact_with(modules, SyncOptions::default())
-            .await
+        publish_exact(self.client(), modules, SyncOptions::default())
     }
 
     /// [`publish_exact`](Self::publish_exact) with options.
@@ -157,52 +144,22 @@ impl ModuleWriter {
         modules: &[CachedModule],
         options: SyncOptions<'_>,
     ) -> Result<PublishReport, Error> {
-        publish_exact(self.lanes(), modules, options).await
+        publish_exact(self.client(), modules, options)
     }
 
-    /// Brings paths to what `fetch` says now: modules that it returns are written, paths that it
-    /// leaves out are invalidated. For services whose modules are reached through a client of
-    /// their own; with Postgres use `refresh`.
+    /// Removes all modules, the index, and the mark of a complete cache, in bounded batches.
     ///
-    /// `fetch` is given at most 200 paths and may be called again for some of them. What it reads
-    /// must be committed, and read when it is called, not before. Call this *after* your commit.
+    /// Entries that the index does not name are found where SCAN is permitted; where it is not they
+    /// stay, and [the report](ClearReport::scanned) says so.
     ///
-    /// Whoever writes a path between `fetch` and our write wins, and the path is fetched again;
-    /// so the order in which two services get here does not matter. A path that stays contended
-    /// is reported as [`unsettled`](RefreshReport::unsettled).
-    ///
-    /// ```no_run
-    /// # use bifrost_module_cache::{CachedModule, nonblocking::ModuleWriter};
-    /// # async fn select(_: &[String]) -> Result<Vec<(String, String)>, std::io::Error> { Ok(Vec::new()) }
-    /// # async fn example(writer: ModuleWriter) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    /// let fetch = |paths: Vec<String>| async move {
-    ///     let rows = select(&paths).await?; // SELECT path, content … WHERE path = ANY($1)
-    ///     let modules = rows.into_iter().map(|(path, content)| CachedModule::new(path, content));
-    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(modules.collect::<Result<_, _>>()?)
-    /// };
-    /// writer.refresh_from(&["shared/halopsa.py"], fetch).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// A module that another writer adds meanwhile stays. A warm-up under way does not mark the
+    /// cache: it begins again.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] with the error of `fetch`; otherwise as [`set`](Self::set). Paths before
-    /// the failure may have been brought up to date; all may be refreshed again.
-    pub async fn refresh_from<E, Answer>(
-        &self,
-        paths: &[impl AsRef<str>],
-        mut fetch: impl FnMut(Vec<String>) -> Answer,
-    ) -> Result<RefreshReport, Error>
-    where
-        Answer: Future<Output = Result<Vec<CachedModule>, E>>,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let mut source = Fetch(|paths| {
-            let answer = fetch(paths);
-            async { answer.await.map_err(unread) }
-        });
-        refresh(self.lanes(), &mut source, paths).await
+    /// As [`set`](Self::set); the batches before the failed one are removed.
+    pub async fn clear(&self) -> Result<ClearReport, Error> {
+        clear(self.client())
     }
 
     /// Brings paths to what the database says now: written, or invalidated where the row is gone.
@@ -210,31 +167,32 @@ impl ModuleWriter {
     ///
     /// `set` writes what its caller knows. Of two services that save the same path, the one that
     /// committed first may write last, and the cache stays old. This reads after it began to watch
-    /// the key, so it can only ever write what is newest, or give way to whoever does. It takes a
-    /// client, not a transaction: inside one it would see what is not committed, or no longer
+    /// the key, so it can only ever write what is newest, or give way to the writer that does. It
+    /// takes a client, not a transaction: inside one it would see what is not committed, or no longer
     /// current.
     ///
     /// # Errors
     ///
     /// [`Error::Database`]; otherwise as [`refresh_from`](Self::refresh_from).
+    ///
+    #[doc = panics_in_a_task!()]
     #[cfg(feature = "postgres")]
     pub async fn refresh(
         &self,
-        client: &tokio_postgres::Client,
+        client: postgres_client!(),
         paths: &[impl AsRef<str>],
     ) -> Result<RefreshReport, Error> {
         with(client, |database| async {
-            let mut workspace = Workspace::open(database, self.lanes().config()).await?;
-            refresh(self.lanes(), &mut workspace, paths).await
+            let mut workspace = Workspace::open(database, self.client().config()).await?;
+            refresh(self.client(), &mut workspace, paths).await
         })
-        .await
     }
 
     /// Loads all modules of the database into the cache, removes what has no row, and compares:
     /// what an init container calls.
     ///
-    /// Writes only what differs, and gives way to whoever writes meanwhile. In the end waits, for
-    /// at most 5 s each time, for transactions that were open, and compares again, because their
+    /// Writes only what differs, and gives way to services that write meanwhile. In the end waits,
+    /// for at most 5 s each time, for transactions that were open, and compares again, because their
     /// writers may have come first; if they last longer the report says that the result is
     /// [unverified](WarmReport::unverified). Marks the cache as complete.
     ///
@@ -247,10 +205,12 @@ impl ModuleWriter {
     ///
     /// [`Error::Database`], also for a standby, and for a Postgres before 13;
     /// [`Error::TooManyRemovals`]; otherwise as [`set`](Self::set).
+    ///
+    #[doc = panics_in_a_task!()]
     #[doc(alias = "warm_cache_from_db")]
     #[cfg(feature = "postgres")]
-    pub async fn warm_from_db(&self, client: &tokio_postgres::Client) -> Result<WarmReport, Error> {
-        self.warm_from_db_with(client, SyncOptions::default()).await
+    pub async fn warm_from_db(&self, client: postgres_client!()) -> Result<WarmReport, Error> {
+        with(client, |database| warm(self.client(), database, SyncOptions::default()))
     }
 
     /// [`warm_from_db`](Self::warm_from_db) with options.
@@ -258,13 +218,15 @@ impl ModuleWriter {
     /// # Errors
     ///
     /// As [`warm_from_db`](Self::warm_from_db).
+    ///
+    #[doc = panics_in_a_task!()]
     #[cfg(feature = "postgres")]
     pub async fn warm_from_db_with(
         &self,
-        client: &tokio_postgres::Client,
+        client: postgres_client!(),
         options: SyncOptions<'_>,
     ) -> Result<WarmReport, Error> {
-        with(client, |database| warm(self.lanes(), database, options)).await
+        with(client, |database| warm(self.client(), database, options))
     }
 
     /// Compares all rows, entries and the index, and writes nothing. What differs is looked at a
@@ -273,9 +235,11 @@ impl ModuleWriter {
     /// # Errors
     ///
     /// As [`warm_from_db`](Self::warm_from_db).
+    ///
+    #[doc = panics_in_a_task!()]
     #[cfg(feature = "postgres")]
-    pub async fn verify(&self, client: &tokio_postgres::Client) -> Result<Drift, Error> {
-        self.verify_with(client, SyncOptions::default()).await
+    pub async fn verify(&self, client: postgres_client!()) -> Result<Drift, Error> {
+        with(client, |database| verify(self.client(), database, SyncOptions::default()))
     }
 
     /// [`verify`](Self::verify) with options.
@@ -283,24 +247,28 @@ impl ModuleWriter {
     /// # Errors
     ///
     /// As [`verify`](Self::verify).
+    ///
+    #[doc = panics_in_a_task!()]
     #[cfg(feature = "postgres")]
     pub async fn verify_with(
         &self,
-        client: &tokio_postgres::Client,
+        client: postgres_client!(),
         options: SyncOptions<'_>,
     ) -> Result<Drift, Error> {
-        with(client, |database| verify(self.lanes(), database, options)).await
+        with(client, |database| verify(self.client(), database, options))
     }
 
-    /// Mends exactly what [`verify`](Self::verify) finds, and gives way to whoever writes
+    /// Mends exactly what [`verify`](Self::verify) finds, and gives way to services that write
     /// meanwhile. Does not mark the cache as complete.
     ///
     /// # Errors
     ///
     /// As [`warm_from_db`](Self::warm_from_db).
+    ///
+    #[doc = panics_in_a_task!()]
     #[cfg(feature = "postgres")]
-    pub async fn repair(&self, client: &tokio_postgres::Client) -> Result<RepairReport, Error> {
-        self.repair_with(client, SyncOptions::default()).await
+    pub async fn repair(&self, client: postgres_client!()) -> Result<RepairReport, Error> {
+        with(client, |database| repair(self.client(), database, SyncOptions::default()))
     }
 
     /// [`repair`](Self::repair) with options.
@@ -308,23 +276,14 @@ impl ModuleWriter {
     /// # Errors
     ///
     /// As [`repair`](Self::repair).
+    ///
+    #[doc = panics_in_a_task!()]
     #[cfg(feature = "postgres")]
     pub async fn repair_with(
         &self,
-        client: &tokio_postgres::Client,
+        client: postgres_client!(),
         options: SyncOptions<'_>,
     ) -> Result<RepairReport, Error> {
-        with(client, |database| repair(self.lanes(), database, options)).await
+        with(client, |database| repair(self.client(), database, options))
     }
-
-    /// What has been done so far, by all clones and the writer or reader that shares their
-    /// connections. No IO.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.reader.stats()
-    }
-
-    fn lanes(&self) -> &Lanes {
-        &self.reader.lanes
-    }
-}
+} }

@@ -1,0 +1,34 @@
+//! `refresh_from`: what `fetch` is differs between the facades.
+
+use super::writer::ModuleWriter;
+use crate::error::Error;
+use crate::module::CachedModule;
+use crate::sync::refresh::refresh;
+use crate::sync::report::RefreshReport;
+use crate::sync::source::{Fetch, unread};
+
+impl ModuleWriter {
+    #[doc = include_str!("../facade/refresh_from.md")]
+    ///
+    #[doc = include_str!("examples/refresh_from.md")]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with the error of `fetch`; otherwise as [`set`](Self::set). Paths before
+    /// the failure may have been brought up to date; all may be refreshed again.
+    pub async fn refresh_from<E, Answer>(
+        &self,
+        paths: &[impl AsRef<str>],
+        mut fetch: impl FnMut(Vec<String>) -> Answer,
+    ) -> Result<RefreshReport, Error>
+    where
+        Answer: Future<Output = Result<Vec<CachedModule>, E>>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut source = Fetch(|paths| {
+            let answer = fetch(paths);
+            async { answer.await.map_err(unread) }
+        });
+        refresh(self.client(), &mut source, paths).await
+    }
+}
