@@ -20,6 +20,7 @@ mod database;
 mod diagnosis;
 mod encode;
 mod error;
+pub mod guide;
 pub mod keys;
 mod module;
 #[cfg(all(
