@@ -169,7 +169,7 @@ fn the_writer_s_option_adds_one_command() {
 
 #[test]
 fn the_readme_has_these_lines() {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../docs/security.md");
     let lines: Vec<&str> = readme
         .lines()
         .filter(|line| line.starts_with("ACL SETUSER"))

@@ -921,7 +921,7 @@ fn the_users_of_the_readme_may_do_nothing_else() {
 
 #[test]
 fn the_readme_has_the_lines_of_the_users() {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../docs/security.md");
     for line in [READER_ACL, WRITER_ACL] {
         assert!(readme.lines().any(|found| found == line), "{line}");
     }

@@ -240,7 +240,7 @@ fn the_exit_codes_are_documented() {
     ] {
         assert!(help.out.contains(code), "{code}");
     }
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../docs/tool.md");
     let (_, codes) = help.out.split_once("Exit codes:\n").unwrap();
     for line in codes.lines() {
         let (code, meaning) = line.trim().split_once("  ").unwrap();
