@@ -12,6 +12,8 @@
 //! | How fast is it? | [`performance`] |
 //! | Why is it built like this? | [`design`] |
 
+#![allow(clippy::doc_markdown, reason = "pages of prose name products")]
+
 /// A page. Its links lead to files of the repository; these definitions come first, so that here
 /// they lead to the pages instead.
 macro_rules! page {
