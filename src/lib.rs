@@ -19,6 +19,7 @@ mod database;
 pub mod diagnosis;
 mod encode;
 mod error;
+pub mod guide;
 pub mod keys;
 mod module;
 #[cfg(all(

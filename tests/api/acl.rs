@@ -166,18 +166,18 @@ fn the_writer_s_option_adds_one_command() {
 }
 
 #[test]
-fn the_readme_has_these_lines() {
-    let readme = include_str!("../../README.md");
-    let lines: Vec<&str> = readme
+fn the_security_page_has_these_lines() {
+    let page = include_str!("../../docs/security.md");
+    let lines: Vec<&str> = page
         .lines()
         .filter(|line| line.starts_with("ACL SETUSER"))
         .collect();
     assert_eq!(lines, [READER_ACL, WRITER_ACL]);
-    assert!(readme.contains(&format!("`{WRITER_OPTION}`")));
-    assert!(readme.contains("`+select`"));
+    assert!(page.contains(&format!("`{WRITER_OPTION}`")));
+    assert!(page.contains("`+select`"));
     assert!(READER_ACL.contains(READ_ONLY_KEYS));
     let advice = format!("with `{OLD_READ_ONLY_KEYS}` in place of `{READ_ONLY_KEYS}`");
-    assert!(readme.contains(&advice));
+    assert!(page.contains(&advice));
 }
 
 #[test]

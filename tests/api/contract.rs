@@ -888,7 +888,7 @@ fn a_writer_with_a_reader_s_user_is_refused() {
 }
 
 #[test]
-fn the_users_of_the_readme_may_do_nothing_else() {
+fn the_documented_users_may_do_nothing_else() {
     if RedisServer::is_old() {
         return; // It has no way to ask.
     }
@@ -918,12 +918,12 @@ fn the_users_of_the_readme_may_do_nothing_else() {
 }
 
 #[test]
-fn the_readme_has_the_lines_of_the_users() {
-    let readme = include_str!("../../README.md");
+fn the_security_page_has_the_lines_of_the_users() {
+    let page = include_str!("../../docs/security.md");
     for line in [READER_ACL, WRITER_ACL] {
-        assert!(readme.lines().any(|found| found == line), "{line}");
+        assert!(page.lines().any(|found| found == line), "{line}");
     }
-    assert!(readme.contains(&format!("`{WRITER_OPTION}`")));
+    assert!(page.contains(&format!("`{WRITER_OPTION}`")));
 }
 
 /// All commands that the user may use on the key of a module.

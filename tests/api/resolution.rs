@@ -315,11 +315,13 @@ fn a_corrupt_entry_is_named_unless_a_package_hides_it<F: Facade>() {
     for error in [
         reader.resolve("b").unwrap_err(),
         reader.resolve_many(&["c", "b"]).map(drop).unwrap_err(),
-        reader.explain_name("b").map(drop).unwrap_err(),
     ] {
         assert!(error.is_corrupt(), "{error:?}");
         assert_eq!(error.path(), Some("b/__init__.py"));
     }
+    let explained = reader.explain_name("b").unwrap();
+    assert_eq!(explained.cause, Cause::Corrupt);
+    assert_eq!(explained.path.as_deref(), Some("b/__init__.py"));
 }
 
 fn the_hash_is_compared_where_that_is_wanted<F: Facade>() {

@@ -240,14 +240,11 @@ fn the_exit_codes_are_documented() {
     ] {
         assert!(help.out.contains(code), "{code}");
     }
-    let readme = include_str!("../../README.md");
+    let page = include_str!("../../docs/tool.md");
     let (_, codes) = help.out.split_once("Exit codes:\n").unwrap();
     for line in codes.lines() {
         let (code, meaning) = line.trim().split_once("  ").unwrap();
-        assert!(
-            readme.contains(&format!("| {code} | {meaning} |")),
-            "{line}"
-        );
+        assert!(page.contains(&format!("| {code} | {meaning} |")), "{line}");
     }
     run(without_database(&World::new(), &["status", "--help"]), 0).mentions(&["--redis-url-file"]);
 }

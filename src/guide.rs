@@ -1,0 +1,60 @@
+//! The guide: one page a question, as in the folder `docs` of the repository.
+//!
+//! | Question | Page |
+//! | --- | --- |
+//! | How do I operate the cache, and what do I do on a bad night? | [`tool`] |
+//! | How do I answer Python's imports? | [`resolution`] |
+//! | How do repeated imports cost no round trip? | [`near_cache`] |
+//! | What is guaranteed, and where does it end? | [`guarantees`] |
+//! | Which errors, time-outs and counters are there? | [`failures`] |
+//! | Which permissions, TLS and secrets? | [`security`] |
+//! | How do I move a running fleet over? | [`migration`] |
+//! | How fast is it? | [`performance`] |
+//! | Why is it built like this? | [`design`] |
+
+#![allow(clippy::doc_markdown, reason = "pages of prose name products")]
+
+/// A page. Its links lead to files of the repository; these definitions come first, so that here
+/// they lead to the pages instead.
+macro_rules! page {
+    ($name:ident, $file:literal $(, $feature:literal)*) => {
+        /// [tool]: crate::guide::tool
+        /// [causes]: crate::guide::tool#causes
+        /// [resolution]: crate::guide::resolution
+        /// [near-cache]: crate::guide::near_cache
+        /// [fleet]: crate::guide::near_cache#what-a-fleet-costs
+        /// [guarantees]: crate::guide::guarantees
+        /// [failures]: crate::guide::failures
+        /// [security]: crate::guide::security
+        /// [design-consistency]: crate::guide::design::consistency
+        /// [design-near-cache]: crate::guide::design::near_cache
+        ///
+        // The examples compile where all that they use is there.
+        #[cfg_attr(
+            any(not(doctest), all($(feature = $feature),*)),
+            doc = include_str!($file)
+        )]
+        pub mod $name {}
+    };
+}
+
+page!(tool, "../docs/tool.md");
+page!(resolution, "../docs/resolution.md", "blocking");
+page!(
+    near_cache,
+    "../docs/near-cache.md",
+    "blocking",
+    "near-cache"
+);
+page!(guarantees, "../docs/guarantees.md");
+page!(failures, "../docs/failures.md");
+page!(security, "../docs/security.md", "tls");
+page!(migration, "../docs/migration.md");
+page!(performance, "../docs/performance.md");
+
+/// Why it is built like this: the facts behind the rules, and the tests that show them.
+pub mod design {
+    page!(architecture, "../docs/design/architecture.md");
+    page!(consistency, "../docs/design/consistency.md");
+    page!(near_cache, "../docs/design/near-cache.md");
+}
