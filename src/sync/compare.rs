@@ -1,4 +1,7 @@
 //! What Redis holds for a path, and how that compares with what it should hold.
+//!
+//! Values are compared as bytes first and decoded only where the bytes differ, so a cache that is
+//! right costs no JSON.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,11 +15,13 @@ use crate::error::Error;
 use crate::keys::{MODULE_INDEX_KEY, module_key_unchecked};
 use crate::module::CachedModule;
 
-/// The state of these paths in Redis, and with `watch` an eye on it until the next EXEC.
+/// The state of these paths in Redis. With `watch` their keys are watched from before they are read
+/// until the next EXEC, which then fails if one changed.
 pub(crate) struct Inspect<'a> {
     pub(crate) paths: &'a [String],
     pub(crate) watch: bool,
-    /// Without the values all that is there counts as one.
+    /// Whether to fetch the values. Without them every entry counts as one that can't be read,
+    /// which is enough to find what has no row.
     pub(crate) values: bool,
 }
 
@@ -40,8 +45,8 @@ impl<'a> Inspect<'a> {
 
 /// The state of one path in Redis.
 pub(crate) struct Cached {
-    /// The stored value, unless absent or empty. None is as short as that of another type: it
-    /// can't be read either.
+    /// The stored value, unless absent or empty. `Some` of no bytes stands for a key that is there
+    /// and has no string: of another type, or not fetched. It can't be read either.
     value: Option<Vec<u8>>,
     /// Whether the index names the path.
     listed: bool,
@@ -105,7 +110,8 @@ impl Command for Inspect<'_> {
                 let listed = reply::integer(member)? == 1;
                 let value = match value.map(reply::bytes).transpose()?.flatten() {
                     Some(value) => Some(value).filter(|value| !value.is_empty()),
-                    // One that soon expires may be a placeholder.
+                    // Of a key that is not fetched and not listed, and that expires within 10 s,
+                    // it can't be said that it is no placeholder of a `refresh` under way.
                     None if ttl == -2 || (!listed && (0..=PLACEHOLDER_MS).contains(&ttl)) => None,
                     // Not asked for, or of another type, of which MGET says nil.
                     None => Some(Vec::new()),
@@ -156,7 +162,8 @@ impl Cached {
             (Some(_), None) => Verdict::Ghost,
             (Some(json), Some(_)) if json.len() > config.max_entry_bytes() => Verdict::Corrupt,
             (Some(json), Some(row)) if !row.is_encoded_as(json) => {
-                // Others may write the same otherwise.
+                // A foreign writer may encode the same module otherwise: Python's json.dumps adds
+                // blanks and escapes.
                 match CachedModule::from_json(path, json) {
                     Err(_) => Verdict::Corrupt,
                     Ok(entry) if entry != *row => Verdict::Stale,
@@ -167,7 +174,7 @@ impl Cached {
         }
     }
 
-    /// Of an entry that equals its row.
+    /// The verdict on an entry that equals its row: is it listed, and does it expire as we want?
     fn place(&self, config: &Config) -> Verdict {
         if !self.listed {
             Verdict::KeyOnly
@@ -215,7 +222,8 @@ pub(crate) fn cacheable<'a>(
     (by_path, too_large)
 }
 
-/// How long a placeholder lives, in milliseconds, if whoever placed it dies.
+/// How long a placeholder lives, in milliseconds, if the process that placed it dies. Longer than a
+/// batch of `refresh` takes: its expiry trips the watch, and costs an attempt.
 pub(super) const PLACEHOLDER_MS: i64 = 10_000;
 
 #[cfg(test)]

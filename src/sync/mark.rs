@@ -1,4 +1,7 @@
-//! The mark of a complete cache, and the token that keeps it honest.
+//! The mark of a complete cache, and the token and generation that keep it honest.
+//!
+//! Without a mark a half-filled index can't be told from a complete one. With a mark that may lie,
+//! it would be worse: docs/design/consistency.md lists each event and what it does to the mark.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +19,7 @@ use crate::keys::{COMPLETE_KEY, GENERATION_KEY, WARMING_KEY_PREFIX};
 use crate::random::random;
 
 /// How long the token of a warm-up and the generation live, in milliseconds: longer than any
-/// warm-up.
+/// warm-up, and not for ever, because a warm-up that is killed leaves its token behind.
 const TOKEN_MS: u64 = 24 * 3_600 * 1_000;
 
 /// What is stored under [`COMPLETE_KEY`].
@@ -26,17 +29,21 @@ pub(crate) struct Mark {
     pub(crate) completed_at: u64,
     pub(crate) modules: usize,
     pub(crate) verified: bool,
-    /// The server's run id when the mark was written; empty where it could not be had.
+    /// The run id of the server that was warmed; empty where INFO is refused. A server that comes
+    /// back from a snapshot on disk brings the mark along, and has another run id.
     #[serde(default)]
     pub(crate) run_id: String,
-    /// How many keys the server had evicted when the warm-up began, if it told.
+    /// How many keys the server had evicted when the warm-up began, if it told: evictions since
+    /// then may have taken modules. Marks of older versions lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) evicted_keys: Option<u64>,
 }
 
-/// A cache being completed: between its begin and its end, the token tells whether the data was
-/// flushed, and the generation whether it was cleared. Either would make what was written before it
-/// incomplete.
+/// A cache being completed.
+///
+/// Only FLUSHALL, FLUSHDB or a loss of data remove the token: if it is gone at the end, so is what
+/// was written before. `clear` removes modules one by one and can't know the tokens of others, so
+/// it removes the generation, which all warm-ups share.
 pub(crate) struct Completion {
     key: String,
     generation: Option<Vec<u8>>,
@@ -58,7 +65,9 @@ impl Completion {
     }
 
     /// Writes the mark, unless the token is gone or the generation another one: then the answer is
-    /// `false`. It goes when the first entry does.
+    /// `false`. Both are watched, so that a flush between the look and the EXEC aborts it.
+    ///
+    /// The mark expires with the first entry, at `expires`: the cache is not complete any more then.
     pub(crate) async fn finish<Conn: DedicatedConnection>(
         self,
         connection: &mut Conn,
@@ -112,6 +121,7 @@ impl Command for Begin<'_> {
         };
         pipeline.add_command(set(self.key, "1"));
         let mut generate = set(GENERATION_KEY, &format!("{:016x}", random()));
+        // Warm-ups that run at the same time share one generation: each must survive the other.
         generate.arg("NX");
         pipeline.add_command(generate);
         pipeline.cmd("GET").arg(GENERATION_KEY);
@@ -179,6 +189,7 @@ impl Command for Finish<'_> {
         if let Some(expires) = self.expires {
             let left = expires.saturating_duration_since(Instant::now());
             set.arg("PX")
+                // PX 0 is an error.
                 .arg(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         }
         let mut del = redis::cmd("DEL");

@@ -1,4 +1,7 @@
 //! What was done, for a log line and for a decision.
+//!
+//! Each report is `Display` for a log line, and `Serialize` for the tool's `--json`, whose field
+//! names are part of the tool's interface: docs/tool.md.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +13,8 @@ use serde::Serializer;
 use super::report_json;
 use crate::config::Config;
 
-/// Which servers a report is about: who answered, not who was meant.
+/// Which servers a report is about: the database that answered, not the one that was meant. A URL
+/// with several hosts, or a pooler, may lead to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Endpoints {
@@ -30,7 +34,7 @@ impl Endpoints {
     }
 }
 
-/// What `clear` did.
+/// What `ModuleWriter::clear` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ClearReport {
@@ -53,7 +57,7 @@ impl fmt::Display for ClearReport {
     }
 }
 
-/// What `refresh` did.
+/// What `ModuleWriter::refresh` or `refresh_from` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RefreshReport {
@@ -63,7 +67,7 @@ pub struct RefreshReport {
     pub removed: usize,
     /// Modules larger than the limit: they can't be cached, and their paths are among the removed.
     pub skipped: usize,
-    /// How often a path was tried again because somebody wrote it meanwhile.
+    /// How often a path was tried again because another writer changed it meanwhile.
     pub retried: usize,
     /// Bytes of content written.
     pub bytes: u64,
@@ -113,7 +117,8 @@ impl RefreshReport {
     }
 }
 
-/// What a dry run would have written and removed, sorted.
+/// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) would have written and removed,
+/// sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DryRun {
@@ -151,7 +156,7 @@ impl fmt::Display for DryRun {
     }
 }
 
-/// What `publish` or `publish_exact` did.
+/// What `ModuleWriter::publish` or `publish_exact` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PublishReport {
@@ -203,8 +208,8 @@ pub enum Unverified {
     OpenTransaction,
     /// Others kept changing what was mended.
     Contended,
-    /// The table has no module and the cache has some. Nothing was removed, because nobody said
-    /// that an empty workspace is meant: see
+    /// The table has no module and the cache has some. Nothing was removed, because the caller did
+    /// not say that an empty workspace is meant: see
     /// [`SyncOptions::with_allow_empty`](crate::sync::options::SyncOptions::with_allow_empty).
     EmptyWorkspace,
     /// The cache was flushed each time while it was warmed.
@@ -231,7 +236,7 @@ impl fmt::Display for Unverified {
     }
 }
 
-/// What a warm-up did.
+/// What `ModuleWriter::warm_from_db` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WarmReport {
@@ -248,7 +253,7 @@ pub struct WarmReport {
     /// How many rows the table has, not counting deleted ones, if none of them is a module: then
     /// something is wrong with their `entity_type` or content, or it is the wrong table.
     pub not_modules: usize,
-    /// How often a path was tried again because somebody wrote it meanwhile.
+    /// How often a path was tried again because another writer changed it meanwhile.
     pub retried: usize,
     /// Paths that others kept writing until the attempts were used up.
     pub unsettled: Vec<String>,
@@ -319,7 +324,8 @@ impl fmt::Display for WarmReport {
     }
 }
 
-/// How the cache differs from the database. Each path is in one list only, sorted.
+/// How the cache differs from the database: what `ModuleWriter::verify` found. Each path is in one
+/// list only, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drift {
@@ -348,9 +354,9 @@ pub struct Drift {
     pub bad_members: usize,
     /// Whether the keys were looked through for entries that the index does not name.
     pub scanned: bool,
-    /// Of `ModuleWriter::verify`, why what differs may be right all the
-    /// same: a transaction that stayed open may belong to a writer under way. `None` if it was
-    /// looked at again after all transactions of that time had ended.
+    /// Of `ModuleWriter::verify`, why what differs may be right all the same: a transaction that
+    /// stayed open may belong to a writer under way. `None` if it was looked at again after all
+    /// transactions of that time had ended.
     pub unverified: Option<Unverified>,
     /// Which servers this is about.
     pub servers: Endpoints,
@@ -410,17 +416,17 @@ impl fmt::Display for Drift {
     }
 }
 
-/// What `repair` found and did.
+/// What `ModuleWriter::repair` found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// What was found, and where.
+    /// What was found before anything was mended.
     pub drift: Drift,
     /// Modules written.
     pub written: usize,
     /// Paths removed.
     pub removed: usize,
-    /// How often a path was tried again because somebody wrote it meanwhile.
+    /// How often a path was tried again because another writer changed it meanwhile.
     pub retried: usize,
     /// Paths that others kept writing until the attempts were used up.
     pub unsettled: Vec<String>,

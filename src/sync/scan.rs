@@ -1,4 +1,6 @@
-//! Which paths Redis knows.
+//! Which paths Redis knows: those of the index, and of all keys where SCAN is permitted.
+//!
+//! SCAN is optional for a writer, because it shows the names of all keys, also foreign ones.
 
 use std::collections::HashSet;
 
@@ -41,6 +43,7 @@ pub(crate) async fn cached_paths<Conn: DedicatedConnection>(
                 found.paths.extend(paths);
                 cursor = next;
             }
+            // The ACL forbids SCAN. The index has to do, and the report says so.
             Err(error) if error.is_refused() => return Ok(found),
             Err(error) => return Err(error),
         }
@@ -78,7 +81,8 @@ impl Command for Scan<'_> {
         let mut paths = Vec::new();
         for key in reply::sequence(keys)? {
             let key = reply::bytes(key)?.unwrap_or_default();
-            // The index itself and foreign keys that can't be a path's are not ours to judge.
+            // The index itself lies under the same prefix, and a foreign key there may be no path:
+            // neither is ours to remove.
             let path = key
                 .strip_prefix(MODULE_KEY_PREFIX.as_bytes())
                 .and_then(|path| std::str::from_utf8(path).ok());

@@ -1,8 +1,10 @@
-//! Compares the whole cache with the database, and mends what differs.
+//! Compares the whole cache with the database, and changes nothing.
+//!
+//! [`repair`](super::repair) is what mends.
 
+use super::inventory::{Inventory, compare_any};
 use super::options::{Stage, SyncOptions};
 use super::report::{Drift, Unverified};
-use super::survey::{Survey, compare_any};
 use crate::client::Client;
 use crate::client::dedicated;
 use crate::client::transport::Transport;
@@ -18,15 +20,15 @@ pub(crate) async fn verify<T: Transport, D: Database>(
     let config = client.config();
     let mut connection = dedicated::open(client).await?;
     let mut workspace = Workspace::open(database, config).await?;
-    let survey = Survey::take(&mut connection, &mut workspace, config).await?;
-    let mut drift = survey
+    let inventory = Inventory::take(&mut connection, &mut workspace, config).await?;
+    let mut drift = inventory
         .compare(&mut connection, &mut workspace, config, &mut options)
         .await?
         .drift;
     let mut held = true;
     if !drift.is_empty() {
-        // A writer between its commit and its write looks like drift: a second look, once all of
-        // that time are done, tells.
+        // A writer between its commit and its write to Redis looks like drift. So what differs is
+        // looked at once more, after every transaction that was open has ended.
         held = barrier(client, &mut workspace, options.barrier_timeout()).await?;
         let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
         let mut progress = options.counted(Stage::Compare, paths.len());
@@ -40,9 +42,10 @@ pub(crate) async fn verify<T: Transport, D: Database>(
         .await?
         .drift;
     }
+    // Without drift there is nothing to doubt, even if a transaction is still open.
     let unsure = !held && !drift.is_empty();
     Ok(Drift {
         unverified: unsure.then_some(Unverified::OpenTransaction),
-        ..survey.report(drift)
+        ..inventory.report(drift)
     })
 }

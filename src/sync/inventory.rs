@@ -1,4 +1,7 @@
-//! All paths there are to compare, and how they compare.
+//! The inventory: which paths the database and the cache have, and how their modules compare.
+//!
+//! It is taken once for each call, before anything is written. Both the limit on removals and the
+//! report need all paths, not those of one batch.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -16,11 +19,12 @@ use crate::database::workspace::{Database, Listing, Paths, Workspace, collect};
 use crate::error::Error;
 use crate::module::CachedModule;
 
-/// How often what was mended is compared and mended again.
+/// How often what was mended is compared and mended again. Two or three passes were enough in all
+/// measured rounds; a writer that never rests must not hold a warm-up for ever.
 pub(crate) const PASSES: usize = 5;
 
-/// All paths there are to compare.
-pub(crate) struct Survey {
+/// All paths of the database and of the cache, as they were when the call began.
+pub(crate) struct Inventory {
     pub(crate) listing: Listing,
     pub(super) cached: CachedPaths,
     /// What is cached and has no row.
@@ -28,12 +32,14 @@ pub(crate) struct Survey {
     servers: Endpoints,
 }
 
-impl Survey {
+impl Inventory {
     pub(crate) async fn take<Conn: DedicatedConnection, D: Database>(
         connection: &mut Conn,
         workspace: &mut Workspace<D>,
         config: &Config,
     ) -> Result<Self, Error> {
+        // The cache first, the table second: a module that a writer commits and then caches
+        // meanwhile is in the listing, and not taken for a cached path without a row.
         let cached = cached_paths(connection, config).await?;
         let listing = workspace.list(config).await?;
         let rows: HashSet<&String> = listing.batches.iter().flatten().collect();
@@ -54,13 +60,14 @@ impl Survey {
     /// Refuses to remove too many of the cached modules.
     pub(crate) fn check_removals(&self, options: &SyncOptions<'_>) -> Result<(), Error> {
         if self.is_empty_unasked(options) {
-            // Which has a report of its own.
+            // Not an error: `mend` removes nothing then, and reports `EmptyWorkspace`.
             return Ok(());
         }
         options.check_removals(self.surplus.len(), self.cached.paths.len())
     }
 
-    /// Whether all would be removed, and nobody said that this is meant.
+    /// Whether all would be removed though the caller did not say that this is meant. An empty
+    /// table is more often the wrong database, or a restore under way, than an empty workspace.
     pub(super) fn is_empty_unasked(&self, options: &SyncOptions<'_>) -> bool {
         let has_surplus = !self.surplus.is_empty() || !self.cached.bad.is_empty();
         self.listing.modules == 0 && has_surplus && !options.allows_empty()
@@ -88,8 +95,9 @@ impl Survey {
         let surplus =
             compare_any(connection, workspace, &self.surplus, config, &mut progress).await?;
         comparison.drift.extend(surplus.drift);
-        // A row that has gone since the listing may have moved to a path that was not on it, and
-        // that must be written before the old one is removed.
+        // A row that has gone since the listing may have moved to a path that was not on it. So
+        // look for new paths as long as rows go: the new path must be known, and so be written,
+        // before the old one is removed.
         let mut known: HashSet<String> = self.listing.batches.iter().flatten().cloned().collect();
         for _ in 0..PASSES {
             if !gone {
@@ -152,7 +160,8 @@ impl Verdict {
 #[derive(Default)]
 pub(crate) struct Comparison {
     pub(super) drift: Vec<(String, Verdict)>,
-    /// When the first entry that is right expires, if any does.
+    /// When the first entry that is right expires, if any does: the mark of a complete cache must
+    /// not outlive it.
     pub(super) expires: Option<Instant>,
 }
 
@@ -184,8 +193,8 @@ impl Comparison {
     }
 }
 
-/// Compares without a watch: what looks different is looked at again under one before it is
-/// touched.
+/// Compares without a WATCH, so that comparing never aborts and needs no retry. What looks
+/// different is looked at again under a WATCH before it is written.
 pub(crate) async fn compare<Conn: DedicatedConnection, D: Database>(
     connection: &mut Conn,
     workspace: &mut Workspace<D>,
@@ -195,7 +204,8 @@ pub(crate) async fn compare<Conn: DedicatedConnection, D: Database>(
 ) -> Result<Comparison, Error> {
     let mut comparison = Comparison::default();
     for paths in batches {
-        // Postgres prepares its answer while Redis gives its own.
+        // The query is sent before Redis is asked: Postgres prepares its answer while Redis
+        // gives its own.
         let rows = workspace.start(paths).await?;
         let batch = paths.as_slice();
         let asked = Instant::now();
@@ -207,8 +217,10 @@ pub(crate) async fn compare<Conn: DedicatedConnection, D: Database>(
     Ok(comparison)
 }
 
-/// The same of paths whose sizes are not known. The values of those without a row are not asked
-/// for: nothing bounds them.
+/// The same of paths whose sizes are not known.
+///
+/// The values of paths without a row are not fetched. They will be removed whatever they hold, and
+/// no table bounds their size: 200 foreign values could be any number of bytes.
 pub(crate) async fn compare_any<Conn: DedicatedConnection, D: Database>(
     connection: &mut Conn,
     workspace: &mut Workspace<D>,
