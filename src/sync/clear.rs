@@ -12,8 +12,8 @@ use crate::command::mark::Unmark;
 use crate::command::request::Class;
 use crate::error::Error;
 
-/// Removes path by path, never the index key as a whole: a module that another writer adds meanwhile
-/// must stay in the index. Redis deletes a set that has become empty by itself.
+/// Removes path by path, never the index key as a whole: a module that another writer adds
+/// meanwhile must stay in the index. Redis deletes a set that has become empty by itself.
 pub(crate) async fn clear<T: Transport>(client: &Client<T>) -> Result<ClearReport, Error> {
     let _observed = client.observers.writing_everything();
     // The mark goes first, because a half-cleared cache is not complete, even if this call dies

@@ -67,7 +67,8 @@ impl Completion {
     /// Writes the mark, unless the token is gone or the generation another one: then the answer is
     /// `false`. Both are watched, so that a flush between the look and the EXEC aborts it.
     ///
-    /// The mark expires with the first entry, at `expires`: the cache is not complete any more then.
+    /// The mark expires with the first entry, at `expires`: the cache is not complete any more
+    /// then.
     pub(crate) async fn finish<Conn: DedicatedConnection>(
         self,
         connection: &mut Conn,

@@ -61,8 +61,8 @@ impl<'a> SyncOptions<'a> {
         self
     }
 
-    /// How long to wait for transactions that were open, each time that is needed (up to six times).
-    /// Default 5 s, at most a day. Where they last longer the result is unverified.
+    /// How long to wait for transactions that were open, each time that is needed (up to six
+    /// times). Default 5 s, at most a day. Where they last longer the result is unverified.
     #[must_use]
     pub fn with_barrier_timeout(mut self, timeout: Duration) -> Self {
         self.barrier_timeout = Some(timeout);

@@ -93,8 +93,8 @@ pub(crate) async fn publish_exact<T: Transport>(
     if edits.iter().map(Edit::bytes).sum::<usize>() > BATCH_BYTES {
         send(&mut connection, &Unmark { generation: false }, config).await?;
     }
-    // Over the same connection as the comparison and the mark: after a failover a new connection may
-    // lead to another server, which the mark would then not be true of.
+    // Over the same connection as the comparison and the mark: after a failover a new connection
+    // may lead to another server, which the mark would then not be true of.
     let mut report = PublishReport::new(config);
     for write in writes(edits) {
         let done = send(&mut connection, &write, config).await?;

@@ -74,8 +74,8 @@ pub(crate) async fn reconcile<T: Transport, Conn: DedicatedConnection, S: Source
         let (mut here, mut gone): (Vec<String>, Vec<String>) = batch
             .into_iter()
             .partition(|path| rows.contains_key(path.as_str()));
-        // Sizes were planned before the rows were read, and a row may have grown since. What no longer
-        // fits one transaction goes back to the queue, and is watched and fetched anew.
+        // Sizes were planned before the rows were read, and a row may have grown since. What no
+        // longer fits one transaction goes back to the queue, and is watched and fetched anew.
         let fitting = fitting(here.iter().map(|path| rows[path.as_str()].content.len()));
         for rest in here.split_off(fitting).chunks(fitting.max(1)) {
             queue.push_front((rest.to_vec(), attempt));
@@ -109,7 +109,8 @@ pub(crate) async fn reconcile<T: Transport, Conn: DedicatedConnection, S: Source
             Ok(false) => here.into_iter().chain(gone).collect(),
             Err(error) if error.is_out_of_memory() => {
                 if !here.is_empty() {
-                    // All removals are done, and there is still no memory: more attempts can't help.
+                    // All removals are done, and there is still no memory: more attempts can't
+                    // help.
                     if last_chance && gone.is_empty() {
                         return Err(error);
                     }

@@ -117,8 +117,8 @@ impl RefreshReport {
     }
 }
 
-/// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) would have written and removed,
-/// sorted.
+/// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) would have written and
+/// removed, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DryRun {
@@ -276,7 +276,8 @@ pub struct WarmReport {
     pub scanned: bool,
     /// Which servers this is about.
     pub servers: Endpoints,
-    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run): then nothing is counted as done.
+    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run): then nothing is counted as
+    /// done.
     pub dry_run: Option<DryRun>,
 }
 
@@ -433,7 +434,8 @@ pub struct RepairReport {
     /// `None` if the cache equalled the database in the end, else why that can't be said.
     #[serde(flatten, serialize_with = "report_json::verified")]
     pub unverified: Option<Unverified>,
-    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run): then nothing is counted as done.
+    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run): then nothing is counted as
+    /// done.
     pub dry_run: Option<DryRun>,
 }
 
