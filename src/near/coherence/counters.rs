@@ -1,4 +1,7 @@
 //! Counts what the near cache does, without the threads that hit it getting in each other's way.
+//!
+//! One counter that all threads increase moves its cache line from processor to processor: it cost
+//! the second thread its whole gain. So the counters of hits are striped.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -8,7 +11,8 @@ use serde::Serialize;
 use crate::client::stats::Counter;
 use crate::rfc3339;
 
-/// What a near cache has done since it was made, and what it holds; all clones together.
+/// What a near cache has done since it was made, and what it holds; all clones together. Returned
+/// by `NearCache::stats`.
 ///
 /// Each read of a module, of one path in `get_many` too, is a hit, a miss or a bypass; a name is a
 /// read of each path that is looked at. What a prefetch or a snapshot reads is not counted.
@@ -21,7 +25,7 @@ pub struct NearCacheStats {
     pub absent_hits: u64,
     /// Reads that asked Redis, or waited for one that did, so that the answer could be cached.
     pub misses: u64,
-    /// Those among the misses that waited for the answer to somebody else's request.
+    /// Those among the misses that waited for the answer to another reader's request.
     pub joined: u64,
     /// Reads that asked Redis and cached nothing, because it was not followed at that moment.
     pub bypasses: u64,
@@ -29,11 +33,12 @@ pub struct NearCacheStats {
     /// under way.
     pub rejected_inserts: u64,
     /// Reads that failed and were answered with the last known module:
-    /// [`NearCacheOptions::with_stale_if_error`](crate::near::options::NearCacheOptions::with_stale_if_error).
+    /// [`with_stale_if_error`](crate::near::options::NearCacheOptions::with_stale_if_error).
     pub stale_served: u64,
     /// Paths that Redis announced as changed, the index included.
     pub invalidations: u64,
-    /// How often everything was given up: Redis was flushed, or a tied writer changed everything.
+    /// How often everything was given up: Redis was flushed, or a writer that this near cache
+    /// observes changed everything.
     pub flushes: u64,
     /// Modules and absent paths given up to keep within the bounds.
     pub evictions: u64,
@@ -83,7 +88,7 @@ const STRIPES: usize = 16;
 #[derive(Default)]
 pub(crate) struct Striped([Line; STRIPES]);
 
-/// Far enough from its neighbours that processors don't share it.
+/// Two cache lines of 64 bytes, because some processors fetch them in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 struct Line(AtomicU64);
@@ -98,7 +103,7 @@ impl Striped {
         thread_local! {
             static STRIPE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
         }
-        // While a thread ends it may have none any more.
+        // A thread that is ending may have destroyed its thread-locals already.
         let stripe = STRIPE.try_with(|stripe| *stripe).unwrap_or(0);
         self.0[stripe].0.fetch_add(count, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What is said on the connection that follows Redis: built and read here.
+//! What is said on the tracking connection: built and read here.
 
 use redis::{Pipeline, PushKind, Value};
 
@@ -8,8 +8,8 @@ use crate::command::server_id::{ServerId, server_id};
 use crate::error::Error;
 use crate::keys::MODULE_KEY_PREFIX;
 
-/// Asks Redis to announce all changes below our prefix, has it confirm that and say who it is, and
-/// asks for a heartbeat.
+/// Asks Redis to announce all changes below our prefix, has it confirm that and tell its run id,
+/// and asks for a heartbeat. All in one packet: the answers come in the order of the commands.
 pub(crate) fn greeting() -> Request {
     let mut pipeline = Pipeline::new();
     pipeline
@@ -28,11 +28,11 @@ pub(crate) fn greeting() -> Request {
 /// How many values answer the greeting.
 pub(crate) const GREETING_REPLIES: usize = 4;
 
-/// Who is followed, by its answers to the greeting.
+/// The id of the server that is followed from now on, by its answers to the greeting.
 ///
 /// # Errors
 ///
-/// Why it can't be followed.
+/// Why this server can't be followed.
 pub(crate) fn confirmed(answers: Vec<Value>) -> Result<ServerId, Error> {
     let [tracking, info, server, pong] = reply::exactly::<GREETING_REPLIES>(answers)?;
     reply::ok(tracking)?;
@@ -41,7 +41,8 @@ pub(crate) fn confirmed(answers: Vec<Value>) -> Result<ServerId, Error> {
     }
     let server = server_id(server)?;
     is_alive(pong)?;
-    // A server that must not say who it is could be any other after a failover.
+    // Answers are stored only if they come from the server that is followed. Without its run id
+    // that can't be told: after a failover any server might answer.
     server.ok_or_else(|| untracked("it does not tell its run id: INFO is not allowed"))
 }
 
@@ -49,9 +50,10 @@ fn untracked(hint: &'static str) -> Error {
     reply::refusal("ERR", hint)
 }
 
-/// Where RESP2 is spoken, or a proxy answers, tracking is said to be on and nothing ever comes.
+/// Whether tracking really is on. Under RESP2, or behind a proxy, Redis answers OK to CLIENT
+/// TRACKING and never announces anything: a copy would be stale for ever.
 fn is_tracking(info: Value) -> bool {
-    // RESP2 has no maps: where they come as arrays, HELLO was not heard.
+    // RESP2 has no maps. If this one came as an array, the connection does not speak RESP3.
     let Value::Map(fields) = info else {
         return false;
     };
@@ -78,7 +80,8 @@ pub(crate) fn ping() -> Request {
     Request::one(redis::cmd("PING"), Class::Lookup)
 }
 
-/// Whether a heartbeat was given; false while a script keeps the server busy.
+/// Whether this answers a heartbeat. False while a script keeps the server busy: it then answers
+/// `BUSY`, which is no loss, and proves nothing about announcements either.
 pub(crate) fn is_alive(pong: Value) -> Result<bool, Error> {
     match reply::bytes(pong) {
         Ok(Some(pong)) if pong == b"PONG" => Ok(true),
@@ -91,9 +94,11 @@ pub(crate) fn is_alive(pong: Value) -> Result<bool, Error> {
 /// What comes from Redis, in the order in which it said it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Message {
-    /// What these paths hold has changed, or what the index names.
+    /// What these paths hold has changed, or what the index names ([`INDEX_PATH`] among them).
+    ///
+    /// [`INDEX_PATH`]: super::value::INDEX_PATH
     Changed(Vec<String>),
-    /// Everything has gone.
+    /// FLUSHALL or FLUSHDB: everything has gone.
     Flushed,
     /// An answer to what was sent.
     Answer(Value),
@@ -119,7 +124,7 @@ pub(crate) fn read(value: Value) -> Message {
     Message::Changed(paths)
 }
 
-/// What is not UTF-8 is no path, and never cached.
+/// The path of a key. A key that is not UTF-8 is no path, so it was never stored.
 fn path(key: Value) -> Option<String> {
     let key = reply::bytes(key).ok().flatten()?;
     let path = key.strip_prefix(MODULE_KEY_PREFIX.as_bytes())?;

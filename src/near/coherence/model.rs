@@ -29,7 +29,7 @@ const PATHS: [&str; 2] = ["a.py", "b.py"];
 const READERS: usize = 3;
 const BOUND: Duration = Duration::from_secs(2);
 
-/// One step of anybody.
+/// One step of a reader, a writer, Redis, the listener or the network.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// A reader asks for a path: a hit, a flight joined, or a request sent.
@@ -57,14 +57,14 @@ enum Step {
     AskAll,
     ServeAll,
     LandAll,
-    /// Somebody else writes or removes.
+    /// A foreign writer writes or removes.
     Write {
         path: usize,
     },
     Remove {
         path: usize,
     },
-    /// A tied writer writes and is answered; then its call returns.
+    /// An observed writer writes and is answered; then its call returns.
     WriteHere {
         path: usize,
     },
@@ -347,7 +347,8 @@ impl<'p> World<'p> {
                 });
             }
             Lookup::Joined(flight) => {
-                // Whoever made it lets it land at once: the worst for who joins.
+                // The reader that made the flight lets it land at once: the worst for the one that
+                // joins.
                 let attached = self
                     .reads
                     .iter_mut()
@@ -364,7 +365,7 @@ impl<'p> World<'p> {
                         self.protocol.session.suspects(answer.1);
                         read.ticket.land(Ok(answer), self.now);
                     }
-                    None => prop_assert!(false, "nobody makes a flight that can be joined"),
+                    None => prop_assert!(false, "a flight that can be joined has a reader"),
                 }
                 let landing = pin!(flight.landing.wait());
                 match landing.poll(&mut Context::from_waker(Waker::noop())) {
@@ -419,11 +420,11 @@ impl<'p> World<'p> {
         Ok(())
     }
 
-    /// Whoever asked at that time may be told this: it was current within the bound, and it is no
-    /// older than what was written here before.
+    /// A reader that asked at that time may be told this: it was current within the bound, and it
+    /// is no older than what was written here before.
     fn check(&self, path: usize, value: Option<u64>, asked: Tick) -> Checked {
         let history = &self.history[path];
-        // Until somebody hears from the new server, what the old one had may be seen.
+        // Until a reader hears from the new server, what the old one had may be seen.
         let since = match self.failed_over {
             Some((moved, _)) => moved.min(asked),
             _ => asked,
@@ -567,7 +568,7 @@ impl<'p> World<'p> {
         }
     }
 
-    /// Lets everything come to rest; then what is cached is what the followed server holds.
+    /// Lets everything come to rest; then what is stored is what the followed server holds.
     fn rest(&mut self) -> Checked {
         self.silent = false;
         for reader in 0..READERS {

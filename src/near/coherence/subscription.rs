@@ -1,5 +1,6 @@
 //! One session of following Redis, from the greeting to its loss: what to send, how long to wait,
-//! what each message means. Pure: time and messages are given to it.
+//! what each message means. Pure: time and messages are given to it, and the listener only does
+//! what [`Action`] says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use crate::command::request::Request;
 use crate::error::{Error, Outage};
 use crate::near::hooks::Hooks;
 
-/// A heartbeat is asked for so many times in the staleness bound.
+/// A heartbeat is asked for so many times in the staleness bound, so that an answer may be late for
+/// most of it and not cost the session.
 const HEARTBEATS: u32 = 4;
 
 pub(crate) struct Tracker<'p> {
@@ -33,7 +35,8 @@ enum Stage {
     Following { ping: Option<Ping>, next: Tick },
 }
 
-/// A heartbeat asked for and not given yet.
+/// A heartbeat that was asked for and is not answered yet. There is one at a time, so a PONG needs
+/// no number to be told from another.
 struct Ping {
     sent: Tick,
     barriers: Vec<Arc<Promise<bool>>>,
@@ -41,7 +44,7 @@ struct Ping {
 
 impl Drop for Ping {
     fn drop(&mut self) {
-        // Those that were cached stay so.
+        // The first value counts: a barrier that was fulfilled with true stays so.
         for barrier in &self.barriers {
             barrier.fulfil(false);
         }
@@ -51,7 +54,7 @@ impl Drop for Ping {
 /// What is to be done next.
 pub(crate) enum Action {
     Send(Request),
-    /// Wait for a message, or for so long, or until somebody wants something.
+    /// Wait for a message, or for so long, or until a caller wakes the listener.
     Receive(Duration),
 }
 
@@ -83,6 +86,8 @@ impl<'p> Tracker<'p> {
                 Ok(Action::Send(message::greeting()))
             }
             Stage::Greeting { sent, .. } => receive_until(sent.plus(bound), now),
+            // A reader was answered by another server: leave this one, and follow where the address
+            // leads now.
             Stage::Following { .. } if session.is_suspected() => {
                 Err(reply::outage(Outage::Lost, None))
             }
@@ -95,6 +100,8 @@ impl<'p> Tracker<'p> {
                     *next = now.plus(bound / HEARTBEATS);
                     return Ok(Action::Send(message::ping()));
                 }
+                // While a PING is unanswered the only thing left to do is to notice that the lease
+                // lapsed.
                 let lapse = session.lease();
                 let until = if ping.is_none() {
                     lapse.min(*next)
@@ -109,7 +116,8 @@ impl<'p> Tracker<'p> {
         }
     }
 
-    /// Takes in what came.
+    /// Applies a message. Redis's order is kept: what was announced before a heartbeat is applied
+    /// before the lease is renewed.
     ///
     /// # Errors
     ///
@@ -132,6 +140,8 @@ impl<'p> Tracker<'p> {
 
     fn changed(&self, mut paths: Vec<String>, now: Tick) {
         self.protocol.counters.invalidations.add(paths.len());
+        // Before the entries are invalidated, see `IndexDelta::add`. Hooks come last: when one is
+        // called, asking this cache must bring what is new.
         self.protocol.index_delta.add(&paths, now);
         for path in &paths {
             self.protocol.invalidate(path);
@@ -155,7 +165,7 @@ impl<'p> Tracker<'p> {
                     let server = message::confirmed(answers)?;
                     self.protocol.index_delta.begin();
                     self.protocol.begin(server, from(sent));
-                    // Before now nobody told them what changed.
+                    // Until now no change was announced, so any module may have changed.
                     self.hooks.everything();
                     self.stage = Stage::Following {
                         ping: None,
