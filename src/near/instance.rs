@@ -1,5 +1,5 @@
-//! The near cache of one process. A forked child has a life of its own: it inherits neither the
-//! thread that follows Redis nor the right to touch a lock, which a thread that it doesn't have
+//! The near cache of one process. A forked child has an instance of its own: it inherits neither
+//! the thread that follows Redis nor the right to touch a lock, which a thread that it doesn't have
 //! may hold for ever.
 
 use std::process;
@@ -19,17 +19,21 @@ pub(crate) struct Instance {
     pub(crate) protocol: Protocol,
     pub(crate) hooks: Hooks,
     listener: Mutex<Option<Box<dyn ListenerHandle>>>,
-    /// What follows Redis has start. In a child that was forked while its parent started a
-    /// thread, none ever does: the standard library holds a lock meanwhile.
+    /// Whether the listener has begun to run. In a child that was forked while its parent started a
+    /// thread, none ever does: the standard library held a lock meanwhile, which the child inherits
+    /// locked. The thread is spawned, and hangs there.
     pub(crate) has_begun: AtomicBool,
+    /// The instance of a forked child, in the child's copy of this one. A `OnceBox` takes no lock,
+    /// which a `OnceLock` might find held.
     child: OnceBox<Arc<Instance>>,
 }
 
-/// What follows Redis: a thread or a task, which ends when this is dropped.
+/// The listener of a facade: a thread or a task, which ends when this is dropped.
 pub(crate) trait ListenerHandle: Send + Sync {
-    /// Has it look whether somebody wants something.
+    /// Has the listener look at once whether a caller wants a heartbeat or an end of the session.
     fn wake(&self);
 
+    /// True if it will never follow Redis again, as after the end of the runtime that ran it.
     fn has_ended(&self) -> bool;
 }
 
@@ -57,7 +61,8 @@ impl Instance {
         self.child.get_or_init(|| Box::new(Arc::new(instance())))
     }
 
-    /// Starts to follow Redis, unless that goes on already.
+    /// Starts a listener, unless one runs already. Takes a lock, so only in the instance's own
+    /// process.
     pub(crate) fn ensure_listener(
         self: &Arc<Self>,
         start: impl FnOnce(&Arc<Self>) -> Result<Box<dyn ListenerHandle>, Error>,

@@ -17,7 +17,8 @@ use crate::paths::name::Name;
 use crate::resolution::{Resolution, resolve};
 
 impl<T: SpawnListener> Near<T> {
-    /// The hot path: the answer, if all that it takes is cached. What can't be a name needs nothing.
+    /// The hot path: the answer, if all that it takes is stored. What can't be a name needs
+    /// nothing.
     fn resolved(&self, name: &str) -> Option<Resolution> {
         let instance = self.instance();
         instance
@@ -50,13 +51,13 @@ impl<T: SpawnListener> Near<T> {
         Ok(answers.flatten().collect())
     }
 
-    /// One round trip for all modules that are not cached, and one for the index if it is not.
+    /// One round trip for all modules that are not stored, and one for the index if it is not.
     async fn resolve_rest(&self, names: &[&str], budget: Budget) -> Result<Vec<Resolution>, Error> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let instance = self.own_instance();
-        // What can't be a name was answered before.
+        // What can't be a name was answered by `resolved`, so none is dropped here.
         let parsed: Vec<Name> = names.iter().filter_map(|name| Name::parse(name)).collect();
         let marks = instance.protocol.marks(Tick::now());
         let answers = if marks.are_live() {
@@ -80,6 +81,8 @@ impl<T: SpawnListener> Near<T> {
         names: &[Name],
         budget: Budget,
     ) -> Result<Vec<Resolution>, Error> {
+        // Both candidates of a name are read in one request, even if one of them is stored: an
+        // older and a newer absence together prove nothing, see `Protocol::source`.
         let now = Tick::now();
         let known = names.iter().map(|name| instance.protocol.source(name, now));
         let known: Vec<_> = known.collect();
@@ -113,7 +116,8 @@ impl<T: SpawnListener> Near<T> {
         Ok(answers)
     }
 
-    /// Redis is not followed.
+    /// Asks Redis, which is not followed: the answers can't be served later, but replace what an
+    /// earlier session left for an outage.
     async fn resolve_uncached(
         &self,
         instance: &Instance,
@@ -138,7 +142,7 @@ impl<T: SpawnListener> Near<T> {
                 let module = module.filter(|module| module.path == path).cloned();
                 let is_found = module.is_some();
                 protocol.insert_marked(path, module.into(), marks, &answer, Room::Make);
-                // What a package hides was not looked at.
+                // A package was found, so whether there is a module beside it was not looked at.
                 if is_found {
                     break;
                 }
@@ -148,7 +152,8 @@ impl<T: SpawnListener> Near<T> {
     }
 }
 
-/// What a package hides is not looked at, and may be corrupt.
+/// The source of a name among what was read. A module that a package hides is not looked at: it may
+/// be corrupt and must not fail the lookup.
 fn first(
     name: &Name,
     modules: &HashMap<&str, Result<Cached, Error>>,
@@ -163,8 +168,8 @@ fn first(
     Ok(None)
 }
 
-/// The last known module of that name, where that is wanted. Where it is not known whether there
-/// was a package, it may have hidden the module.
+/// The last known module of that name instead of an error, if `stale_if_error` is set. If nothing
+/// is known of the package's path, the module is not served: a package may have hidden it.
 fn last_known(instance: &Instance, name: &Name, error: &Error) -> Result<Resolution, Error> {
     if error.is_unavailable() {
         let now = Tick::now();

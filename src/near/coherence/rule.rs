@@ -5,7 +5,10 @@
 
 /// What keeps the copy right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "read only by tests, which break one"))]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "read only by tests, which break one")
+)]
 pub(crate) enum Rule {
     /// A hit must be of the session that runs.
     EpochOnHit,
