@@ -1,4 +1,5 @@
-//! Counters for an operator.
+//! Counters for an operator. They are `Relaxed`: each is right by itself, and no two of them are
+//! read at one moment.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +8,8 @@ use serde::Serialize;
 use super::breaker::{Breaker, BreakerState};
 use crate::error::Error;
 
-/// What a reader or writer has done since it was made, all clones together. Counters only grow.
+/// What a reader or writer has done since it was made, all clones together: returned by their
+/// `stats`. Counters only grow; a forked child goes on from its parent's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
