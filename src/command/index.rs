@@ -1,4 +1,4 @@
-//! The set of all cached paths.
+//! The set of all cached paths, and what else a foreign writer put into it.
 
 use std::collections::HashSet;
 
@@ -13,11 +13,12 @@ use crate::keys::{MODULE_INDEX_KEY, validate_path};
 /// Everything that the index names.
 pub(crate) struct Members;
 
-/// The members of the index, told apart.
+/// The members of the index, paths and others apart.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) paths: HashSet<String>,
-    /// What can't be a path: foreign, and to be removed only from the index itself.
+    /// Members that can't be paths. A foreign writer put them there; they have no key, so only the
+    /// index is to be rid of them.
     pub(crate) bad: Vec<Vec<u8>>,
 }
 

@@ -1,4 +1,5 @@
-//! What INFO tells of a server.
+//! What INFO tells of a server. All of it is optional: an ACL may forbid INFO, and a service that
+//! offers Redis may leave fields out.
 
 use redis::Value;
 

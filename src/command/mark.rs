@@ -1,4 +1,5 @@
-//! The mark of a complete cache.
+//! Takes the mark of a complete cache away. It is written by
+//! [`Completion`](crate::sync::mark::Completion).
 
 use redis::Value;
 
@@ -10,7 +11,8 @@ use crate::keys::{COMPLETE_KEY, GENERATION_KEY};
 
 /// Takes the mark of a complete cache away.
 pub(crate) struct Unmark {
-    /// Also from those who are about to write it.
+    /// Whether to delete the generation as well, so that warm-ups under way do not write the mark
+    /// afterwards.
     pub(crate) generation: bool,
 }
 

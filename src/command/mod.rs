@@ -1,4 +1,8 @@
-//! Every Redis command that this crate sends, as data: built here, decoded here, sent elsewhere.
+//! Every Redis command that this crate sends, as data: built here, decoded here, sent elsewhere. So
+//! each is tested without a server, and the two facades can't drift apart.
+//!
+//! Commands of one piece of work (the mark, SCAN, the reservation of `refresh`) stand beside that
+//! work in `sync` and `near`, by the same trait [`Command`](request::Command).
 
 pub(crate) mod connection;
 pub(crate) mod index;

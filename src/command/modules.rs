@@ -1,4 +1,4 @@
-//! Modules and their places in the index.
+//! Modules and their places in the index: reading, writing, removing and moving them.
 
 use redis::{Cmd, Pipeline, Value};
 
@@ -57,7 +57,7 @@ impl<'a, S: AsRef<str>> GetMany<'a, S> {
 }
 
 impl<S: AsRef<str>> Command for GetMany<'_, S> {
-    /// A corrupt entry is an error of its own, and none of the others'.
+    /// A corrupt entry is an error in its own place: it must not hide the others.
     type Reply = Vec<Result<Option<CachedModule>, Error>>;
 
     fn request(&self, _: &Config) -> Request {
@@ -101,7 +101,7 @@ impl<'a> Set<'a> {
     ) -> Result<Self, Error> {
         validate_path(old_path)?;
         let set = Self::new(module, config)?;
-        // A move to itself must not remove what it wrote.
+        // A move to the same path is a plain `set`: there is nothing to remove.
         let old_path = (old_path != module.path).then_some(old_path);
         Ok(Self { old_path, ..set })
     }
@@ -132,7 +132,8 @@ impl Command for Set<'_> {
     }
 }
 
-/// Its fields are public: what was checked when it was made may have changed.
+/// Checks a module before it is sent. The fields of [`CachedModule`] are public, so what its
+/// constructor checked may have changed.
 pub(crate) fn checked_module(module: &CachedModule, config: &Config) -> Result<(), Error> {
     validate_path(&module.path)?;
     if module.content.len() > config.max_content_bytes {
@@ -145,7 +146,8 @@ pub(crate) fn checked_module(module: &CachedModule, config: &Config) -> Result<(
     Ok(())
 }
 
-/// A write above this is given the time of a bulk call.
+/// A write of more bytes of content than this has the deadline of a bulk call: over a slow network
+/// its transfer alone may take longer than a lookup.
 pub(crate) const LARGE_WRITE: usize = 256 * 1024;
 
 /// Removes modules and their places in the index; answers how many modules there were.
@@ -237,13 +239,16 @@ pub(crate) fn remove<S: AsRef<str>>(paths: &[S]) -> [Cmd; 2] {
     [del, srem]
 }
 
-/// A transaction that watches nothing can't have been aborted.
+/// The results of a transaction that watched nothing. It can't have been aborted, so a nil is no
+/// answer of Redis.
 pub(crate) fn executed(replies: Vec<Value>) -> Result<Vec<Value>, Error> {
     reply::transaction(replies)?.ok_or_else(reply::unexpected)
 }
 
-/// What readers get for a stored value. One of another type is absent, as MGET has it: not to say
-/// so of a single path would be another answer to the same question.
+/// What readers get for a stored value.
+///
+/// A key of another type is absent. MGET answers nil for it, where GET answers an error; `get` and
+/// `get_many` must not answer the same question differently.
 pub(crate) fn entry(
     path: &str,
     value: Value,
@@ -255,7 +260,7 @@ pub(crate) fn entry(
     }
 }
 
-/// The same for those who look for what is wrong: there, another type is corrupt.
+/// The same for a diagnosis, which looks for what is wrong: there, another type is corrupt.
 pub(crate) fn stored(
     path: &str,
     value: Value,

@@ -1,4 +1,7 @@
 //! Reads what Redis answered: plain values, and errors without their text.
+//!
+//! A server's own words never leave this file. It may echo what it was given, for example
+//! `HELLO 3 AUTH user password`, and an error ends in logs.
 
 use std::error::Error as StdError;
 use std::io;
@@ -10,8 +13,7 @@ use redis::{ErrorKind, RedisError, Value};
 
 use crate::error::{Error, Outage};
 
-/// The codes that this crate knows, and what they mean to its user. A server's own text never
-/// leaves this module: it can echo a password or a module's source.
+/// The codes that this crate knows, and what they mean to its user.
 const KNOWN_CODES: &[(&str, &str)] = &[
     (
         "NOPERM",
@@ -54,7 +56,8 @@ const KNOWN_CODES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What is said in words alone, by a part of them that holds nothing of ours.
+/// Refusals that Redis tells apart by words only, all with the code `ERR`: recognised by a part of
+/// the words, and told in ours.
 const KNOWN_WORDS: &[(&str, &str)] = &[
     ("DB index", "it has no database of that number"),
     (
@@ -77,7 +80,8 @@ const NOT_READY: &[(&str, Outage)] = &[
     ("TRYAGAIN", Outage::NotReady),
 ];
 
-/// Of the only key that a write does not replace.
+/// The hint for WRONGTYPE in a write. SET replaces a value of any type, so only SADD and SREM of
+/// the index can be refused so.
 const INDEX_TYPE: &str =
     "bifrost:module:index holds another type than a set: delete it and warm the cache again";
 
@@ -106,7 +110,8 @@ pub(crate) fn refusal(code: &'static str, hint: &'static str) -> Error {
     }
 }
 
-/// The value, or the error of one command of a write whose others are carried out.
+/// The value of one command of a write, or its error. Redis does not roll back: the other commands
+/// of the transaction were carried out, and the error says so.
 pub(crate) fn part(value: Value) -> Result<Value, Error> {
     ok(value).map_err(|error| match error {
         Error::Refused {
@@ -114,7 +119,7 @@ pub(crate) fn part(value: Value) -> Result<Value, Error> {
         } => Error::Refused {
             server,
             code,
-            // What else is written replaces any type.
+            // Only the index can be meant, see `INDEX_TYPE`.
             hint: if code == "WRONGTYPE" {
                 INDEX_TYPE
             } else {
@@ -181,7 +186,8 @@ pub(crate) fn client_error(error: &RedisError, otherwise: Outage) -> Error {
     }
 }
 
-/// The system's own words for its number, what TLS says, or the kind alone: all free of our data.
+/// A copy of an I/O error that holds none of our data: the system's words for its number, what TLS
+/// says, or the kind alone. The library's own error may quote what was sent.
 fn copied(error: &io::Error) -> io::Error {
     #[cfg(feature = "tls")]
     if let Some(tls) = error
@@ -195,13 +201,14 @@ fn copied(error: &io::Error) -> io::Error {
         .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// True if nothing failed, there only was nothing to read.
+/// True if there merely was nothing to read.
 #[cfg(all(feature = "near-cache", feature = "blocking"))]
 pub(crate) fn would_block(error: &RedisError) -> bool {
     inner_io_error(error).is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// The I/O error inside, which the library keeps behind a shared pointer.
+/// The I/O error inside. Its number and kind tell an outage from a time-out, which the library's
+/// own kinds do not; the library holds it behind a shared pointer.
 fn inner_io_error(error: &RedisError) -> Option<&io::Error> {
     let source = error.source()?;
     match source.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
@@ -226,7 +233,8 @@ pub(crate) fn ok(value: Value) -> Result<Value, Error> {
     }
 }
 
-/// True for the refusal after which the server closes the connection.
+/// True for the refusal after which the server closes the connection: `max number of clients`. It
+/// comes as the answer to whatever was sent first, and no other answer follows.
 pub(crate) fn ends_connection(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.details().is_some_and(no_client_slot))
 }
@@ -237,7 +245,7 @@ fn no_client_slot(detail: &str) -> bool {
 
 const NO_CLIENT_SLOT: &str = "max number of clients";
 
-/// The same for what has come over a connection.
+/// The same for the first bytes that came over a connection, before any parser has seen them.
 #[cfg(feature = "nonblocking")]
 pub(crate) fn is_full(bytes: &[u8]) -> bool {
     let text = bytes.strip_prefix(b"-ERR ");
@@ -255,7 +263,8 @@ pub(crate) fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N],
     replies.try_into().map_err(|_| unexpected())
 }
 
-/// A string or nil. A status such as PONG counts as a string.
+/// A string, or `None` for nil. A status such as PONG counts as a string, because RESP2 and RESP3
+/// use different types for the same answer.
 pub(crate) fn bytes(value: Value) -> Result<Option<Vec<u8>>, Error> {
     match ok(value)? {
         Value::Nil => Ok(None),

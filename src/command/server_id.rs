@@ -1,5 +1,5 @@
-//! Which server answers: after a failover, connections to the old and to the new one can be open at
-//! once.
+//! Which server answers. After a failover, connections to the old and to the new one can be open at
+//! the same time, and a near cache must not store answers of the one while it follows the other.
 
 use std::num::NonZeroU64;
 #[cfg(feature = "near-cache")]
@@ -12,7 +12,8 @@ use super::reply;
 use super::request::{Class, Request};
 use crate::error::Error;
 
-/// A server's run id, which is new at each of its starts, cut to 64 of its 160 random bits.
+/// A server's run id, which is new at each of its starts, cut to 64 of its 160 random bits: that
+/// fits an atomic, which each answer is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ServerId(NonZeroU64);
 
@@ -38,7 +39,8 @@ pub(crate) enum Identity {
     Asked(Option<ServerId>),
 }
 
-/// Whether servers are to be asked who they are.
+/// Whether new connections ask their server for its run id. Only a near cache needs it, and it
+/// costs one request for each connection.
 #[derive(Default)]
 pub(crate) struct Servers {
     #[cfg(feature = "near-cache")]
@@ -62,7 +64,8 @@ impl Servers {
         false
     }
 
-    /// Who is behind a connection; asks if that is wanted and was not done yet.
+    /// The server behind a connection. Asks it if that is wanted and was not done yet: also on a
+    /// connection that was open before the first near cache was made.
     pub(crate) async fn ask(
         &self,
         identity: &mut Identity,
@@ -81,14 +84,14 @@ impl Servers {
     }
 }
 
-/// Asks a server who it is.
+/// Asks a server for its run id, which stays the same through a change of role.
 fn info() -> Request {
     let mut command = redis::cmd("INFO");
     command.arg("server");
     Request::one(command, Class::Lookup)
 }
 
-/// Who answered `INFO server`; `None` if it does not say.
+/// The id of the server that answered `INFO server`; `None` if INFO is refused or lacks it.
 pub(crate) fn server_id(info: Value) -> Result<Option<ServerId>, Error> {
     Ok(Info::new(info)?.run_id().and_then(parse))
 }
