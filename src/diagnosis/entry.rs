@@ -47,7 +47,7 @@ impl Command for AskEntries<'_> {
         let mut pipeline = Pipeline::new();
         ask_status(&mut pipeline);
         for (path, key) in self.paths.iter().zip(&self.keys) {
-            // Not EXISTS: an empty value is there and means absent.
+            // GET and not EXISTS: an empty value exists and means absent.
             pipeline.cmd("GET").arg(key);
             pipeline.cmd("SISMEMBER").arg(MODULE_INDEX_KEY).arg(path);
         }
@@ -72,8 +72,11 @@ impl Command for AskEntries<'_> {
     }
 }
 
-/// What is the matter with an entry. Without a `row` the database was not asked; `changed` is when
-/// the row was.
+/// What is the matter with an entry. `row` is `None` if the database was not asked; `changed` is
+/// when the row was last changed.
+///
+/// A row that is older than the complete cache was cached with it, so its absence means that a
+/// writer removed it wrongly. A newer one never came.
 pub(super) fn cause(
     entry: &Entry,
     status: &Status,

@@ -1,4 +1,7 @@
 //! Is the cache complete, and what may make it lose modules?
+//!
+//! The answer is read from the mark of the last warm-up, which [`mark`](crate::sync::mark) writes,
+//! and from what the server tells of itself. What may falsify a mark: docs/design/consistency.md.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,7 +22,8 @@ use crate::rfc3339;
 use crate::sync::mark::Mark;
 use crate::sync::report::Endpoints;
 
-/// Whether the cache is known to be complete, and what tells how well Redis keeps it.
+/// Whether the cache is known to be complete, and what tells how well Redis keeps it: returned by
+/// `ModuleReader::status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
@@ -40,8 +44,8 @@ pub struct Status {
     /// The server's `maxmemory-policy`; `None` where INFO does not tell. With one of `allkeys-*`,
     /// Redis evicts modules when it runs out of memory.
     pub maxmemory_policy: Option<String>,
-    /// How many keys Redis has evicted since the cache was completed, of whatever data; `None` where
-    /// INFO does not tell, or the cache is not of this run of the server.
+    /// How many keys Redis has evicted since the cache was completed, of whatever data; `None`
+    /// where INFO does not tell, or the cache is not of this run of the server.
     pub evicted_keys: Option<u64>,
     /// Which servers this is about.
     pub servers: Endpoints,
@@ -64,9 +68,9 @@ pub enum CacheState {
     /// deleted. What is saved from then on names itself again, so it need not be empty. Warm it
     /// again.
     ///
-    /// The index is one key, which goes as a whole, while services remove modules one by one:
-    /// hence fewer than half of [`Status::modules`] is taken for a loss. Services that did remove so
-    /// many lose nothing by another warm-up. Where SCARD is refused this is not seen.
+    /// The index is one key, which goes as a whole, while services remove modules one by one: hence
+    /// fewer than half of [`Status::modules`] is taken for a loss. Services that did remove so many
+    /// lose nothing by another warm-up. Where SCARD is refused this is not seen.
     Incomplete,
 }
 
@@ -153,7 +157,7 @@ impl Command for AskStatus {
 pub(super) fn ask_status(pipeline: &mut Pipeline) {
     pipeline.cmd("GET").arg(COMPLETE_KEY);
     pipeline.cmd("SCARD").arg(MODULE_INDEX_KEY);
-    // All sections: a request for several at once is an error before Redis 7.
+    // Without a section, for all of them: several sections in one INFO are an error before Redis 7.
     pipeline.cmd("INFO");
 }
 
@@ -188,6 +192,7 @@ pub(super) fn status_of(
     status.modules = mark.modules;
     status.verified = mark.verified;
     let run_id = info.run_id();
+    // Only where both run ids are known: INFO may be refused now, or have been refused then.
     let is_other_run = run_id.is_some_and(|id| !mark.run_id.is_empty() && id != mark.run_id);
     status.state = if is_other_run {
         CacheState::Restored
@@ -197,7 +202,7 @@ pub(super) fn status_of(
         CacheState::Warm
     };
     if !is_other_run {
-        // The counter begins again at CONFIG RESETSTAT.
+        // CONFIG RESETSTAT sets the counter to 0. If it is below the mark's, all of it is new.
         let since = |then, now: u64| now.checked_sub(then).unwrap_or(now);
         let counts = mark.evicted_keys.zip(info.number("evicted_keys"));
         status.evicted_keys = counts.map(|(then, now)| since(then, now));
