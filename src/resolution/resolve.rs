@@ -1,4 +1,8 @@
-//! Asks for names: one round trip, and the index at most so often.
+//! Resolves names: one round trip for the modules, and the index at most once in `index_max_age`.
+//!
+//! Most names that Python asks for are not ours. Each of them needs the index, to know that it is
+//! no namespace, so a listing is shared by all clones, and only one call at a time fetches the next
+//! one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +20,8 @@ use crate::module::CachedModule;
 use crate::paths::listing::{Claim, Listing};
 use crate::paths::name::Name;
 
-/// How often a call looks whether another one has fetched the index: a fraction of what that takes.
+/// How often a call that waits looks whether another one has fetched the index: a fraction of what
+/// fetching takes.
 const GLANCE: Duration = Duration::from_millis(1);
 
 pub(crate) async fn resolve<T: Transport>(
@@ -74,7 +79,7 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
     Ok(answers)
 }
 
-/// The index, as old as a resolution's may be.
+/// The index, as old as `index_max_age` permits.
 #[cfg(feature = "near-cache")]
 pub(crate) async fn listing<T: Transport>(
     client: &Client<T>,
@@ -88,7 +93,7 @@ pub(crate) async fn listing<T: Transport>(
     call.listing(None).await
 }
 
-/// The modules of the names, and the index, if it was asked for.
+/// The modules of the names, and the index if it was asked for.
 type Answer = (
     Vec<Option<CachedModule>>,
     Option<Result<Arc<Listing>, Error>>,
@@ -107,11 +112,13 @@ impl<'a, T: Transport> Call<'a, T> {
         self.client.listings.fresh(self.start, max_age)
     }
 
-    /// Whether it looks as if the index had to be fetched. That our own modules are ours, an old
-    /// one knows: they ask for it only if they are gone.
+    /// Whether the call probably needs a fresh index, so that it is better asked for in the same
+    /// round trip. A name that an old listing has a path for will most likely be found, and then
+    /// needs none.
     fn may_need_index(&self, names: &[Name]) -> bool {
         let listings = &self.client.listings;
-        // One that does not come must not keep our modules from being found.
+        // The last attempt to fetch the index failed. Asked for together with the modules it could
+        // fail again and take them along.
         if listings.are_failing() {
             return false;
         }
@@ -153,7 +160,8 @@ impl<'a, T: Transport> Call<'a, T> {
         Ok((reply.modules, Some(listing)))
     }
 
-    /// One that is fresh: the one asked for, one that another call fetches meanwhile, or a new one.
+    /// A fresh listing: the one that came with the modules, one that another call fetches
+    /// meanwhile, or one that this call fetches now.
     async fn listing(
         &self,
         mut asked: Option<Result<Arc<Listing>, Error>>,
@@ -169,6 +177,8 @@ impl<'a, T: Transport> Call<'a, T> {
             if left.is_zero() {
                 return call::counted(self.client, Err(reply::timed_out()));
             }
+            // Another call is fetching it. Looking again is cheap, and works alike in both facades
+            // and in a forked child, where nothing would wake a waiter.
             let Some(claim) = self.claim() else {
                 self.client.transport.pause(GLANCE.min(left)).await;
                 continue;
