@@ -1,4 +1,7 @@
-//! The synchronous Postgres client.
+//! The synchronous Postgres client, as the core's [`Database`].
+//!
+//! The core runs in a single poll here, so the client may block. Its own bridge to async panics
+//! inside an async task, which every method that takes it documents.
 
 pub(super) use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
@@ -29,6 +32,7 @@ impl Database for BlockingDatabase<'_> {
         statement: &str,
         paths: Option<&[String]>,
     ) -> Result<BlockingRows<'_>, Error> {
+        // The typed form sends an unnamed statement, which PgBouncer's transaction mode bears.
         let parameters = paths.map(|paths| (paths, Type::TEXT_ARRAY));
         self.0
             .query_typed_raw(statement, parameters)
@@ -62,6 +66,7 @@ where
     use crate::blocking::socket::within;
     use crate::database::workspace::{connect_failed, connect_timed_out};
 
+    // The client's own time-out covers the TCP connection alone, so a thread does it: see `within`.
     let config = postgres::Config::from(config.clone());
     within(
         Instant::now() + limit,

@@ -1,4 +1,7 @@
 //! The thread that follows Redis for a near cache.
+//!
+//! It polls the tracking connection and a [self-pipe](super::self_pipe), so that a caller can wake
+//! it. It runs until the near cache is dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
@@ -19,7 +22,7 @@ use crate::near::cache::SpawnListener;
 use crate::near::instance::{Instance, ListenerHandle};
 use crate::near::listener::{ListenerConnection, ListenerIo, listen};
 
-/// How often a thread that waits for a connection looks whether it is still needed.
+/// How often the listener looks whether it is to end while another thread connects for it.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl SpawnListener for Connections {
@@ -81,9 +84,10 @@ impl ListenerIo for ThreadIo {
         let config = self.config.clone();
         let deadline = Instant::now() + config.connect_timeout;
         let (sender, receiver) = mpsc::sync_channel(1);
-        // Connecting can't be interrupted, so another thread does it, and this one can end.
+        // Connecting can't be interrupted and may take its whole time-out, so another thread does
+        // it, and this one ends as soon as the near cache is dropped.
         let work = move || {
-            // If this one has ended, the connection goes with the channel.
+            // Without a receiver, because the listener has ended, the connection is dropped here.
             let _ = sender.send(Connection::connect(&config, deadline));
         };
         thread::Builder::new()
@@ -109,7 +113,8 @@ impl ListenerIo for ThreadIo {
         let end = Instant::now() + duration;
         while !self.is_over() {
             let left = end.saturating_duration_since(Instant::now());
-            // An error would be the pipe's own; then there is no waiting for it.
+            // Without a socket an error can only be the pipe's own, and it would come again at
+            // once.
             if left.is_zero() || self.shared.pipe.wait(None, left).is_err() {
                 return;
             }
@@ -137,6 +142,7 @@ impl ListenerConnection for TrackingConnection {
 
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {
         let failed = |error| reply::io_error(error, Outage::Lost);
+        // What the parser or TLS holds already, `poll` doesn't know of.
         let held = self.connection.stream().holds_data().map_err(failed)?;
         if let Some(value) = self.connection.try_next(held)? {
             return Ok(Some(value));
@@ -146,7 +152,8 @@ impl ListenerConnection for TrackingConnection {
         if !has_come.map_err(failed)? {
             return Ok(None);
         }
-        // There is something, so this is never waited for.
+        // The socket is readable, so this read does not wait; the deadline is for TLS, which may
+        // have to write.
         let deadline = Instant::now() + self.config.response_timeout;
         self.connection.stream().set_deadline(deadline);
         let has_come = self.connection.stream().take_in().map_err(failed)?;

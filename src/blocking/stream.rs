@@ -54,7 +54,8 @@ impl Stream {
         }
     }
 
-    /// Whether something can be read without the socket.
+    /// Whether something can be read without the socket: TLS decrypts whole records, so the rest of
+    /// one may be here while `poll` says that the socket is quiet.
     #[cfg(feature = "near-cache")]
     #[allow(clippy::unnecessary_wraps, reason = "with TLS it can fail")]
     pub(crate) fn holds_data(&mut self) -> io::Result<bool> {
@@ -69,8 +70,8 @@ impl Stream {
         }
     }
 
-    /// Takes in what has come over the socket, and tells whether something can be read now: what
-    /// came may be of no concern to us.
+    /// Takes in what has come over the socket, and tells whether something can be read now. What
+    /// came may be of no concern to the reader: half a TLS record, or a session ticket.
     #[cfg(feature = "near-cache")]
     #[allow(clippy::unnecessary_wraps, reason = "with TLS it can fail")]
     pub(crate) fn take_in(&mut self) -> io::Result<bool> {
