@@ -1,4 +1,7 @@
 //! The multiplexed connections behind the asynchronous facade.
+//!
+//! Two are enough, measured: a pool of them was no faster. Replacing one after a failure is decided
+//! here, because the library's connection stays "open" after a time-out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +32,7 @@ pub(crate) struct Connections {
 #[derive(Default)]
 struct Multiplexed {
     open: ArcSwapOption<Connection>,
+    /// Held by the call that connects: after a loss, 256 calls must not make 256 connections.
     connecting: Mutex<()>,
 }
 
@@ -46,7 +50,7 @@ impl Connections {
     }
 
     async fn permit(&self, budget: Budget) -> Result<SemaphorePermit<'_>, Error> {
-        // Spares most calls a timer.
+        // Most calls need not wait, and are spared a timer.
         if let Ok(permit) = self.in_flight.try_acquire() {
             return Ok(permit);
         }
@@ -76,6 +80,7 @@ impl Connections {
         let Ok(_connecting) = timeout(budget.left(), shared.connecting.lock()).await else {
             return Err(reply::timed_out());
         };
+        // Another call has connected while this one waited for the lock.
         if let Some(open) = shared.usable() {
             return Ok(open);
         }
@@ -127,7 +132,7 @@ impl<'a> InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        // A request that was answered counts as an answer itself.
+        // This also runs after an answer, which has then counted itself, so nothing is discarded.
         if self.answers == self.open.answers() && self.since.elapsed() > SILENCE {
             self.shared.discard(self.open);
         }

@@ -1,4 +1,4 @@
-//! The asynchronous Postgres client.
+//! The asynchronous Postgres client, as the core's [`Database`].
 
 use std::pin::{Pin, pin};
 
@@ -41,7 +41,7 @@ pub(super) async fn with<F: Future>(
                 answer,
             } = query;
             let parameters = paths.iter().map(|paths| (paths, Type::TEXT_ARRAY));
-            // If the call has given up, nobody waits for the answer.
+            // Without a receiver: the call was dropped while it waited.
             let _ = answer.send(client.query_typed_raw(&statement, parameters).await);
         }
         std::future::pending().await
@@ -97,7 +97,7 @@ where
         .map_err(|_| connect_timed_out())?
         .map_err(connect_failed)?;
     tokio::spawn(async move {
-        // The caller of a query over the client is told as well.
+        // A caller that queries over the client is told by its query, so this is for a log only.
         if let Err(error) = connection.await {
             log::debug!("The connection to the database ended: {error}");
         }

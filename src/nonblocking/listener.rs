@@ -1,4 +1,5 @@
-//! The task that follows Redis for a near cache.
+//! The task that follows Redis for a near cache. It lives in the runtime in which the near cache
+//! was made; when that ends, the next call that has to ask Redis starts another one in its own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -86,7 +87,8 @@ impl ListenerIo for TaskIo {
     }
 
     fn is_over(&self) -> bool {
-        false // the task is aborted
+        // The task is aborted when its handle is dropped, at any await.
+        false
     }
 }
 
@@ -94,7 +96,7 @@ struct TrackingConnection {
     connection: Connection,
     pushes: UnboundedReceiver<PushInfo>,
     asked: Option<Task<RedisResult<Vec<Value>>>>,
-    /// What was answered and not handed on yet.
+    /// Answers that were received together and not handed on yet.
     answers: VecDeque<Value>,
     wanted: Arc<Notify>,
 }
@@ -108,7 +110,9 @@ impl ListenerConnection for TrackingConnection {
     }
 
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {
-        // What was announced before an answer is in the channel before the answer is here.
+        // Announcements first. The driver handles the connection in order, so what Redis announced
+        // before an answer is in the channel before the answer is here: the lease is renewed after
+        // all of it.
         if let Ok(push) = self.pushes.try_recv() {
             return Ok(Some(value(push)));
         }
