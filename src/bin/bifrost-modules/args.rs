@@ -1,4 +1,5 @@
-//! What can be said on the command line.
+//! What can be said on the command line. The doc comments here are the texts of `--help`, and of
+//! the man page.
 
 #![allow(
     clippy::doc_markdown,
@@ -142,8 +143,8 @@ pub enum Command {
     /// Tell why a module is missing or old
     ///
     /// With a database it tells apart: just created and not cached, cache cleared, and a bug in
-    /// invalidation. It goes by updated_at, of which a plain timestamp is taken for UTC. Of a name it
-    /// looks at the parents, too.
+    /// invalidation. It goes by updated_at, of which a plain timestamp is taken for UTC. Of a name
+    /// it looks at the parents, too.
     Explain {
         /// A path, such as shared/halopsa.py, or a name, such as shared.halopsa
         #[arg(value_name = "PATH|NAME")]

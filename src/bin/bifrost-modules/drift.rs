@@ -10,7 +10,8 @@ use crate::text;
 /// How many paths of a kind of drift a report for people lists.
 const MOST_PATHS: usize = 20;
 
-/// What a result that could not be verified means for the exit code.
+/// What a result means for the exit code. What running again may mend is a "no"; what an operator
+/// has to change is refused; a transaction that stayed open is no reason to fail an init container.
 pub fn outcome(
     output: &mut Output,
     unverified: Option<Unverified>,

@@ -1,4 +1,4 @@
-//! Standard error: progress, hints, warnings and the error, each where it is wanted.
+//! Standard error: progress, hints, warnings and the error, each only where it is wanted.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::redact::redacted;
 /// Cheap to clone; clones share one line of progress.
 #[derive(Clone)]
 pub struct Stderr {
-    /// Hidden where it is not wanted, or standard error is no terminal.
+    /// Hidden with `--quiet`, for a dumb terminal, or if standard error is no terminal.
     bar: ProgressBar,
     colors: bool,
 }
@@ -57,7 +57,7 @@ impl Stderr {
         self.bar.set_position(count(progress.done));
     }
 
-    /// Takes the progress off the stderr.
+    /// Removes the line of progress from the terminal.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
@@ -87,9 +87,10 @@ impl Stderr {
         } else {
             Style::new()
         };
-        // One line, whatever a server or a file name says.
+        // One line, even if a server's text or a file name has line feeds.
         let line = format!("{style}{kind}:{style:#} {}\n", harmless(&redacted(message)));
-        // Where there is nobody to tell, the exit code does.
+        // If standard error is closed, the exit code has to do. `suspend` takes the progress away
+        // meanwhile, or the two would be mixed.
         self.bar.suspend(|| {
             let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
         });

@@ -1,4 +1,4 @@
-//! `diff`.
+//! `diff`: how the cached source differs from the database's.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::{DIM, Output, PLAIN, harmless};
 use crate::servers::Servers;
 
-/// Beyond this a coarser difference has to do.
+/// After this time a coarser difference has to do: the exact one of two large, unlike files may
+/// take minutes.
 const LIMIT: Duration = Duration::from_secs(5);
 
 const REMOVED: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red)));
@@ -99,7 +100,7 @@ fn content(module: Option<&CachedModule>) -> &str {
     module.map_or("", |module| module.content.as_str())
 }
 
-/// As `patch` reads it.
+/// The name of a side, as `patch` reads it: `/dev/null` for a file that is not there.
 fn name(side: &str, module: Option<&CachedModule>, path: &str) -> String {
     module.map_or_else(|| "/dev/null".to_owned(), |_| format!("{side}/{path}"))
 }

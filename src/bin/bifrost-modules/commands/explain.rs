@@ -1,4 +1,4 @@
-//! `explain` of a path or a name.
+//! `explain`: why a path or a name is missing or old.
 
 use bifrost_module_cache::diagnosis::{Cause, Diagnosis, RowState};
 
@@ -8,7 +8,8 @@ use crate::servers::Servers;
 use crate::text;
 
 pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Result<Exit, Failure> {
-    // No name has a slash, and none of a module ends so.
+    // A path has a slash or ends in `.py`. A module's name has no slash, and could end so only if
+    // the module were called `py`.
     let is_file = matches!(subject.rsplit_once('.'), Some((_, "py")));
     let is_path = is_file || subject.contains('/');
     let Some(database) = servers.database()? else {
@@ -24,7 +25,8 @@ pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Res
     });
     match diagnosis {
         Ok(diagnosis) => print(servers, output, &diagnosis),
-        // Redis alone still tells something.
+        // The database can't be reached. Redis alone still tells something, and the failure comes
+        // after.
         Err(failure) if failure.is_unavailable() => {
             with_redis(servers, output, subject, is_path).and(Err(failure))
         }

@@ -1,4 +1,4 @@
-//! `mv`.
+//! `mv`: moves a module, for those without a database.
 
 use bifrost_module_cache::CachedModule;
 use serde_json::json;
@@ -8,7 +8,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::servers::Servers;
 
-/// Moves what is there when it is read.
+/// Moves what is there when it is read. What another writer saves there between the reading and the
+/// move is lost, as `--help` says.
 pub fn mv(
     servers: &Servers<'_>,
     output: &mut Output,

@@ -1,4 +1,5 @@
-//! `publish`.
+//! `publish`: brings a directory of `.py` files into the cache. It is the warm-up of those without
+//! a database.
 
 use std::fmt::Display;
 use std::fs;
@@ -106,8 +107,9 @@ fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(),
     output.table(&rows)
 }
 
-/// All modules below a directory; files that can't be modules fail all, and each is named. How large
-/// one may be is asked before it is read.
+/// All modules below a directory. A file that can't be a module fails the whole, because half a
+/// workspace is worse than the old one; each such file is named. `fits` is asked for a file's size
+/// before the file is read into memory.
 fn read(
     root: &Path,
     fits: impl Fn(&str, usize) -> Result<(), Failure>,
@@ -124,7 +126,8 @@ fn read(
     for entry in walk.into_iter().filter_entry(wanted) {
         let read = match entry {
             Ok(entry) => read_entry(&entry, root, &real_root, &fits),
-            // Such as the lock of an editor, a link that leads nowhere.
+            // A hidden entry that can't be looked at, such as an editor's lock, which is a link
+            // that leads nowhere: hidden entries are left out anyway.
             Err(error) if error.depth() > 0 && error.path().is_some_and(is_hidden) => Ok(None),
             Err(error) => Err(unread(error.path().unwrap_or(root), why(&error))),
         };
@@ -140,7 +143,7 @@ fn read(
     }
 }
 
-/// The module, if it is one.
+/// The module of an entry, or `None` if the entry is no `.py` file.
 fn read_entry(
     entry: &DirEntry,
     root: &Path,
@@ -174,7 +177,7 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 fn why(error: &walkdir::Error) -> String {
-    // The walk itself complains of nothing but circles.
+    // Without an I/O error it can only be a circle: the walk has no other error of its own.
     error.io_error().map_or_else(
         || "it is a symbolic link to a directory that it lies in".to_owned(),
         ToString::to_string,
@@ -243,7 +246,7 @@ mod tests {
         // What is no module may lead anywhere, and what is hidden may lead nowhere.
         symlink("/dev/null", root.join("null.py")).unwrap();
         symlink("/dev/null", root.join("null")).unwrap();
-        symlink("nobody@nowhere", root.join(".#a.py")).unwrap();
+        symlink("user@nowhere", root.join(".#a.py")).unwrap();
         symlink(root, root.join(".venv")).unwrap();
         let modules = read(root).unwrap();
         assert_eq!(

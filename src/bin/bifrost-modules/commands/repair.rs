@@ -1,4 +1,4 @@
-//! `repair`.
+//! `repair`: mends what differs from the database.
 
 use std::time::Duration;
 

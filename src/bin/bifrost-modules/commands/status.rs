@@ -1,4 +1,4 @@
-//! `status`.
+//! `status`: whether the cache is complete, and since when.
 
 use bifrost_module_cache::diagnosis::{CacheState, Status};
 
