@@ -1,4 +1,7 @@
 //! Every setting, its unit and its default.
+//!
+//! Defaults are those of an import hook: a lookup that hangs is a workflow that hangs. Why each
+//! time-out is as it is: docs/failures.md.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +17,8 @@ use crate::tls::Tls;
 /// What [`Config::from_env`] takes when `REDIS_URL` is not set, as the specification does.
 pub const DEFAULT_REDIS_URL: &str = "redis://localhost:6379/0";
 
-/// How to reach Redis, how long to wait for it, and what to write.
+/// How to reach Redis, how long to wait for it, and what to write: the argument of every reader and
+/// writer.
 ///
 /// Setters return the changed configuration, so that they chain; a setting that can't be used is
 /// refused by the constructor that takes the configuration.
@@ -47,7 +51,7 @@ pub struct Config {
     pub(crate) workspace_table: String,
 }
 
-/// Whether a read compares a module's content with its hash.
+/// Whether a read compares a module's content with its hash: see [`Config::with_integrity`].
 ///
 /// It costs half a microsecond a kilobyte and finds damage, not a forger, who writes both. An empty
 /// hash says nothing and passes.
@@ -96,8 +100,11 @@ impl Config {
                 ));
             }
         }
+        // Off by default in the library: small requests would wait for the acknowledgement of
+        // others.
         let tcp = info.tcp_settings().clone().set_nodelay(true);
-        // CLIENT SETINFO is beyond the reader's ACL.
+        // The library sends CLIENT SETINFO by itself. The reader's ACL does not permit it: Redis
+        // 7.0 refuses an ACL line that names it.
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
         Ok(Self {
             redis: info.set_tcp_settings(tcp).set_redis_settings(settings),
@@ -118,7 +125,8 @@ impl Config {
         })
     }
 
-    /// The same for a connection on which Redis announces changes.
+    /// The same with RESP3, for a connection on which Redis announces changes: under RESP2 it
+    /// answers OK to CLIENT TRACKING, and announces nothing.
     #[cfg(feature = "near-cache")]
     pub(crate) fn with_resp3(&self) -> Self {
         let mut config = self.clone();
@@ -148,7 +156,7 @@ impl Config {
     }
 
     /// Where Redis is: `host:port/database`, or `path?db=database` for a socket, for a message.
-    /// Never who may log in.
+    /// Never the user or the password.
     #[must_use]
     pub fn redis_address(&self) -> String {
         let database = self.redis.redis_settings().db();
@@ -160,8 +168,8 @@ impl Config {
         }
     }
 
-    /// Whom to trust where the URL is `rediss://`, and how to show who we are. Default: the
-    /// certificate authorities of the system, and not.
+    /// Which certificate authorities to trust where the URL is `rediss://`, and which certificate
+    /// to show. Default: the authorities of the system, and none.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
@@ -196,7 +204,8 @@ impl Config {
         self
     }
 
-    /// How long Redis may take to answer one attempt of a lookup or a write. Default 250 ms.
+    /// How long Redis may take to answer one attempt of a lookup or a write. Default 250 ms, so
+    /// that a second attempt fits into [`with_lookup_deadline`](Self::with_lookup_deadline).
     #[must_use]
     pub fn with_response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
@@ -218,9 +227,9 @@ impl Config {
         self
     }
 
-    /// The same for calls whose request or answer may be large: `get_many`, `resolve_many`, `paths`,
-    /// a write of more than 256 KiB, one batch of the warm-up, and one round trip of a prefetch or
-    /// a snapshot. Default 5 s.
+    /// The same for calls whose request or answer may be large: `get_many`, `resolve_many`,
+    /// `paths`, a write of more than 256 KiB, one batch of the warm-up, and one round trip of a
+    /// prefetch or a snapshot. Default 5 s.
     #[must_use]
     pub fn with_bulk_deadline(mut self, deadline: Duration) -> Self {
         self.bulk_deadline = deadline;
@@ -281,7 +290,8 @@ impl Config {
         self
     }
 
-    /// Refuses what can't be used; every constructor that takes a `Config` calls it.
+    /// Refuses what can't be used; every constructor that takes a `Config` calls it. Setters don't,
+    /// so that they chain.
     pub(crate) fn checked(self) -> Result<Self, Error> {
         let durations = [
             (self.connect_timeout, "the connect time-out"),
@@ -291,7 +301,7 @@ impl Config {
             (self.bulk_deadline, "the bulk deadline"),
             (self.ttl.unwrap_or(Duration::MAX), "the time to live"),
         ];
-        // Sockets and PX take no less than a millisecond.
+        // A socket's time-out of zero is an error, and PX takes whole milliseconds above zero.
         if let Some((_, what)) = durations
             .iter()
             .find(|(d, _)| *d < Duration::from_millis(1))
@@ -300,7 +310,7 @@ impl Config {
                 "{what} must be at least a millisecond"
             )));
         }
-        // Above that a deadline is none, and clocks overflow.
+        // Above a day a deadline is none, and `Instant` overflows when much more is added.
         let longest = Duration::from_secs(24 * 3_600);
         if let Some((_, what)) = durations[..5].iter().find(|(d, _)| *d > longest) {
             return Err(Error::invalid_config(format!(
@@ -338,7 +348,8 @@ impl Config {
         Ok(self)
     }
 
-    /// How large a stored entry may be.
+    /// How large a stored entry may be: `\uXXXX`, as Python's json.dumps writes all that is not
+    /// ASCII, takes six bytes for one; 8 KiB are for the path, the hash and the braces.
     pub(crate) fn max_entry_bytes(&self) -> usize {
         self.max_content_bytes
             .saturating_mul(6)
@@ -346,7 +357,8 @@ impl Config {
     }
 }
 
-/// `host:port`, also where the host is an IPv6 address.
+/// `host:port`, with brackets around an IPv6 address, or its last group could be taken for the
+/// port.
 pub(crate) fn address(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -355,7 +367,8 @@ pub(crate) fn address(host: &str, port: u16) -> String {
     }
 }
 
-/// `schema.table` as SQL wants it, each part quoted.
+/// `schema.table` as SQL wants it, each part quoted: a table's name can't be a parameter of a
+/// statement.
 pub(crate) fn quoted_table(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
     if parts.len() > 2

@@ -1,11 +1,12 @@
 //! A module as JSON, and whether some JSON is just that.
 //!
-//! By hand: the library looks at one byte after another, which takes three times as long, and a
-//! warm-up writes all modules and compares them again.
+//! Written by hand: the library looks at one byte after another, which takes three times as long,
+//! and a warm-up writes all modules and compares them again. Reading stays with the library, which
+//! refuses what is not JSON.
 
 use crate::module::CachedModule;
 
-/// How many bytes are looked at at once.
+/// How many bytes are looked at at once: what the compiler makes one vector of.
 const BLOCK: usize = 16;
 
 impl CachedModule {
@@ -24,7 +25,8 @@ impl CachedModule {
         json
     }
 
-    /// Whether this is what [`to_json`](Self::to_json) makes of it. Without a copy.
+    /// Whether `json` is what [`to_json`](Self::to_json) makes of this module, without making it: a
+    /// comparison stops at the first difference, and copies nothing.
     pub(crate) fn is_encoded_as(&self, json: &[u8]) -> bool {
         let mut rest = json;
         let equal = self.encode(&mut |piece| {
@@ -35,7 +37,8 @@ impl CachedModule {
         equal && rest.is_empty()
     }
 
-    /// Piece by piece, until one is not wanted.
+    /// Emits the JSON piece by piece, until `emit` says that the rest is not wanted. Writing and
+    /// comparing share it, so they can't disagree about the format.
     fn encode(&self, emit: &mut impl FnMut(&[u8]) -> bool) -> bool {
         emit(b"{\"content\":\"")
             && escape(self.content.as_bytes(), emit)
@@ -77,7 +80,7 @@ fn escape(text: &[u8], emit: &mut impl FnMut(&[u8]) -> bool) -> bool {
 /// How many bytes need no escape.
 fn plain(text: &[u8]) -> usize {
     let is_special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    // No early end within a block, so that it takes a few instructions.
+    // `fold` and not `any`: without an early end, a block takes a few vector instructions.
     let is_plain = |block: &&[u8]| !block.iter().fold(false, |any, byte| any | is_special(byte));
     let blocks = BLOCK * text.chunks_exact(BLOCK).take_while(is_plain).count();
     let rest = &text[blocks..];

@@ -1,6 +1,6 @@
 //! Where the modules live in Redis, and which paths may live there.
 //!
-//! The two names of the specification, [`MODULE_KEY_PREFIX`] and [`MODULE_INDEX_KEY`], are a wire
+//! The two names of the specification, [`MODULE_KEY_PREFIX`] and [`MODULE_INDEX_KEY`], are a
 //! contract with Python code that is not ours. [`module_key`] is the only way from a path to a key:
 //! it refuses every path that could damage the index or be read differently elsewhere.
 
@@ -16,17 +16,20 @@ pub const MODULE_INDEX_KEY: &str = "bifrost:module:index";
 
 /// The mark of a complete cache: written at the end of a warm-up, gone after a flush.
 ///
-/// JSON `{"completed_at": <Unix seconds>, "modules": <count>, "verified": <bool>, "run_id": <string>}`.
-/// Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
+/// JSON `{"completed_at": <Unix seconds>, "modules": <count>, "verified": <bool>, "run_id":
+/// <string>}`. Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
 pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
 
-/// What the key of a warm-up that is under way begins with. It lives for a day at most.
+/// What the key of the token begins with that a warm-up places while it runs. It lives for a day at
+/// most. If it is gone at the end, the data was flushed meanwhile.
 pub(crate) const WARMING_KEY_PREFIX: &str = "bifrost:module-cache:warming:";
 
-/// What is under it changes whenever the cache is cleared.
+/// Its value changes whenever the cache is cleared, which tells warm-ups under way not to mark it
+/// as complete.
 pub(crate) const GENERATION_KEY: &str = "bifrost:module-cache:generation";
 
-/// How long a path may be, in characters: the width of its column in `workspace_files`.
+/// How long a path may be, in characters, not bytes: the width of its column in the specification's
+/// `workspace_files`.
 pub const MAX_PATH_CHARS: usize = 1_000;
 
 /// The key under which the module at `path` is stored.

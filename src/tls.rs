@@ -13,7 +13,8 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::Error;
 
-/// Whom to trust, and how to show who we are.
+/// Which certificate authorities to trust, and which certificate to show: for
+/// [`Config::with_tls`](crate::Config::with_tls) and `connect_postgres`.
 ///
 /// The default trusts the certificate authorities of the system.
 ///
@@ -30,7 +31,8 @@ pub struct Tls {
     /// `None`: those of the system.
     authorities: Option<Vec<CertificateDer<'static>>>,
     identity: Option<Arc<Identity>>,
-    /// Made when it is first needed, because the system's authorities are files.
+    /// Made when it is first needed, because reading the system's authorities is IO, which
+    /// constructors don't do. Shared by clones.
     client: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
@@ -84,7 +86,8 @@ impl Tls {
                 }
             }
             None => {
-                // Some systems have a broken file among many good ones.
+                // Errors are ignored: some systems have a broken file among many good ones. That
+                // none was good is noticed below.
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
         }
@@ -93,7 +96,8 @@ impl Tls {
                 "the system has no certificate authorities: name one with Tls::with_ca_pem",
             ));
         }
-        // Named, because rustls panics where nobody chose one for the process.
+        // Named here, because rustls panics where the process has not chosen a provider, and a
+        // library should not choose one for the process.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -107,7 +111,7 @@ impl Tls {
                     Error::invalid_config("the client key does not fit the client certificate")
                 })?,
         };
-        // Its store of sessions has a lock, which a forked child could inherit locked.
+        // The store of sessions has a lock, which a forked child could inherit locked.
         client.resumption = Resumption::disabled();
         Ok(Arc::clone(self.client.get_or_init(|| Arc::new(client))))
     }
@@ -152,7 +156,7 @@ pub(crate) fn is_distrust(error: &io::Error) -> bool {
                     | Alert::CertificateUnknown
                     | Alert::UnknownCA
                     | Alert::AccessDenied
-                    // Of a known name, and signed by another.
+                    // A certificate of a known name that another key has signed.
                     | Alert::DecryptError
                     | Alert::CertificateRequired
                     | Alert::HandshakeFailure
@@ -172,7 +176,7 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-/// Shows no key.
+/// Shows no key: only how many authorities there are, and whether there is a certificate to show.
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

@@ -13,7 +13,7 @@ use crate::output::{DIM, Output, PLAIN, harmless};
 use crate::servers::Servers;
 
 /// After this time a coarser difference has to do: the exact one of two large, unlike files may
-/// take minutes.
+/// take very long.
 const LIMIT: Duration = Duration::from_secs(5);
 
 const REMOVED: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red)));
