@@ -460,6 +460,8 @@ impl Error {
         self
     }
 
+    /// An invalid path is shown, because a person has to find it; it is escaped, because it may
+    /// hold anything.
     pub(crate) fn invalid_path(path: &str, reason: &'static str) -> Self {
         Self::InvalidPath {
             path: shown(path),
@@ -473,6 +475,8 @@ impl Error {
         }
     }
 
+    /// A corrupt entry. The path is valid, so it is shown as it is; `reason` must not quote the
+    /// content.
     pub(crate) fn corrupt(path: &str, reason: impl Into<String>) -> Self {
         Self::Corrupt {
             server: String::new(),

@@ -117,6 +117,7 @@ fn reason(error: &serde_json::Error) -> String {
     format!("{what}, at line {} column {}", error.line(), error.column())
 }
 
+/// Lowercase, as Python's `hexdigest` writes it: hashes are compared as text.
 fn sha256_hex(content: &str) -> String {
     let digest = Sha256::digest(content.as_bytes());
     let mut hex = String::with_capacity(2 * digest.len());
@@ -143,6 +144,8 @@ enum Field {
     Unknown,
 }
 
+/// Accepts an object only. A JSON array of three strings would fit the derived implementation, and
+/// is not what the specification calls a module.
 struct ObjectVisitor;
 
 impl<'de> Visitor<'de> for ObjectVisitor {

@@ -72,6 +72,8 @@ impl Tls {
         })
     }
 
+    /// The settings of rustls, made once. Two threads may make them at the same time: the first one
+    /// counts, and nothing is locked that a fork could leave locked.
     pub(crate) fn client_config(&self) -> Result<Arc<ClientConfig>, Error> {
         if let Some(client) = self.client.get() {
             return Ok(Arc::clone(client));
@@ -119,6 +121,7 @@ impl Tls {
 
 #[cfg(feature = "postgres")]
 impl Tls {
+    /// The same trust and identity for Postgres.
     pub(crate) fn postgres_connector(
         &self,
     ) -> Result<tokio_postgres_rustls_improved::MakeRustlsConnect, Error> {
@@ -164,6 +167,8 @@ pub(crate) fn is_distrust(error: &io::Error) -> bool {
     )
 }
 
+/// The certificates in a PEM. None at all is an error: the wrong file was given, and it would show
+/// only at the first connection.
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()

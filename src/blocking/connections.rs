@@ -26,6 +26,8 @@ use crate::error::Error;
 /// three system calls. In a burst of lookups it would cost them at each one.
 const PEEKED_IDLE: Duration = Duration::from_millis(5);
 
+/// The connections behind one reader or writer and all of its clones, and what a fork makes of
+/// them.
 pub(crate) struct Connections {
     pub(super) config: Arc<Config>,
     servers: Servers,
@@ -166,6 +168,7 @@ impl ProcessPool {
         }
     }
 
+    /// A slot, or `Busy` after the pool time-out.
     fn slot(&self, limit: Duration, budget: Budget) -> Result<LentSlot<'_>, Error> {
         let limit = limit.min(budget.left());
         let slot = self.slots.lend(limit, budget);
@@ -215,6 +218,7 @@ impl ProcessPool {
         result
     }
 
+    /// Counts the loss unless another connection of that age has.
     fn lost(&self, losses_before: u64) {
         let (now, then) = (losses_before + 1, losses_before);
         let _ = self

@@ -11,6 +11,7 @@ use postgres::{Row, RowIter};
 use crate::database::workspace::{Database, Rows, query_failed};
 use crate::error::Error;
 
+/// A borrowed client. The core's futures end within one poll, so the borrow need not cross threads.
 pub(crate) struct BlockingDatabase<'c>(&'c mut Client);
 
 /// Runs a call over `client`.

@@ -45,6 +45,7 @@ impl SpawnListener for Connections {
     }
 }
 
+/// What the handle and the thread share.
 struct Shared {
     pipe: SelfPipe,
     is_over: AtomicBool,

@@ -121,6 +121,8 @@ impl Pool {
         }
     }
 
+    /// `build_unchecked` makes no connection and does not wait, and a check at the check-out would
+    /// be a round trip.
     fn pooled(builder: r2d2::Builder<ConnectionManager>) -> r2d2::Pool<ConnectionManager> {
         builder
             .test_on_check_out(false)

@@ -29,6 +29,7 @@ const SLACK: Duration = Duration::from_millis(5);
 /// never does.
 const BIRTH: Duration = Duration::from_millis(100);
 
+/// A stream whose time-outs follow the deadline. They are remembered, so that most reads set none.
 pub(crate) struct Socket {
     stream: Stream,
     deadline: Instant,
@@ -132,6 +133,8 @@ impl Socket {
     }
 }
 
+/// `WouldBlock` and `TimedOut` are the end of the socket's own time-out, `Interrupted` a signal:
+/// the deadline decides.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
@@ -216,6 +219,8 @@ fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream
     Err(failure)
 }
 
+/// The addresses of a host. The system's resolver has no time-out, so a thread asks it; an address
+/// needs none.
 fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);

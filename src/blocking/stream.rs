@@ -85,6 +85,8 @@ impl Stream {
         }
     }
 
+    /// Whether the server has sent nothing unasked. Under TLS the look is at the encrypted bytes: a
+    /// session ticket that comes late may cost a connection, never an answer.
     pub(crate) fn is_quiet(&self) -> bool {
         self.socket().is_quiet()
     }

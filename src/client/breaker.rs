@@ -85,6 +85,7 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
+    /// A probe that times out counts, also one of a bulk call: the breaker waits for its end.
     pub(crate) fn is_probe(self) -> bool {
         self.probe
     }

@@ -31,6 +31,7 @@ pub(crate) async fn read_within<T: Transport, C: Command>(
     attempt(client, command, Some(budget)).await
 }
 
+/// A read, with a budget of its own or that of the larger call.
 async fn attempt<T: Transport, C: Command>(
     client: &Client<T>,
     command: &C,
@@ -91,6 +92,7 @@ async fn guarded<T: Transport, C: Command>(
     result
 }
 
+/// Asks the breaker. A rejected call fails at once, without connecting, and counts as `rejected`.
 pub(super) fn admit<T: Transport>(client: &Client<T>) -> Result<Admitted<'_>, Error> {
     let (config, monitor) = (client.config(), &client.monitor);
     let breaker = &monitor.breaker;

@@ -89,6 +89,8 @@ impl Monitor {
     }
 }
 
+/// A counter for what a round trip goes with: one atomic is no cost beside it. Hits have striped
+/// ones.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 

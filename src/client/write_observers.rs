@@ -16,6 +16,8 @@ pub(crate) trait WriteObserver: Send + Sync {
     fn wrote_everything(&self);
 }
 
+/// The near caches that observe a writer. Weak, so that a writer holds none of them alive, and
+/// without a lock, because a forked child writes, too.
 #[derive(Default)]
 pub(crate) struct WriteObservers {
     #[cfg(feature = "near-cache")]

@@ -23,6 +23,7 @@ pub(crate) struct Index {
 }
 
 impl Members {
+    /// Also a part of other requests, such as that of a name.
     pub(crate) fn command() -> Cmd {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(MODULE_INDEX_KEY);

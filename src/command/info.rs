@@ -19,6 +19,7 @@ impl Info {
         Ok(Self(String::from_utf8_lossy(&text).into_owned()))
     }
 
+    /// A field by its whole name: `run_id` must not find `my_run_id`, nor a part of a value.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| {
             let (field, value) = line.split_once(':')?;

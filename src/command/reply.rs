@@ -85,6 +85,7 @@ const NOT_READY: &[(&str, Outage)] = &[
 const INDEX_TYPE: &str =
     "bifrost:module:index holds another type than a set: delete it and warm the cache again";
 
+/// The error for a code that Redis sent. `detail` is looked at and never shown.
 fn refused(code: &str, detail: &str) -> Error {
     if no_client_slot(detail) {
         return outage(Outage::TooManyClients, None);
@@ -276,6 +277,7 @@ pub(crate) fn bytes(value: Value) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
+/// An integer. A server that answers a set or a count by anything else is not one that we know.
 pub(crate) fn integer(value: Value) -> Result<i64, Error> {
     match ok(value)? {
         Value::Int(number) => Ok(number),

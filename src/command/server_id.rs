@@ -96,6 +96,8 @@ pub(crate) fn server_id(info: Value) -> Result<Option<ServerId>, Error> {
     Ok(Info::new(info)?.run_id().and_then(parse))
 }
 
+/// The first 16 hex digits. Zero stands for none in an atomic, so it is no id: one in 2⁶⁴ servers
+/// goes unfollowed.
 fn parse(run_id: &str) -> Option<ServerId> {
     let number = u64::from_str_radix(run_id.get(..16)?, 16).ok()?;
     NonZeroU64::new(number).map(ServerId)

@@ -70,11 +70,13 @@ pub(crate) fn by_sslmode(url: &str, limit: Duration) -> Result<(Config, Duration
     Ok((config, limit))
 }
 
+/// Whether to encrypt. `prefer` does not ask for it: it accepts plain text.
 #[cfg(feature = "tls")]
 pub(crate) fn wants_tls(config: &Config) -> bool {
     config.get_ssl_mode() == SslMode::Require
 }
 
+/// Parses the URL. A URL that names no host is refused here, where the message can say so.
 fn parse(url: &str) -> Result<Config, Error> {
     // The parser's own message may quote the URL, and with it the password.
     let plain = plain(url);

@@ -189,6 +189,7 @@ impl<D: Database> Workspace<D> {
         Ok((listing, others))
     }
 
+    /// Lists by path and size only, so that memory stays bounded however large the contents are.
     async fn listing(
         &mut self,
         paths: Option<&[String]>,
@@ -339,6 +340,7 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
         .map_err(|error| failed("a row of the workspace can't be read", error))
 }
 
+/// An id of 64 bits, which does not wrap around: ids can be compared as numbers.
 fn transaction_id(text: &str) -> Result<u64, Error> {
     text.parse()
         .map_err(|_| unusable("the database answered without a transaction id"))
@@ -359,6 +361,7 @@ pub(crate) fn connect_timed_out() -> Error {
     }
 }
 
+/// The database answered, and what it answered can't be used: waiting does not help.
 fn unusable(reason: &'static str) -> Error {
     Error::Database {
         server: String::new(),

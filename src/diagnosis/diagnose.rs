@@ -30,6 +30,7 @@ pub(crate) async fn diagnose<T: Transport, D: Database>(
     diagnose_path(client, &mut workspace, path).await
 }
 
+/// Redis first, the row second, and both once more behind a barrier if they differ.
 async fn diagnose_path<T: Transport, D: Database>(
     client: &Client<T>,
     workspace: &mut Workspace<D>,

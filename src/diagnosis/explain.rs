@@ -57,6 +57,8 @@ fn most_telling(causes: &[Cause]) -> (Cause, Option<usize>) {
     (causes.first().copied().unwrap_or(Cause::NotAPath), None)
 }
 
+/// Resolves the name and all of its parents in one round trip, then asks why the first missing part
+/// is missing in another.
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) async fn explain_name<T: Transport>(
     client: &Client<T>,

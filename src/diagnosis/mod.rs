@@ -78,6 +78,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// A diagnosis of a name with nothing else known, to be completed by its caller.
     pub(crate) fn of_name(cause: Cause, name: &str, path: Option<&str>) -> Self {
         Self {
             cause,

@@ -47,11 +47,15 @@ pub(crate) trait SpawnListener: Transport + Send + Sync + 'static {
     fn spawn_listener(&self, instance: &Arc<Instance>) -> Result<Box<dyn ListenerHandle>, Error>;
 }
 
+/// A near cache, over the connections of either facade. Its state is in [`Instance`], one for each
+/// process.
 pub(crate) struct Near<T: SpawnListener> {
     pub(super) client: Arc<Client<T>>,
     options: NearCacheOptions,
     registry: Arc<Registry>,
     pub(super) rules: Rules,
+    /// The instance of the process that made it. Those of forked children hang on it, as its
+    /// `child`.
     first: Arc<Instance>,
 }
 
@@ -113,6 +117,8 @@ impl<T: SpawnListener> Near<T> {
         instance
     }
 
+    /// Starts the threads of this instance, unless they run. Called where a read misses, so that a
+    /// runtime which ended, or a fork, is noticed there.
     fn start(&self, instance: &Arc<Instance>) -> Result<(), Error> {
         let failed = |error| reply::io_error(error, Outage::Connect);
         instance.hooks.start().map_err(failed)?;
@@ -212,6 +218,7 @@ impl<T: SpawnListener> Near<T> {
         }
     }
 
+    /// Hits first, then one request for all misses.
     pub(crate) async fn get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Found>, Error> {
         let mut modules: Vec<_> = paths.iter().map(|path| self.hit(path.as_ref())).collect();
         let missing: Vec<&str> = paths
@@ -256,6 +263,7 @@ impl<T: SpawnListener> Near<T> {
         Budget::new(self.client.config(), Class::Bulk)
     }
 
+    /// Asks Redis for one path, or for the index, which readers that miss it join like a path.
     async fn read_one(
         &self,
         instance: &Instance,
@@ -405,6 +413,7 @@ impl<T: SpawnListener> Near<T> {
     }
 }
 
+/// True if the reader that asked ran out of time, which says nothing about a reader that has more.
 fn timed_out(error: &Error) -> bool {
     matches!(
         error,
@@ -435,6 +444,8 @@ pub(super) fn last_known(instance: &Instance, path: &str, error: Error) -> Resul
 }
 
 impl<T: SpawnListener> WriteObserver for Near<T> {
+    /// Removes what an observed writer wrote, as the listener will when Redis announces it. A read
+    /// that began before the write ended can't bring the old value back: the generation has moved.
     fn wrote(&self, paths: &[String]) {
         if self.rules.enforces(Rule::LocalWrite) {
             self.client.listings.void(Instant::now());
@@ -449,6 +460,7 @@ impl<T: SpawnListener> WriteObserver for Near<T> {
         }
     }
 
+    /// A warm-up or `clear` names no paths: everything may have changed.
     fn wrote_everything(&self) {
         if self.rules.enforces(Rule::LocalWrite) {
             self.client.listings.void(Instant::now());

@@ -66,6 +66,7 @@ pub(crate) struct Hooks {
     queue: Arc<Queue>,
 }
 
+/// The queue between the listener and the thread of the hooks.
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
@@ -99,6 +100,7 @@ impl Hooks {
         self.tell(None);
     }
 
+    /// Queues an invalidation, `None` for everything. Never waits: the listener calls it.
     fn tell(&self, paths: Option<Vec<String>>) {
         if self.registry.0.load().is_empty() {
             return;
@@ -174,6 +176,8 @@ impl Queue {
     }
 }
 
+/// The thread of the hooks. A hook that panics is logged and must not silence the others, nor end
+/// the thread.
 fn serve(registry: &Registry, queue: &Queue) {
     while let Some(invalidation) = queue.next() {
         for hook in registry.0.load_full().iter() {

@@ -14,6 +14,7 @@ use super::hooks::{Hooks, Registry};
 use super::options::NearCacheOptions;
 use crate::error::Error;
 
+/// All that belongs to one process: what is stored, the listener, and the queue of the hooks.
 pub(crate) struct Instance {
     process: u32,
     pub(crate) protocol: Protocol,
@@ -49,6 +50,8 @@ impl Instance {
         }
     }
 
+    /// Whether this process made it. Asks the system, which takes longer than a hit: not for the
+    /// hot path.
     pub(crate) fn is_ours(&self) -> bool {
         self.process == process::id()
     }
@@ -57,6 +60,8 @@ impl Instance {
         self.child.get()
     }
 
+    /// The child's instance, made by the first thread that needs it. Two threads may both make one:
+    /// the first counts.
     pub(crate) fn child_or_init(&self, instance: impl FnOnce() -> Self) -> &Arc<Self> {
         self.child.get_or_init(|| Box::new(Arc::new(instance())))
     }

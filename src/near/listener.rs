@@ -47,6 +47,8 @@ pub(crate) trait ListenerConnection {
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error>;
 }
 
+/// Follows Redis until the near cache is dropped. An error ends a session and never this: whatever
+/// happens, it connects again.
 pub(crate) async fn listen<Io: ListenerIo>(io: &Io, instance: &Instance) {
     // Callers that wait for a session now know that this thread or task really runs.
     instance.has_begun.store(true, SeqCst);
@@ -110,6 +112,7 @@ async fn session<Io: ListenerIo>(
     Ok(())
 }
 
+/// Between half and all of the delay.
 fn jittered(delay: Duration) -> Duration {
     let percent = u32::try_from(random() % 50).unwrap_or_default();
     delay * (100 - percent) / 100

@@ -41,6 +41,7 @@ impl<T: SpawnListener> Near<T> {
         }
     }
 
+    /// The index: a hit, or read once for all callers that want it, as a path is.
     async fn index(&self, budget: Budget) -> Result<Arc<PathIndex>, Error> {
         if let Some(Cached::Index(index, _)) =
             self.instance().protocol.cached(INDEX_PATH, Tick::now())

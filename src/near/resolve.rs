@@ -74,6 +74,8 @@ impl<T: SpawnListener> Near<T> {
         })
     }
 
+    /// Redis is followed: asks for the names of which not all is stored, and stores what comes. All
+    /// paths of a name are read by one request, so that its negative answer rests on one read.
     async fn resolve_cached(
         &self,
         instance: &Instance,

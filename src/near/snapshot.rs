@@ -297,6 +297,8 @@ impl<T: SpawnListener> Near<T> {
         Ok(true)
     }
 
+    /// Reads the index, from memory if it is stored. False if the answer is not of the session of
+    /// the marks.
     async fn read_index(&self, instance: &Instance, draft: &mut Draft) -> Result<bool, Error> {
         let cached = instance.protocol.cached(INDEX_PATH, Tick::now());
         let cached = if let Some(cached) = cached {

@@ -72,6 +72,8 @@ impl Connection {
         }
     }
 
+    /// A call that is cancelled compares this with its beginning: any answer shows that the server
+    /// is alive.
     pub(super) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
@@ -87,6 +89,8 @@ impl Connection {
         self.driver.0.is_finished()
     }
 
+    /// The answer to a request and which server gave it: the first request of a connection asks for
+    /// that.
     pub(super) async fn answer(
         &self,
         servers: &Servers,

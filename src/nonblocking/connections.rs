@@ -49,6 +49,8 @@ impl Connections {
         }
     }
 
+    /// Bounds the calls in flight. Without a bound, a silent Redis would let a service collect
+    /// calls until its memory is full.
     async fn permit(&self, budget: Budget) -> Result<SemaphorePermit<'_>, Error> {
         // Most calls need not wait, and are spared a timer.
         if let Ok(permit) = self.in_flight.try_acquire() {

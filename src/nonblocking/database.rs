@@ -19,6 +19,7 @@ pub(crate) struct AsyncDatabase {
     queries: mpsc::UnboundedSender<Query>,
 }
 
+/// A statement on its way from the core to the client, in the same task.
 struct Query {
     statement: String,
     paths: Option<Vec<String>>,

@@ -143,6 +143,7 @@ impl ListenerConnection for TrackingConnection {
     }
 }
 
+/// The library hands pushes over in a type of its own; the core reads them as the value that came.
 fn value(PushInfo { kind, data }: PushInfo) -> Value {
     Value::Push { kind, data }
 }

@@ -41,6 +41,8 @@ pub(crate) async fn resolve_many<T: Transport, S: AsRef<str>>(
     resolve_all(client, names, budget).await
 }
 
+/// Resolves names within a budget that may be that of a larger call. What can't be a path is not
+/// found, without a question to Redis.
 pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
     client: &Client<T>,
     names: &[S],
@@ -129,6 +131,7 @@ impl<'a, T: Transport> Call<'a, T> {
         self.fresh().is_none() && !names.iter().all(is_listed)
     }
 
+    /// The right to fetch the index, if it is needed and no other call has it.
     fn claim(&self) -> Option<Claim<'a>> {
         let max_age = self.client.config().index_max_age;
         self.client.listings.claim(self.start, max_age)

@@ -34,6 +34,7 @@ impl<'a> Inspect<'a> {
         }
     }
 
+    /// Watched before they are read: what changes afterwards aborts the next EXEC.
     #[cfg(feature = "postgres")]
     pub(crate) fn watching(paths: &'a [String]) -> Self {
         Self {

@@ -33,6 +33,8 @@ pub(crate) struct Inventory {
 }
 
 impl Inventory {
+    /// Lists cache and database. Paths alone, without contents: 10,000 of them are commonly less
+    /// than one batch.
     pub(crate) async fn take<Conn: DedicatedConnection, D: Database>(
         connection: &mut Conn,
         workspace: &mut Workspace<D>,
@@ -73,6 +75,7 @@ impl Inventory {
         self.listing.modules == 0 && has_surplus && !options.allows_empty()
     }
 
+    /// Compares all rows with their entries, then what is cached without a row.
     pub(super) async fn compare<Conn: DedicatedConnection, D: Database>(
         &self,
         connection: &mut Conn,
@@ -166,6 +169,7 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
+    /// Whether some path lost its row since it was listed.
     fn has_rowless(&self) -> bool {
         let rowless = |verdict| matches!(verdict, Verdict::Ghost | Verdict::IndexOnly);
         self.drift.iter().any(|(_, verdict)| rowless(*verdict))

@@ -105,6 +105,8 @@ impl Completion {
     }
 }
 
+/// Places the token, and makes a generation unless there is one. INFO comes along: the run id and
+/// the evictions of the beginning, because what is evicted during the warm-up counts.
 struct Begin<'a> {
     key: &'a str,
 }
@@ -144,6 +146,7 @@ impl Command for Begin<'_> {
     }
 }
 
+/// Watches token and generation, and looks at both.
 struct Guard<'a> {
     key: &'a str,
 }
@@ -173,6 +176,7 @@ impl Command for Guard<'_> {
     }
 }
 
+/// Writes the mark and removes the token, unless one of the two that are watched changed.
 struct Finish<'a> {
     key: &'a str,
     mark: Mark,

@@ -37,6 +37,7 @@ impl Change {
     }
 }
 
+/// Checks all changes before the first is sent, so that a bad one leaves nothing half done.
 pub(crate) async fn publish<T: Transport>(
     client: &Client<T>,
     changes: &[Change],

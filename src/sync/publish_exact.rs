@@ -22,6 +22,8 @@ use crate::command::modules::checked_module;
 use crate::error::Error;
 use crate::module::CachedModule;
 
+/// Compares, checks how much would be removed, and only then writes. New and changed modules come
+/// before removals, so that a moved one is found under one of its two paths.
 pub(crate) async fn publish_exact<T: Transport>(
     client: &Client<T>,
     modules: &[CachedModule],

@@ -20,6 +20,7 @@ use crate::database::barrier::barrier;
 use crate::database::workspace::{Database, Workspace};
 use crate::error::Error;
 
+/// Finds drift behind a barrier and mends it. A dry run is a `verify`, which writes nothing.
 pub(crate) async fn repair<T: Transport, D: Database>(
     client: &Client<T>,
     database: D,
@@ -65,6 +66,8 @@ pub(crate) struct Checked {
     barrier_held: bool,
 }
 
+/// Waits for the barrier first: what a transaction that was open has written to Redis early is
+/// compared with what it committed.
 pub(crate) async fn check<T: Transport, D: Database>(
     client: &Client<T>,
     connection: &mut T::Dedicated,

@@ -97,6 +97,8 @@ impl fmt::Display for RefreshReport {
 }
 
 impl RefreshReport {
+    /// Adds the report of another pass. Written by destructuring, so that a new field can't be
+    /// forgotten.
     #[cfg(feature = "postgres")]
     pub(crate) fn add(&mut self, more: Self) {
         let Self {
@@ -135,6 +137,7 @@ impl DryRun {
         Self { written, removed }
     }
 
+    /// What a repair would do about this drift.
     #[cfg(feature = "postgres")]
     pub(crate) fn of(drift: &Drift) -> Self {
         let written = [

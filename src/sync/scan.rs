@@ -26,6 +26,8 @@ pub(crate) struct CachedPaths {
     pub(crate) scanned: bool,
 }
 
+/// The index first; then SCAN, which finds entries that the index does not name. SCAN may tell a
+/// key twice, hence a set.
 pub(crate) async fn cached_paths<Conn: DedicatedConnection>(
     connection: &mut Conn,
     config: &Config,

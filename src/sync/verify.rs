@@ -12,6 +12,7 @@ use crate::database::barrier::barrier;
 use crate::database::workspace::{Database, Workspace};
 use crate::error::Error;
 
+/// Over a dedicated connection, so that all is read from one server, even during a failover.
 pub(crate) async fn verify<T: Transport, D: Database>(
     client: &Client<T>,
     database: D,

@@ -28,6 +28,8 @@ use crate::module::CachedModule;
 /// flushes in a loop would keep it busy for ever.
 const ROUNDS: usize = 3;
 
+/// Loads, verifies and marks, in rounds: where the mark is refused because the data was flushed
+/// meanwhile, all begins anew.
 pub(crate) async fn warm<T: Transport, D: Database>(
     client: &Client<T>,
     database: D,

@@ -94,6 +94,7 @@ pub fn hint_unscanned(output: &mut Output, scanned: bool) -> Result<(), Failure>
     output.hint("without the permission for SCAN, entries that the index does not name stay unseen")
 }
 
+/// The library's words for a kind of drift, in the terms of an operator.
 fn meaning(kind: &str) -> &'static str {
     match kind {
         "missing" => "a row without an entry",

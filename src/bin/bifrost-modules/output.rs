@@ -145,6 +145,7 @@ fn has_no_reader() -> bool {
             .intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
+/// Without `poll` only a failed write tells.
 #[cfg(not(unix))]
 fn has_no_reader() -> bool {
     false

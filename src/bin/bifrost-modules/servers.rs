@@ -23,6 +23,8 @@ const BULK: Duration = Duration::from_secs(30);
 /// How long the library waits for open transactions before it looks again.
 const BARRIER: Duration = Duration::from_secs(5);
 
+/// The servers, the settings and what the arguments say of them. Nothing is connected to before a
+/// command needs it.
 pub struct Servers<'a> {
     args: &'a ServerArgs,
     config: Config,
@@ -219,6 +221,8 @@ impl Database<'_> {
         })
     }
 
+    /// Names the server in what went wrong: a silence can only be the database's, because every
+    /// call to Redis has a deadline.
     fn heard<T>(
         &self,
         result: Result<Result<T, Error>, Duration>,
@@ -239,6 +243,7 @@ impl Database<'_> {
     }
 }
 
+/// For a batch over a slow network: half a minute, or what `--timeout` says if that is more.
 fn bulk(args: &ServerArgs) -> Duration {
     BULK.max(args.timeout)
 }

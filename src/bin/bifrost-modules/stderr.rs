@@ -81,6 +81,7 @@ impl Stderr {
         }
     }
 
+    /// Prints one line, without what may be a secret or could command the terminal.
     fn say(&self, color: AnsiColor, kind: &str, message: &str) {
         let style = if self.colors {
             Style::new().fg_color(Some(Color::Ansi(color))).bold()
@@ -97,6 +98,7 @@ impl Stderr {
     }
 }
 
+/// The library's log, of which the tool shows warnings only: it reports all else itself.
 struct Warnings(Stderr);
 
 impl Log for Warnings {

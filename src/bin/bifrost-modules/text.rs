@@ -64,6 +64,7 @@ pub fn servers(servers: &Endpoints) -> Vec<(&'static str, String)> {
     [redis].into_iter().chain(database).collect()
 }
 
+/// What a dry run would do, a path a line, so that it can be read by scripts.
 pub fn print_dry_run(output: &mut Output, dry_run: &DryRun) -> Result<(), Failure> {
     for (what, paths) in [("write", &dry_run.written), ("remove", &dry_run.removed)] {
         for path in paths {

@@ -82,6 +82,7 @@ pub(crate) struct Counters {
     pub(crate) sessions: Counter,
 }
 
+/// As many as threads that commonly hit at the same time; more take memory for nothing.
 const STRIPES: usize = 16;
 
 /// A counter that several threads increase at once.
@@ -108,6 +109,7 @@ impl Striped {
         self.0[stripe].0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// The sum. Counts that other threads add meanwhile may be in it or not.
     pub(crate) fn get(&self) -> u64 {
         let lines = self.0.iter().map(|line| line.0.load(Ordering::Relaxed));
         lines.sum()

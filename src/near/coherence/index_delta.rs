@@ -33,6 +33,8 @@ const MOST: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct IndexDelta(Mutex<State>);
 
+/// What is known of the index and of its changes. Not a copy of it: that is stored with the
+/// entries, this only brings it up to date.
 #[derive(Debug, Default)]
 struct State {
     base: Option<Base>,
@@ -71,6 +73,7 @@ pub(crate) enum Question {
     Update(Asked, Update),
 }
 
+/// The question for single paths, with the index that the answer is to be applied to.
 #[derive(Debug)]
 pub(crate) struct Update {
     base: Base,

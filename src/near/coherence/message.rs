@@ -46,6 +46,7 @@ pub(crate) fn confirmed(answers: Vec<Value>) -> Result<ServerId, Error> {
     server.ok_or_else(|| untracked("it does not tell its run id: INFO is not allowed"))
 }
 
+/// A refusal that is not transient: the listener tries again only every 30 s.
 fn untracked(hint: &'static str) -> Error {
     reply::refusal("ERR", hint)
 }

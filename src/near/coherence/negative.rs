@@ -54,6 +54,8 @@ impl Protocol {
         self.resolve_parsed(name, &parsed, now, may_insert)
     }
 
+    /// The answer from the entries of the two paths and of the index, and a negative answer stored
+    /// for the next time.
     fn resolve_parsed(
         &self,
         name: &str,
@@ -141,6 +143,8 @@ impl Protocol {
         Some(Evidence { looks })
     }
 
+    /// Whether a negative answer still holds: nothing that it rests on has moved. Three loads, and
+    /// no look at the entries, which may have been evicted since.
     fn holds(&self, evidence: &Evidence) -> bool {
         let mut looks = evidence.looks.iter();
         looks.all(|(stripe, generation)| self.generations[*stripe].load(SeqCst) == *generation)

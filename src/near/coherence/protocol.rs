@@ -29,6 +29,7 @@ use crate::paths::index::PathIndex;
 /// generations to copy before each bulk read.
 const STRIPES: usize = 256;
 
+/// The state of one near cache: session, entries, flights and generations.
 pub(crate) struct Protocol {
     pub(crate) rules: Rules,
     pub(crate) session: Session,
@@ -158,10 +159,14 @@ impl Protocol {
         })
     }
 
+    /// Whether an entry may be served: of the running session, under the lease, and below its own
+    /// age. The age is the backstop for changes that Redis never announces, such as SWAPDB.
     pub(super) fn is_valid(&self, entry: &Entry, now: Tick) -> bool {
         now < entry.expires && self.session.covers(entry.read.epoch, now)
     }
 
+    /// A read that was no hit: joins the flight of another reader, or opens one. The flight is
+    /// attached before the GET is sent, so that a change between the two detaches it.
     pub(crate) fn lookup(&self, path: &str, now: Tick) -> Lookup<'_> {
         let Some(epoch) = self.session.begin_read(now) else {
             return Lookup::Bypass;
@@ -207,6 +212,7 @@ impl Protocol {
         self.begin_read(marks.epoch)
     }
 
+    /// Numbers a request. Of two answers, the one that was asked for later is no older.
     fn begin_read(&self, epoch: u64) -> Read {
         let number = 1 + self.reads.fetch_add(1, SeqCst);
         Read { epoch, number }
@@ -297,6 +303,7 @@ impl Protocol {
         false
     }
 
+    /// Stores an answer under an epoch: that of its session, or 0 for outages only.
     fn insert(&self, path: &Arc<str>, cached: Cached, read: Read, epoch: u64, now: Tick) {
         let expires = now.plus(self.options.max_age);
         // An index that was brought up to date path by path is still as old as its last listing.
@@ -402,6 +409,8 @@ impl Protocol {
         }
     }
 
+    /// The stripe of a path. Paths of one stripe share a generation: a change of one makes bulk
+    /// answers for the others worthless, which costs a read and is never wrong.
     pub(super) fn index(&self, path: &str) -> usize {
         #[allow(clippy::cast_possible_truncation, reason = "the lowest bits count")]
         let hash = self.hasher.hash_one(path) as usize;
@@ -412,6 +421,8 @@ impl Protocol {
         lock(&self.stripes[self.index(path)])
     }
 
+    /// Whether this very flight is attached, not a later one for the same path: an overtaken answer
+    /// must not land in its place.
     fn is_attached(&self, stripe: &Stripe, ticket: &Ticket<'_>) -> bool {
         let attached = stripe.get(&ticket.path);
         attached.is_some_and(|flight| {

@@ -3,7 +3,8 @@
 //! A test that can't see a fault proves nothing, so each rule has a test that must fail without it:
 //! the table in docs/design/near-cache.md.
 
-/// What keeps the copy right.
+/// What keeps the copy right. Each is checked where it applies, by [`Rules::enforces`], which
+/// without tests is always true and costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
     not(test),

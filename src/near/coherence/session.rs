@@ -81,6 +81,8 @@ impl Session {
         Tick::from_bits(self.lease.load(SeqCst))
     }
 
+    /// Whether the lease has not lapsed. By the clock and not by a flag: a forked child has no
+    /// listener to clear one.
     pub(crate) fn is_live(&self, now: Tick) -> bool {
         now < self.lease() || !self.rules.enforces(Rule::Lease)
     }
@@ -246,6 +248,8 @@ impl Session {
         barrier
     }
 
+    /// Whether a caller waits for a heartbeat: the listener then sends one at once, not at the next
+    /// quarter of the bound.
     pub(crate) fn has_barriers(&self) -> bool {
         !self.lock().barriers.is_empty()
     }

@@ -93,6 +93,7 @@ impl Entry {
 /// Some of the entries, in the order of their keys' hashes, for a binary search.
 type List = Vec<(u64, Arc<Entry>)>;
 
+/// The entries, within their bounds.
 pub(crate) struct Store {
     hasher: RandomState,
     lists: Box<[ArcSwap<List>]>,
@@ -169,6 +170,8 @@ impl Store {
         OVERHEAD + bytes <= self.max_bytes / 2
     }
 
+    /// Removes the entry of a path. A negative answer for a name that is spelled so stays: it has
+    /// its own evidence.
     pub(crate) fn remove(&self, path: &str) -> bool {
         self.replace(&mut self.lock(), Key::Path(path), None)
     }
@@ -202,6 +205,7 @@ impl Store {
         self.lock().absent.entries.len()
     }
 
+    /// The hash of a key and the list that it belongs to.
     fn locate(&self, key: Key<'_>) -> (u64, &ArcSwap<List>) {
         let (Key::Path(text) | Key::Name(text)) = key;
         let hash = self.hasher.hash_one(text);
@@ -231,6 +235,7 @@ impl Store {
         found.is_ok()
     }
 
+    /// Evicts until all bounds hold; returns how many entries that took.
     fn trim(&self, books: &mut Books) -> usize {
         let mut evicted = 0;
         while let Some(entry) = self.next_to_go(books) {
@@ -282,6 +287,8 @@ impl Books {
 }
 
 impl Queue {
+    /// Adds an entry at the end. Its turn is written into the entry, so that it is found without a
+    /// search when it goes.
     fn push(&mut self, entry: Arc<Entry>) {
         self.bytes += entry.cost;
         entry.turn.store(self.turns, Relaxed);

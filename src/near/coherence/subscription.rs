@@ -23,12 +23,14 @@ use crate::near::hooks::Hooks;
 /// most of it and not cost the session.
 const HEARTBEATS: u32 = 4;
 
+/// A session in progress. A new one is made for each connection.
 pub(crate) struct Tracker<'p> {
     protocol: &'p Protocol,
     hooks: &'p Hooks,
     stage: Stage,
 }
 
+/// How far the session has come.
 enum Stage {
     New,
     Greeting { sent: Tick, answers: Vec<Value> },
@@ -150,6 +152,8 @@ impl<'p> Tracker<'p> {
         self.hooks.paths(paths);
     }
 
+    /// Applies an answer: to the greeting, or to the one PING that is out. Any other is a server
+    /// that we don't understand, and ends the session.
     fn answered(&mut self, answer: Value, now: Tick) -> Result<(), Error> {
         let session = &self.protocol.session;
         let from = |sent: Tick| {
@@ -190,6 +194,7 @@ impl<'p> Tracker<'p> {
     }
 }
 
+/// Waits until then; if that is past, the session is over.
 fn receive_until(until: Tick, now: Tick) -> Result<Action, Error> {
     if now >= until {
         return Err(reply::timed_out());

@@ -34,6 +34,7 @@ pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Res
     }
 }
 
+/// Without a database, or while it can't be reached.
 fn with_redis(
     servers: &Servers<'_>,
     output: &mut Output,

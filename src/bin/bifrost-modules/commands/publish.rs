@@ -171,6 +171,8 @@ fn unread(path: &Path, error: impl Display) -> Failure {
     Failure::refused(format!("can't read {}: {error}", path.display()))
 }
 
+/// Hidden files are left out: version control, editors, and the data directories of mounted
+/// volumes.
 fn is_hidden(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
@@ -198,6 +200,7 @@ fn inside(entry: &DirEntry, root: &Path) -> Result<PathBuf, String> {
     Ok(target)
 }
 
+/// The module's path: relative to the directory, with slashes on every system.
 fn name(root: &Path, path: &Path) -> Result<String, String> {
     let relative = path.strip_prefix(root).map_err(|error| error.to_string())?;
     let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();

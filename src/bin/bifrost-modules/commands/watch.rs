@@ -87,6 +87,7 @@ pub fn watch(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result
     Ok(Exit::Fine)
 }
 
+/// What is known, so that only real changes are printed.
 struct Watch<'a> {
     reader: ModuleReader,
     prefix: &'a str,
@@ -105,12 +106,15 @@ enum Seen {
 }
 
 impl Watch<'_> {
+    /// After a loss anything may have changed: forgets what was seen, and takes the index for it.
     fn forget(&mut self) -> Result<(), Error> {
         let paths = self.reader.paths()?;
         self.known = paths.into_iter().map(|path| (path, Seen::Listed)).collect();
         Ok(())
     }
 
+    /// Looks at changed paths, in batches. Where Redis can't be asked now, they are told without
+    /// details.
     fn changed(&mut self, output: &mut Output, paths: &[String]) -> Result<(), Failure> {
         let watched = paths.iter().filter(|path| path.starts_with(self.prefix));
         let watched: Vec<String> = watched.cloned().collect();
