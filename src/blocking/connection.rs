@@ -102,6 +102,7 @@ impl Connection {
         let mut replies = Vec::with_capacity(awaited);
         while replies.len() < awaited {
             match self.parser.parse_value(&mut self.stream) {
+                // A push is no answer. Only a tracking connection gets any.
                 Ok(Value::Push { .. }) => {}
                 // The server closes the connection after this: no other answer follows.
                 Ok(value) if reply::ends_connection(&value) => reply::ok(value).map(drop)?,

@@ -141,6 +141,7 @@ impl Transport for Connections {
         let answer = open.exchange(&self.servers, request, budget);
         let answer = pool.watch(open.losses_before, answer)?;
         open.used = Instant::now();
+        // Put back only now, after an answer.
         *slot = Some(open);
         Ok(answer)
     }

@@ -66,6 +66,8 @@ impl ListenerHandle for ThreadHandle {
     }
 }
 
+/// Tells the thread to end, and does not wait for it: the near cache may be dropped in a thread
+/// that must not wait.
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
         self.shared.is_over.store(true, SeqCst);
@@ -127,6 +129,7 @@ impl ListenerIo for ThreadIo {
     }
 }
 
+/// The tracking connection, which this thread alone reads and writes.
 struct TrackingConnection {
     connection: Connection,
     config: Config,
@@ -162,6 +165,7 @@ impl ListenerConnection for TrackingConnection {
     }
 }
 
+/// Shut down and not merely closed: see [`shut_down`](super::socket::Socket::shut_down).
 impl Drop for TrackingConnection {
     fn drop(&mut self) {
         self.connection.stream().socket().shut_down();

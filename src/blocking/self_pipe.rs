@@ -56,6 +56,7 @@ mod unix {
                 Ok(_) => {}
                 Err(error) => return Err(error.into()),
             }
+            // Takes all bytes out: many wakes are one.
             if !events[0].revents().is_empty() {
                 while (&self.read_end)
                     .read(&mut [0; 64])

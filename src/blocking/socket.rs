@@ -289,12 +289,15 @@ fn within_of<T: Send + 'static>(
     deadline: Instant,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    // Released by the thread when it ends, not by the caller when it gives up: what counts is how
+    // many threads there are.
     let place = under_way.begin()?;
     let work = move || {
         let done = work();
         drop(place);
         done
     };
+    // Behind an `Option` that the first of the two takes: the thread, or after `BIRTH` the caller.
     let work = Arc::new(Mutex::new(Some(work)));
     let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (sender, receiver) = mpsc::sync_channel(1);

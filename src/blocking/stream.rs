@@ -10,6 +10,7 @@ use crate::command::reply;
 use crate::config::Config;
 use crate::error::{Error, Outage};
 
+/// A socket, or TLS over one. Both end by the socket's deadline.
 pub(crate) enum Stream {
     Plain(Socket),
     #[cfg(feature = "tls")]
@@ -28,6 +29,8 @@ impl Stream {
                 let mut session = rustls::ClientConnection::new(tls, name)
                     .map_err(|error| failed(io::Error::other(error)))?;
                 let mut socket = Socket::connect_tcp(host, *port, deadline).map_err(failed)?;
+                // The handshake now, and not at the first write: its errors are those of
+                // connecting.
                 while session.is_handshaking() {
                     session.complete_io(&mut socket).map_err(failed)?;
                 }

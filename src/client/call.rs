@@ -42,6 +42,7 @@ async fn attempt<T: Transport, C: Command>(
         command,
         budget,
         async |request, budget| match client.transport.exchange(request, budget).await {
+            // `exchange` takes a fresh connection after a failure, see `Transport::exchange`.
             Err(error) if worth_a_retry(&error) && !budget.left().is_zero() => {
                 client.monitor.retries.add(1);
                 client.transport.exchange(request, budget).await

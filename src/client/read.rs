@@ -62,6 +62,7 @@ pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
                     *entry = Err(error);
                 }
             }
+            // The call succeeded, so `counted` will not see this error.
             Err(error) => client.monitor.failed(error),
         }
     }
@@ -82,6 +83,7 @@ pub(crate) fn served<T: Transport>(
     if config.integrity == Integrity::Off || module.matches_hash() {
         return Ok(());
     }
+    // Counted also where it is only a warning: an operator should see it in the counters.
     monitor.mismatched.add(1);
     if config.integrity == Integrity::Enforce {
         let error = Error::corrupt(&module.path, "its content does not match its hash");

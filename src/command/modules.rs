@@ -68,6 +68,7 @@ impl<S: AsRef<str>> Command for GetMany<'_, S> {
 
     fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
         let values = reply::sequence(reply::single(replies)?)?;
+        // One value for each key: with another count, values would go to wrong paths.
         if values.len() != self.paths.len() {
             return Err(reply::unexpected());
         }
@@ -207,6 +208,7 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
         if results.is_empty() {
             return Err(reply::unexpected());
         }
+        // That of DEL, which comes first. What SREM removed may be a leftover without a module.
         let removed = reply::integer(results.swap_remove(0))?;
         u64::try_from(removed).map_err(|_| reply::unexpected())
     }
@@ -218,6 +220,7 @@ pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
     set.arg(module_key_unchecked(&module.path))
         .arg(module.to_json());
     if let Some(ttl) = config.ttl {
+        // Only if asked for: the specification's entries live for ever. The index never expires.
         set.arg("PX")
             .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     }

@@ -87,6 +87,7 @@ const INDEX_TYPE: &str =
 
 /// The error for a code that Redis sent. `detail` is looked at and never shown.
 fn refused(code: &str, detail: &str) -> Error {
+    // First of all: it has the code ERR, and is an outage that passes, not a refusal.
     if no_client_slot(detail) {
         return outage(Outage::TooManyClients, None);
     }
@@ -170,6 +171,7 @@ pub(crate) fn io_error(error: io::Error, otherwise: Outage) -> Error {
 /// An error of the client library; `otherwise` is what one of the network means unless it was a
 /// time-out.
 pub(crate) fn client_error(error: &RedisError, otherwise: Outage) -> Error {
+    // The library may call an I/O error by several kinds; the error inside says what happened.
     if let Some(io) = inner_io_error(error) {
         return io_error(copied(io), otherwise);
     }
@@ -301,6 +303,7 @@ pub(crate) fn sequence(value: Value) -> Result<Vec<Value>, Error> {
 pub(crate) fn transaction(replies: Vec<Value>) -> Result<Option<Vec<Value>>, Error> {
     let mut last = Err(unexpected());
     for reply in replies {
+        // `+OK` of MULTI and `+QUEUED` of each command are passed over; an error ends this at once.
         last = Ok(ok(reply)?);
     }
     match last? {

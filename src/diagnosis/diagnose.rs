@@ -57,6 +57,7 @@ async fn diagnose_path<T: Transport, D: Database>(
                 cause,
             });
         }
+        // Its result does not matter: after 5 s the second look is the best there is.
         barrier(client, workspace, BARRIER).await?;
         looked_twice = true;
     }

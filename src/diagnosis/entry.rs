@@ -86,6 +86,7 @@ pub(super) fn cause(
     let index_gone = status.state == CacheState::Incomplete;
     match (&entry.module, row) {
         (Some(Err(_)), _) => Cause::Corrupt,
+        // Without the database, an entry that can be read is all that can be asked for.
         (Some(Ok(_)), None) => Cause::Cached,
         (Some(Ok(cached)), Some(RowState::Module(row))) if cached != row => Cause::Stale,
         (Some(Ok(_)), Some(RowState::Module(_))) if entry.listed => Cause::Cached,
@@ -93,7 +94,9 @@ pub(super) fn cause(
         (Some(Ok(_)), Some(RowState::Module(_))) => Cause::Unlisted,
         (Some(Ok(_)), Some(_)) => Cause::Ghost,
         (None, Some(RowState::TooLarge)) => Cause::TooLarge,
+        // Named by the index, so it was there: it expired or was evicted.
         (None, None | Some(RowState::Module(_))) if entry.listed => Cause::ValueGone,
+        // Nothing tells of this module, so what is known of the whole cache decides.
         (None, None | Some(RowState::Module(_))) => match status.state {
             CacheState::Cold => Cause::CacheCold,
             CacheState::Restored => Cause::CacheRestored,

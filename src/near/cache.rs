@@ -227,11 +227,13 @@ impl<T: SpawnListener> Near<T> {
             .filter(|(_, module)| module.is_none())
             .map(|(path, _)| path.as_ref())
             .collect();
+        // Only misses are validated: what is stored has a valid path.
         missing.iter().try_for_each(|path| validate_path(path))?;
         if !missing.is_empty() {
             let instance = self.own_instance();
             let marks = instance.protocol.marks(Tick::now());
             let counters = &instance.protocol.counters;
+            // Counted here, because a bulk read opens no flights and joins none.
             let counter = if marks.are_live() {
                 &counters.misses
             } else {
@@ -331,6 +333,7 @@ impl<T: SpawnListener> Near<T> {
         all.iter().try_for_each(|path| validate_path(path))?;
         let protocol = &instance.protocol;
         let mut missing = all.clone();
+        // What is stored already needs no request, and `cached` marks it as asked for: it stays.
         missing.retain(|path| protocol.cached(path, Tick::now()).is_none());
         for chunk in missing.chunks(BULK_PATHS) {
             let marks = protocol.marks(Tick::now());

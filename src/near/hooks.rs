@@ -134,6 +134,7 @@ impl Hooks {
             thread::Builder::new()
                 .name("bifrost-near-hooks".to_owned())
                 .spawn(move || serve(&registry, &queue))?;
+            // Set after the thread has been started: a failure is tried again at the next call.
             state.has_thread = true;
         }
         Ok(())

@@ -66,6 +66,7 @@ impl<T: SpawnListener> Near<T> {
         let (client, protocol) = (&*self.client, &instance.protocol);
         let index_delta = &protocol.index_delta;
         let (now, taken) = (Tick::now(), Instant::now());
+        // Without a session no base can be brought up to date: the whole index is asked for.
         let epoch = protocol.session.begin_read(now);
         let whole = match epoch.map(|epoch| index_delta.question(epoch, now)) {
             Some(Question::Update(asked, update)) => {
@@ -84,6 +85,7 @@ impl<T: SpawnListener> Near<T> {
                     Err(error) if error.is_refused() => index_delta.refused(),
                     Err(error) => return Err(error),
                 }
+                // The update was refused, or came from another server: ask for the whole.
                 Some(asked)
             }
             Some(Question::Whole(asked)) => Some(asked),

@@ -59,6 +59,7 @@ impl<T: SpawnListener> Near<T> {
         let instance = self.own_instance();
         // What can't be a name was answered by `resolved`, so none is dropped here.
         let parsed: Vec<Name> = names.iter().filter_map(|name| Name::parse(name)).collect();
+        // Taken before anything is asked: changes from now on are noticed.
         let marks = instance.protocol.marks(Tick::now());
         let answers = if marks.are_live() {
             self.resolve_cached(instance, &marks, &parsed, budget).await
@@ -133,6 +134,8 @@ impl<T: SpawnListener> Near<T> {
         protocol.counters.bypasses.add(paths.count());
         let read = protocol.begin_marked(marks);
         let answers = resolve::resolve_all(&*self.client, names, budget).await?;
+        // No server is known, so `insert_marked` takes this for uncertain: never a hit, only for an
+        // outage.
         let (server, at) = (None, Tick::now());
         let answer = Answer { read, server, at };
         for (name, resolution) in parsed.iter().zip(&answers) {

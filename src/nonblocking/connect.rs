@@ -90,6 +90,7 @@ where
     let login = connection::greeting(config.redis.redis_settings());
     let granted = login.as_ref().map_or(0, Request::replies);
     let sign = hear_back.then(crate::command::connection::ping);
+    // In one go, as far as the socket takes it: login and heartbeat cost one round trip.
     for request in login.iter().chain(&sign) {
         let bytes = request.pipeline.get_packed_pipeline();
         stream.write_all(&bytes).await.map_err(failed)?;

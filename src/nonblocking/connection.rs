@@ -117,8 +117,10 @@ impl Connection {
         request: &Request,
         budget: Budget,
     ) -> Result<Vec<Value>, Error> {
+        // Cloning a multiplexed connection clones a handle: all requests go over the same socket.
         let sent = send(self.multiplexed.clone(), request);
         let replies = self.answered(timeout(budget.attempt(), sent).await)?;
+        // Also an error of Redis is an answer: the connection is alive.
         self.answers.fetch_add(1, Ordering::Relaxed);
         let answered = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_answer.store(answered, Ordering::Relaxed);

@@ -86,6 +86,8 @@ impl Connections {
         if let Some(open) = shared.usable() {
             return Ok(open);
         }
+        // Within the budget of this call. Its failure is this call's alone: the next one tries
+        // anew.
         let open = Arc::new(self.connect(budget).await?);
         shared.open.store(Some(Arc::clone(&open)));
         Ok(open)
@@ -93,6 +95,8 @@ impl Connections {
 }
 
 impl Multiplexed {
+    /// The connection, unless its driver has ended: the server closed it, or the runtime that drove
+    /// it is gone.
     fn usable(&self) -> Option<Arc<Connection>> {
         self.open.load_full().filter(|open| !open.is_closed())
     }
@@ -172,6 +176,8 @@ impl Transport for Connections {
         if result.as_ref().map_or(true, |answer| {
             answer.replies.iter().any(reply::ends_connection)
         }) {
+            // No answer, or one after which the server closes: a late reply must not meet the next
+            // call. Other calls on this connection may still get their answers.
             shared.discard(&open);
         }
         result

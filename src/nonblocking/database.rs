@@ -34,6 +34,7 @@ pub(super) async fn with<F: Future>(
     call: impl FnOnce(AsyncDatabase) -> F,
 ) -> F::Output {
     let (queries, mut queue) = mpsc::unbounded_channel();
+    // Runs only while the call waits for it: both are polled by the caller's own task.
     let serve = async {
         while let Some(query) = queue.recv().await {
             let Query {
@@ -45,6 +46,8 @@ pub(super) async fn with<F: Future>(
             // Without a receiver: the call was dropped while it waited.
             let _ = answer.send(client.query_typed_raw(&statement, parameters).await);
         }
+        // The core has dropped its sender and goes on without the database: only `call` may end
+        // this.
         std::future::pending().await
     };
     let call = call(AsyncDatabase { queries });

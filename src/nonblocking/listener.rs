@@ -56,6 +56,7 @@ impl ListenerHandle for TaskHandle {
     }
 }
 
+/// What the task needs to connect and to be woken.
 struct TaskIo {
     config: Config,
     wanted: Arc<Notify>,
@@ -65,6 +66,8 @@ impl ListenerIo for TaskIo {
     type Connection = TrackingConnection;
 
     async fn connect(&self) -> Result<TrackingConnection, Error> {
+        // Unbounded, because the listener must always drain the connection: a dropped invalidation
+        // would be a stale module.
         let (sender, pushes) = unbounded_channel();
         let settings = AsyncConnectionConfig::new()
             .set_response_timeout(None)
@@ -92,6 +95,8 @@ impl ListenerIo for TaskIo {
     }
 }
 
+/// The tracking connection. The library reads it in a task of its own and hands pushes over through
+/// a channel, answers through the future of the request.
 struct TrackingConnection {
     connection: Connection,
     pushes: UnboundedReceiver<PushInfo>,
@@ -104,6 +109,7 @@ struct TrackingConnection {
 impl ListenerConnection for TrackingConnection {
     async fn send(&mut self, request: Request) -> Result<(), Error> {
         let connection = self.connection.multiplexed.clone();
+        // A task, so that announcements are applied while the answer is still to come.
         let asked = tokio::spawn(async move { send(connection, &request).await });
         self.asked = Some(Task(asked));
         Ok(())

@@ -60,6 +60,7 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
         budget,
         start: Instant::now(),
     };
+    // In the same round trip where that is likely to be needed, and no other call fetches it.
     let claim = call.may_need_index(&names).then(|| call.claim()).flatten();
     let (modules, mut asked) = call.ask(&names, claim).await?;
     let mut listing = None;
@@ -75,6 +76,7 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
             Resolution::without_source(name, &listing.index)
         };
         if matches!(answers[place], Resolution::NotFound) {
+            // Only a name that stands for nothing counts as absent: a namespace is an answer.
             served(client, None)?;
         }
     }

@@ -147,6 +147,7 @@ impl Inventory {
             &mut report.key_only,
             &mut report.expiring,
         ] {
+            // So that two reports can be compared, and a test can name what it expects.
             list.sort_unstable();
         }
         report

@@ -78,6 +78,8 @@ impl Completion {
         config: &Config,
     ) -> Result<bool, Error> {
         let generation = send(connection, &Guard { key: &self.key }, config).await?;
+        // The generation may also have expired, if an earlier warm-up made it a day ago: then the
+        // caller begins anew.
         if generation.is_none() || generation != self.generation {
             return Ok(false);
         }

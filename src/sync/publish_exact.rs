@@ -89,6 +89,7 @@ pub(crate) async fn publish_exact<T: Transport>(
             ..PublishReport::new(config)
         });
     };
+    // A dry run has returned above: it reports what this refuses.
     options.check_removals(removed, cached.paths.len())?;
 
     // Readers see a large publication in parts: until its end nothing may claim that all is there.

@@ -132,6 +132,8 @@ impl Checked {
                 scanned,
             });
         }
+        // They have no key and no row, so there is nothing to compare: just take them out of the
+        // index.
         for members in inventory.cached.bad.chunks(BATCH_MODULES) {
             send(connection, &Unlist { members }, config).await?;
         }
@@ -143,6 +145,7 @@ impl Checked {
             let evicts = evictions
                 .have_taken(connection, &drift, pass > 0, config)
                 .await?;
+            // Going on would not help. What still differs is reported path by path.
             if evicts || pass == PASSES {
                 report.unsettled = drift.iter().map(|(path, _)| path.clone()).collect();
                 let wrong = drift

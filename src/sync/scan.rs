@@ -49,6 +49,7 @@ pub(crate) async fn cached_paths<Conn: DedicatedConnection>(
             Err(error) if error.is_refused() => return Ok(found),
             Err(error) => return Err(error),
         }
+        // The cursor is opaque, up to 64 bits, and ends with 0: handed back as it came.
         if cursor == b"0" {
             found.scanned = true;
             return Ok(found);

@@ -40,6 +40,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         let drift = verify(client, database, options).await?;
         let dry_run = DryRun::of(&drift);
         return Ok(WarmReport {
+            // Those that are right now: a dry run adds none.
             modules: drift.modules - dry_run.written.len().min(drift.modules),
             skipped: drift.skipped,
             not_modules: drift.not_modules,
@@ -124,6 +125,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         if report.complete {
             break;
         }
+        // Refused: the token or the generation has gone. This stays if it was the last round.
         report.unverified = Some(Unverified::Flushed);
         report.modules = 0;
     }
@@ -157,6 +159,8 @@ async fn load<Conn: DedicatedConnection, D: Database>(
         let cached = send(this, &Inspect::watching(&batch), config).await?;
         let rows = workspace.start(Paths::Listed(&batch)).await?;
         if let Some(plan) = &pending {
+            // Sent without waiting for the answer: Redis takes it in while Postgres sends this
+            // batch's rows.
             begin(other, &plan.write(), config).await?;
         }
         let rows = collect(rows).await?.modules;

@@ -80,6 +80,7 @@ pub fn print_drift(output: &mut Output, drift: &Drift) -> Result<(), Failure> {
     };
     output.line(format_args!("{modules} in the database: {differ}"))?;
     output.table(&text::servers(&drift.servers))?;
+    // The drift may be a writer's that is between its commit and its write.
     if drift.unverified.is_some() {
         output
             .hint("a transaction stayed open: what differs may be its writer's, who is not done")?;

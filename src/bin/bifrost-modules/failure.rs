@@ -73,6 +73,8 @@ impl From<Error> for Failure {
         let exit = match &error {
             Error::InvalidPath { .. } => Exit::Usage,
             Error::Corrupt { .. } => Exit::Corrupt,
+            // Waiting helps against an outage, and not against a certificate that is not trusted:
+            // `--wait` and scripts go by the code.
             Error::Unavailable { cause, .. } if *cause != Outage::Untrusted => Exit::Unavailable,
             error if error.is_transient() => Exit::Unavailable,
             _ => Exit::Refused,

@@ -45,6 +45,7 @@ impl<'a> Servers<'a> {
         let tls = tls(args)?;
         let config = Config::new(url.as_deref().unwrap_or(DEFAULT_REDIS_URL))?
             .with_tls(tls.clone())
+            // The tool asks from one or two threads.
             .with_pool_size(2)
             .with_ttl(args.ttl)
             .with_max_content_bytes(args.max_content_bytes)

@@ -22,6 +22,7 @@ pub struct Stderr {
 
 impl Stderr {
     pub fn new(quiet: bool) -> Self {
+        // A dumb terminal, such as an editor's, would show each step of the progress as a line.
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let target = if quiet || dumb {
             ProgressDrawTarget::hidden()

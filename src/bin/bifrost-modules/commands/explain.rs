@@ -57,6 +57,7 @@ fn print(
     diagnosis: &Diagnosis,
 ) -> Result<Exit, Failure> {
     let cause = diagnosis.cause;
+    // An import fails because of a corrupt entry, so it has the code of one, as with `get`.
     let exit = match cause {
         Cause::Corrupt => Exit::Corrupt,
         cause => Exit::fine_if(cause.is_fine()),
@@ -97,6 +98,7 @@ fn print(
         rows.push(("remedy", cause.remedy().to_owned()));
     }
     output.table(&rows)?;
+    // Redis alone can't tell whether there should be such a module.
     if cause == Cause::NotCached && diagnosis.row.is_none() {
         output.hint(
             "with a database (--database-url-file or DATABASE_URL) it tells whether there should be one",

@@ -28,6 +28,7 @@ pub fn ls(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result<Ex
         .into_iter()
         .filter(|path| path.starts_with(prefix))
         .collect();
+    // A set has no order; sorted, two runs can be compared.
     paths.sort_unstable();
     if paths.is_empty() && !prefix.is_empty() {
         return Err(Failure::no(format!(
@@ -39,6 +40,7 @@ pub fn ls(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result<Ex
         for (path, entry) in batch.iter().zip(&entries) {
             print(output, path, entry)?;
         }
+        // As in `ls | head`: no need to read the other batches.
         if output.is_closed() {
             break;
         }

@@ -27,11 +27,13 @@ pub fn mv(
     let Some(module) = module else {
         return Err(get::absent(servers, reader, old)?);
     };
+    // As `mv -n`: a module that is overwritten here has no row to come back from.
     if there.is_some() {
         return Err(Failure::refused(format!(
             "{new} is there already: remove it first"
         )));
     }
+    // With its own hash, which is that of the file, not necessarily of what this would compute.
     let module = CachedModule::with_hash(new, module.content, module.hash)?;
     writer.rename(old, &module).map_err(failed)?;
     if output.json {

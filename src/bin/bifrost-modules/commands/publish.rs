@@ -29,6 +29,8 @@ pub fn publish(
             "--allow-empty, --max-prune and --dry-run go with --exact",
         ));
     }
+    // All files are read before the first module is sent: nothing is half published because of one
+    // bad file.
     let modules = read(dir, |path, bytes| servers.fits(path, bytes));
     let modules = modules.map_err(|failures| all(failures, stderr, dir))?;
     if modules.is_empty() && !removals.allow_empty {
@@ -55,6 +57,7 @@ pub fn publish(
     let report = report.map_err(|error| servers.failure(error))?;
     stderr.clear();
     print(output, &report, exact)?;
+    // A flush or `clear` came between. What was written is there, but the cache is not whole.
     if exact && !report.complete && !removals.dry_run {
         return Err(Failure::no(
             "the cache was cleared meanwhile, so it is not complete: run it again",
@@ -120,6 +123,8 @@ fn read(
     if !real_root.is_dir() {
         return Err(vec![unread(root, "it is not a directory")]);
     }
+    // Links are followed, because a mounted volume consists of them; `inside` checks where they
+    // lead.
     let walk = WalkDir::new(root).follow_links(true).sort_by_file_name();
     let wanted = |entry: &DirEntry| entry.depth() == 0 || !is_hidden(entry.path());
     let (mut modules, mut failures) = (Vec::new(), Vec::new());
@@ -154,6 +159,7 @@ fn read_entry(
     let failed = |error: String| unread(path, error);
     let is_module =
         entry.file_type().is_file() && path.extension().is_some_and(|extension| extension == "py");
+    // Directories go on to `inside`: a link to one outside would bring its files in.
     if !is_module && !entry.file_type().is_dir() {
         return Ok(None);
     }
