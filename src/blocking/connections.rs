@@ -57,8 +57,8 @@ impl Connections {
         }
     }
 
-    /// The same, with a pool of the caller's, whose size becomes the setting: children have so many
-    /// connections, too.
+    /// The same, on a pool that the caller brings. Its size becomes the setting, so that forked
+    /// children have as many connections.
     pub(crate) fn with_pool(mut config: Config, builder: r2d2::Builder<ConnectionManager>) -> Self {
         let (slots, size) = Pool::built_by(builder);
         config.pool_size = size;

@@ -4,7 +4,7 @@
 //! (feature `near-cache`) a copy in the process in front of a reader. Each has an example.
 //!
 //! It never starts a runtime and may be called from any thread. After a fork the child opens
-//! connections of its own and leaves its parent's alone. Every call ends within its deadline:
+//! connections of its own and leaves its parent's alone. Every call ends within its deadline: see
 //! [failures](crate::guide::failures).
 //!
 //! Inside an async task it blocks the executor's thread: use [`nonblocking`](crate::nonblocking)

@@ -20,7 +20,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 #[cfg(feature = "tls")]
 const PEER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Where the Postgres at `url` is: `host:port/database`, for a message. Never who may log in.
+/// Where the Postgres at `url` is: `host:port/database`, for a message. Never the user or the
+/// password.
 ///
 /// # Errors
 ///

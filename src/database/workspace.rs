@@ -176,7 +176,7 @@ impl<D: Database> Workspace<D> {
         Ok(listing)
     }
 
-    /// The same of some paths; which of them are no modules.
+    /// The same for some paths; and which of them have no row that is a module.
     pub(crate) async fn list_these(
         &mut self,
         paths: &[String],

@@ -17,6 +17,8 @@ facade! {
     /// Takes at most 10 s altogether, or the URL's `connect_timeout`. In `nonblocking`, a task of
     /// the current runtime drives the connection until the client is dropped.
     ///
+    #[doc = example!("connect_postgres")]
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] for a URL that can't be parsed (the error does not contain it), or

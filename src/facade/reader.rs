@@ -21,7 +21,7 @@ use crate::module::CachedModule;
 use crate::resolution::{Resolution, resolve};
 
 /// Reads modules, and has no method that changes Redis: what a worker holds. Its Redis user needs
-/// no permission to write: [security](crate::guide::security).
+/// no permission to write: see [security](crate::guide::security).
 ///
 #[doc = example!("reader")]
 ///

@@ -455,8 +455,8 @@ impl<T: SpawnListener> WriteObserver for Near<T> {
             let protocol = &self.adopted_instance().protocol;
             // Before the paths are invalidated, see `IndexDelta::add`.
             protocol.index_delta.add(paths, Tick::now());
-            // Also the index: Redis announces it on another connection, maybe after the writer's
-            // return.
+            // The index, too: Redis announces its change on another connection, maybe after the
+            // writer's return.
             for path in paths.iter().map(String::as_str).chain([INDEX_PATH]) {
                 protocol.invalidate(path);
             }

@@ -176,7 +176,7 @@ struct Draft {
 }
 
 impl<T: SpawnListener> Near<T> {
-    /// Of all modules that the index names.
+    /// A snapshot of all modules that the index names.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, Error> {
         self.snapshot_at(None).await
     }
@@ -187,7 +187,7 @@ impl<T: SpawnListener> Near<T> {
         self.snapshot_at(Some(&paths)).await
     }
 
-    /// Of these paths, or of all.
+    /// A snapshot of these paths, or of all.
     async fn snapshot_at(&self, paths: Option<&[&str]>) -> Result<Snapshot, Error> {
         let instance = self.own_instance();
         let deadline = Tick::now().plus(self.client.config().bulk_deadline);

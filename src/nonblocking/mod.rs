@@ -5,8 +5,8 @@
 //!
 //! All calls share one multiplexed connection (bulk calls another, so that a large answer holds up
 //! no lookup), made at the first use and made anew after a loss. Every call ends within its
-//! deadline: [failures](crate::guide::failures). Dropping a call's future gives up its answer, not
-//! necessarily its effect: a write that was given up may come after a later one.
+//! deadline: see [failures](crate::guide::failures). Dropping a call's future gives up its answer,
+//! not necessarily its effect: a write that was given up may come after a later one.
 //!
 //! Calls need a tokio runtime with its time and IO enabled, and panic without one; constructors of
 //! readers and writers don't. A connection lives in the runtime that made it: when that has ended,

@@ -111,8 +111,8 @@ impl Command for Inspect<'_> {
                 let listed = reply::integer(member)? == 1;
                 let value = match value.map(reply::bytes).transpose()?.flatten() {
                     Some(value) => Some(value).filter(|value| !value.is_empty()),
-                    // Of a key that is not fetched and not listed, and that expires within 10 s,
-                    // it can't be said that it is no placeholder of a `refresh` under way.
+                    // A key that the index does not name and that expires within 10 s may be the
+                    // placeholder of a `refresh` under way: absent, as for readers.
                     None if ttl == -2 || (!listed && (0..=PLACEHOLDER_MS).contains(&ttl)) => None,
                     // Not asked for, or of another type, of which MGET says nil.
                     None => Some(Vec::new()),

@@ -222,7 +222,7 @@ pub(crate) async fn compare<Conn: DedicatedConnection, D: Database>(
     Ok(comparison)
 }
 
-/// The same of paths whose sizes are not known.
+/// The same for paths whose sizes are not known.
 ///
 /// The values of paths without a row are not fetched. They will be removed whatever they hold, and
 /// no table bounds their size: 200 foreign values could be any number of bytes.

@@ -114,7 +114,7 @@ struct Begin<'a> {
 }
 
 impl Command for Begin<'_> {
-    /// The generation, and who the server is.
+    /// The generation, and what INFO tells of the server.
     type Reply = (Option<Vec<u8>>, Info);
 
     fn request(&self, _: &Config) -> Request {

@@ -176,7 +176,8 @@ pub struct PublishReport {
     pub complete: bool,
     /// Which servers this is about.
     pub servers: Endpoints,
-    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run) of `publish_exact`.
+    /// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) of `publish_exact` would
+    /// have done; `None` if it was none.
     pub dry_run: Option<DryRun>,
 }
 
@@ -279,8 +280,8 @@ pub struct WarmReport {
     pub scanned: bool,
     /// Which servers this is about.
     pub servers: Endpoints,
-    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run): then nothing is counted as
-    /// done.
+    /// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) would have done: then
+    /// nothing is counted as done. `None` if it was none.
     pub dry_run: Option<DryRun>,
 }
 
@@ -358,9 +359,9 @@ pub struct Drift {
     pub bad_members: usize,
     /// Whether the keys were looked through for entries that the index does not name.
     pub scanned: bool,
-    /// Of `ModuleWriter::verify`, why what differs may be right all the same: a transaction that
-    /// stayed open may belong to a writer under way. `None` if it was looked at again after all
-    /// transactions of that time had ended.
+    /// Set by `ModuleWriter::verify`: why what differs may be right all the same. A transaction
+    /// that stayed open may belong to a writer under way. `None` if it was looked at again after
+    /// all transactions of that time had ended.
     pub unverified: Option<Unverified>,
     /// Which servers this is about.
     pub servers: Endpoints,
@@ -437,8 +438,8 @@ pub struct RepairReport {
     /// `None` if the cache equalled the database in the end, else why that can't be said.
     #[serde(flatten, serialize_with = "report_json::verified")]
     pub unverified: Option<Unverified>,
-    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run): then nothing is counted as
-    /// done.
+    /// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) would have done: then
+    /// nothing is counted as done. `None` if it was none.
     pub dry_run: Option<DryRun>,
 }
 

@@ -13,9 +13,9 @@ use crate::module::CachedModule;
 /// In which batches paths are reconciled.
 #[derive(Default)]
 pub(crate) struct Plan {
-    /// Those that have a module.
+    /// Paths that have a module.
     pub(crate) batches: Vec<Vec<String>>,
-    /// Those that had none when the plan was made: their turn comes last, because what was moved
+    /// Paths that had none when the plan was made: their turn comes last, because what was moved
     /// must be written under its new path before the old one is removed.
     pub(crate) rowless: Vec<Vec<String>>,
 }

@@ -40,7 +40,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         let drift = verify(client, database, options).await?;
         let dry_run = DryRun::of(&drift);
         return Ok(WarmReport {
-            // Those that are right now: a dry run adds none.
+            // The modules that are right already: a dry run adds none.
             modules: drift.modules - dry_run.written.len().min(drift.modules),
             skipped: drift.skipped,
             not_modules: drift.not_modules,

@@ -21,11 +21,11 @@ use crate::rfc3339;
 pub struct NearCacheStats {
     /// Reads answered from memory.
     pub hits: u64,
-    /// Those among the hits that said "absent".
+    /// Hits that said "absent". Also counted in `hits`.
     pub absent_hits: u64,
     /// Reads that asked Redis, or waited for one that did, so that the answer could be cached.
     pub misses: u64,
-    /// Those among the misses that waited for the answer to another reader's request.
+    /// Misses that waited for the answer to another reader's request. Also counted in `misses`.
     pub joined: u64,
     /// Reads that asked Redis and cached nothing, because it was not followed at that moment.
     pub bypasses: u64,

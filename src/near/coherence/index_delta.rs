@@ -81,7 +81,7 @@ pub(crate) struct Update {
 }
 
 impl IndexDelta {
-    /// From now on all changes are announced.
+    /// A session begins: from now on all changes are announced, and what came before is not known.
     pub(crate) fn begin(&self) {
         let mut state = self.lock();
         state.is_refused = false;
@@ -125,7 +125,7 @@ impl IndexDelta {
         }
     }
 
-    /// The whole index was the answer.
+    /// Takes the whole index, which was the answer, for the new base.
     pub(crate) fn listed(&self, asked: Asked, index: &Arc<PathIndex>) {
         let base = Base {
             index: Arc::clone(index),
@@ -135,8 +135,8 @@ impl IndexDelta {
         self.insert(asked, base);
     }
 
-    /// For each of the paths, whether it is in the index, was the answer: the index, and when the
-    /// whole of it was asked for.
+    /// Applies the answer, which says for each of the paths whether it is in the index. Returns the
+    /// index, and when the whole of it was asked for.
     pub(crate) fn updated(
         &self,
         asked: Asked,
@@ -166,7 +166,8 @@ impl IndexDelta {
         self.lock().is_refused = true;
     }
 
-    /// From now on, what is announced applies to this index.
+    /// Makes this index the base that later announcements apply to, unless the list of changes was
+    /// lost meanwhile.
     fn insert(&self, asked: Asked, base: Base) {
         let mut state = self.lock();
         if asked.losses != state.losses {

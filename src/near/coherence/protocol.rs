@@ -530,7 +530,7 @@ mod tests {
         });
         let landing = waiting.as_mut().poll(&mut context);
         assert!(matches!(landing, Poll::Ready(Landing::Abandoned)));
-        // The first of those who wait asks, the others wait for that one.
+        // The first waiter asks, the others wait for its flight.
         let ticket = asking(&protocol);
         let flight = joined(&protocol);
         ticket.land(Ok((Cached::Absent, Some(server))), Tick::now());
