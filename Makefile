@@ -40,8 +40,9 @@ lint: ## Check the format, every set of features and the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
 
-bench: setup ## Run the benchmarks
+bench: setup ## Run the benchmarks, and draw docs/performance.svg from their results
 	cargo bench --all-features
+	@scripts/plot.py
 
 soak: setup ## Run the long tests
 	cargo test --release --all-features --tests -- --ignored --nocapture --test-threads=1
