@@ -4,7 +4,7 @@ use bifrost_module_cache::{SyncOptions, keys};
 use serde_json::{Value, json};
 
 use crate::schema;
-use crate::support::consistency::numbered;
+use crate::support::numbered;
 use crate::tool::{World, bare, run, tool, without_database};
 
 #[test]

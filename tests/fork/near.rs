@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::child::{Child, listen, say, threads};
-use crate::support::{PATIENCE, RedisServer, patient, wait_until};
+use crate::support::{PATIENCE, RedisServer, StopOnDrop, patient, wait_until};
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, NearCache};
 use bifrost_module_cache::{
     CachedModule, Error, Invalidation, NearCacheOptions, Outage, Resolution,
@@ -391,15 +391,6 @@ pub fn a_parent_that_has_gone_leaves_its_child_following() {
     });
 }
 
-/// Tells the others that it is over, also where it fails.
-struct Finally<'a>(&'a AtomicBool);
-
-impl Drop for Finally<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
-}
-
 /// Threads hit, miss, keep and give up in a loop, and are born and die; whatever a fork interrupts
 /// there, the child must not wait for it.
 pub fn a_fork_amid_everything_hangs_nobody() {
@@ -442,7 +433,7 @@ pub fn a_fork_amid_everything_hangs_nobody() {
                 thread::scope(|scope| _ = scope.spawn(|| near.get("0.py").unwrap()));
             });
         });
-        let _end = Finally(&is_over);
+        let _end = StopOnDrop(&is_over);
         for round in 0..FORKS {
             Child::fork(|_| {
                 let own = format!("child {round}.py");
@@ -510,7 +501,7 @@ fn amid_births_and_deaths(forks: usize) {
                 writer.set(&module("b.py", "b")).unwrap();
             }
         });
-        let _end = Finally(&is_over);
+        let _end = StopOnDrop(&is_over);
         for round in 0..forks {
             let fork = || {
                 Child::fork(|_| {

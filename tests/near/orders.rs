@@ -13,10 +13,10 @@ use crate::support::scripted::{
     tracking,
 };
 use crate::support::{
-    Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, block_on, on_both_facades, patient,
-    wait_until,
+    Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, block_on, content, on_both_facades,
+    patient, wait_until,
 };
-use bifrost_module_cache::{CachedModule, Error, Invalidation, NearCacheOptions, nonblocking};
+use bifrost_module_cache::{CachedModule, Invalidation, NearCacheOptions, nonblocking};
 
 on_both_facades! {
     an_answer_overtaken_by_a_change_is_not_kept
@@ -67,10 +67,6 @@ fn following<F: Nearby>() -> (ScriptedRedis, F::Near) {
     let near = start::<F>(&server, options());
     near.until_live();
     (server, near)
-}
-
-fn content(found: Result<Option<Arc<CachedModule>>, Error>) -> Option<String> {
-    found.unwrap().map(|module| module.content.clone())
 }
 
 /// A read that has been sent, and whose answer waits.

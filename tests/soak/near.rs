@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, RedisServer, Writer, on_both_facades,
-    wait_until,
+    Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, RedisServer, StopOnDrop, Writer,
+    on_both_facades, wait_until,
 };
 use bifrost_module_cache::{CachedModule, Change, Config, Error, NearCacheOptions};
 use redis::{Client, RedisResult};
@@ -78,7 +78,7 @@ struct Loss {
 }
 
 /// What has happened, as far as those who made it happen know.
-struct World {
+struct History {
     server: RedisServer,
     bound: Duration,
     histories: Vec<Mutex<Vec<Write>>>,
@@ -91,15 +91,6 @@ struct World {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Ends the load also when a check fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
 }
 
 fn path(number: usize) -> String {
@@ -130,7 +121,7 @@ impl Load {
         let near = F::Near::live(config(), options);
         let writer = F::Writer::new(config()).unwrap();
         near.tie(&writer);
-        let world = World {
+        let world = History {
             bound: self.bound,
             histories: (0..PATHS).map(|_| Mutex::default()).collect(),
             losses: Mutex::default(),
@@ -142,7 +133,7 @@ impl Load {
         };
         let reads_before = near.stats().reads();
         thread::scope(|scope| {
-            let stop = Stop(&world.is_over);
+            let stop = StopOnDrop(&world.is_over);
             let mut threads = Vec::new();
             for number in 0..READERS {
                 let (world, near) = (&world, &near);
@@ -171,7 +162,7 @@ impl Load {
     }
 }
 
-impl World {
+impl History {
     fn goes_on(&self) -> bool {
         !self.is_over.load(SeqCst)
     }

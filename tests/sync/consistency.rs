@@ -7,10 +7,10 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::consistency::{
-    Foreign, Syncing, World, after, at_each, json, module, numbered, patient,
+use crate::support::{
+    Blocking, Facade, Foreign, Proxy, Reader, RedisServer, Syncing, World, Writer, after, at_each,
+    json, module, numbered, on_both_facades, patient,
 };
-use crate::support::{Facade, Proxy, Reader, RedisServer, Setup, Writer, on_both_facades};
 use bifrost_module_cache::{
     CachedModule, Change, Drift, Error, Explanation, Progress, Stage, Status, SyncOptions,
     Unverified, WarmReport, keys,
@@ -151,9 +151,7 @@ fn a_warm_up_prunes_what_has_no_row<F: Facade<Writer: Syncing>>() {
 }
 
 fn without_scan_a_warm_up_goes_by_the_index_and_says_so<F: Facade<Writer: Syncing>>() {
-    let setup = Setup::narrow_acl();
-    let config = setup.writer_config();
-    let world = World::<F>::around(setup.server, config);
+    let world = World::<F>::narrow_acl();
     let paths = numbered(3);
     world.table().fill(&paths);
     let mut foreign = world.foreign();
@@ -235,7 +233,7 @@ fn bounded<'a>() -> SyncOptions<'a> {
 fn a_long_open_transaction_leaves_the_warm_up_unverified_within_its_bound<
     F: Facade<Writer: Syncing>,
 >() {
-    let world = World::<F>::with_rows(&numbered(3));
+    let world = World::<Blocking>::with_rows(&numbered(3));
     let mut table = world.table();
     table.run("BEGIN");
     table.put("m/000.py", "2");
@@ -266,7 +264,7 @@ fn a_long_open_transaction_leaves_the_warm_up_unverified_within_its_bound<
 fn a_long_open_transaction_leaves_the_repair_unverified_within_its_bound<
     F: Facade<Writer: Syncing>,
 >() {
-    let world = World::<F>::with_rows(&numbered(3));
+    let world = World::<Blocking>::with_rows(&numbered(3));
     let mut table = world.table();
     table.run("BEGIN");
     table.put("other.py", "1");

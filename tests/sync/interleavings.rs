@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::consistency::{
-    Foreign, Gate, LIMIT, StopOnDrop, Syncing, Table, World, after, at_each, module, numbered,
-    patient, writer,
+use crate::support::{
+    Facade, Foreign, Gate, LIMIT, Reader, RedisServer, StopOnDrop, Syncing, Table, World, Writer,
+    after, at_each, connect, module, numbered, on_both_facades, patient, wait_until, writer,
 };
-use crate::support::{Facade, Reader, RedisServer, Writer, connect, on_both_facades, wait_until};
 use bifrost_module_cache::{
     Change, RefreshReport, Stage, Status, SyncOptions, Unverified, WarmReport, keys,
 };

@@ -5,9 +5,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::{env, thread};
 
-use crate::support::consistency::{Gate, Syncing, World, at_each, module, numbered, writer};
 use crate::support::{
-    Blocking, Facade, Nonblocking, RedisServer, Writer, connect, on_both_facades,
+    Blocking, Facade, Gate, Nonblocking, RedisServer, Syncing, World, Writer, at_each, connect,
+    module, numbered, on_both_facades, writer,
 };
 use bifrost_module_cache::{CachedModule, Status, SyncOptions, keys};
 

@@ -10,7 +10,7 @@ use bifrost_module_cache::{
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
-use crate::support::facade::{Writer, block_on};
+use super::facade::{Writer, block_on};
 
 /// The rest of `ModuleWriter`.
 pub trait Syncing: Writer<Client: Send> {

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use bifrost_module_cache::{CachedModule, Change, SyncOptions, keys, postgres};
 
-use super::world::{Foreign, World, numbered, writer};
-use super::{StopOnDrop, Syncing, at_each};
-use crate::support::facade::{Facade, Reader, Writer};
-use crate::support::proxy::Proxy;
+use super::StopOnDrop;
+use super::facade::{Facade, Reader, Writer};
+use super::foreign::Foreign;
+use super::proxy::Proxy;
+use super::syncing::{Syncing, at_each};
+use super::world::{World, numbered, writer};
 
 /// Who writes how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
