@@ -43,7 +43,7 @@ fn shell(script: &str) -> Child {
 
 fn a_process_that_is_stopped_and_continued_reads_on<F: Facade>() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // The continuation ends every wait with a time-out, whether or not anybody handles it.
+    // The continuation ends every wait with a time-out, whether or not the process handles it.
     call_until_the_end_of::<F>(&mut shell(
         "i=0; while [ $i -lt 300 ]; do kill -s STOP $1; kill -s CONT $1; sleep 0.003; i=$((i+1)); done",
     ));

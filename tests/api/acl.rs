@@ -19,7 +19,7 @@ on_both_facades! {
     another_database_needs_one_permission_more
 }
 
-/// Redis lets everybody send these.
+/// Redis lets every user send these.
 const ALWAYS: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
 const READER: [&str; 14] = [
@@ -127,7 +127,7 @@ fn assert_permits_exactly(server: &RedisServer, url: &str, permitted: &[&[&str]]
         .map(|leaf| leaf.name.as_str())
         .collect();
     let expected = permitted.iter().copied().flatten().copied();
-    // Redis 6 lists neither QUIT nor any subcommand, and lets nobody RESET.
+    // Redis 6 lists neither QUIT nor any subcommand, and lets no user RESET.
     let is_listed = |name: &&str| !matches!(*name, "quit" | "reset") && !name.contains('|');
     let expected: BTreeSet<&str> = expected
         .filter(|name| !RedisServer::is_old() || is_listed(name))

@@ -689,7 +689,7 @@ fn the_stored_json_has_exactly_this_form<F: Facade>(world: &World<F>) {
     );
 }
 
-/// Redis carries out what stands between MULTI and EXEC at once, so that nobody sees a part of it.
+/// Redis carries out what stands between MULTI and EXEC at once, so that no reader sees a part.
 fn each_write_is_one_transaction<F: Facade>(world: &World<F>) {
     let writer = world.writer::<F>();
     writer.set(&module("a.py", "")).unwrap();
@@ -903,7 +903,7 @@ fn the_users_of_the_readme_may_do_nothing_else() {
             .split(' ')
             .filter_map(|word| word.strip_prefix('+'))
             .collect();
-        // Redis refuses these to nobody.
+        // Redis lets every user send these.
         expected.extend(["auth", "quit", "reset"]);
         expected.sort_unstable();
         assert_eq!(permitted(&mut redis, user), expected, "{user}");
@@ -931,7 +931,7 @@ fn permitted(redis: &mut redis::Connection, user: &str) -> Vec<String> {
     let mut names: Vec<String> = redis::cmd("COMMAND").arg("LIST").query(redis).unwrap();
     let argument = key("a.py");
     names.retain(|name| {
-        // With a wrong number of arguments the answer is an error whoever asks.
+        // With a wrong number of arguments the answer is an error for every user.
         (0..10).any(|arguments| {
             let mut command: Vec<&str> = name.split('|').collect();
             command.extend(vec![argument.as_str(); arguments]);

@@ -12,7 +12,7 @@ use crate::support::Blocking;
 /// The servers of a test, and those who touch them beside the tool.
 pub type World = support::World<Blocking>;
 
-/// Nobody waits for longer than that.
+/// No test waits for the tool for longer than that.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_bifrost-modules");

@@ -45,7 +45,7 @@ fn started_before_either_server_it_succeeds_once_both_are_up() {
         );
         second();
         let ran = Ran::new(&child.wait_with_output().unwrap(), start.elapsed()).expect(0);
-        // Nothing but the report: it waits silently where nobody looks.
+        // Nothing but the report: it waits silently where there is no terminal.
         assert!(ran.err.is_empty(), "{ran:?}");
         let mut status = bare(&["status"]);
         status.env("REDIS_URL", &redis_url);

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Blocking, Facade, Nonblocking, Proxy, Reader, RedisServer, World, Writer, block_on,
-    fake_server, free_port, on_both_facades, wait_until,
+    Blocking, Facade, Nonblocking, PATIENCE, Proxy, Reader, RedisServer, World, Writer, block_on,
+    fake_server, free_port, on_both_facades, patient, wait_until,
 };
 use bifrost_module_cache::{
     BreakerState, CachedModule, Config, Error, Integrity, Outage, Stats, blocking, nonblocking,
@@ -23,19 +23,11 @@ on_both_facades! {
     stats_tell_what_happened
 }
 
-/// For calls that are to be answered, however slow the machine is.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How soon a probe is let through, however slow the machine is.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
 
 /// More than enough to open it, if these were failures.
 const MANY: u64 = 20;
-
-fn patient(url: &str) -> Config {
-    Config::new(url)
-        .unwrap()
-        .with_response_timeout(PATIENCE)
-        .with_lookup_deadline(PATIENCE)
-        .with_bulk_deadline(PATIENCE)
-}
 
 fn module() -> CachedModule {
     CachedModule::new("a.py", "x = 1\n").unwrap()
@@ -122,7 +114,7 @@ fn recover<F: Facade>(reader: &F::Reader) -> Duration {
             }
             Err(error) => assert!(is(&error, Outage::Rejected), "{error:?}"),
         }
-        assert!(start.elapsed() < PATIENCE, "no probe was let through");
+        assert!(start.elapsed() < RECOVERY_LIMIT, "no probe was let through");
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -472,7 +472,7 @@ fn a_wrong_password<F: Facade<Writer: Syncing>>() {
         "wrong password",
         |world| {
             world.redis.command("ACL SETUSER worker resetpass >other");
-            // Whoever has logged in stays so.
+            // A client that has logged in stays so.
             let _ = writer.reader().get(PATH);
             world.proxy.reset_all();
             let _ = writer.reader().get(PATH);

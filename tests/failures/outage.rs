@@ -124,7 +124,7 @@ fn after_a_restart_the_first_read_succeeds<F: Facade>() {
     }
 }
 
-/// All connections fall silent together: whoever meets one must not be handed the next.
+/// All connections fall silent together: a caller that meets one must not be handed the next.
 fn after_a_failover_no_connection_of_the_pool_is_taken_for_alive<F: Facade>() {
     const THREADS: usize = 6;
     let (old, new) = (serving::<F>().0, serving::<F>().0);

@@ -369,7 +369,7 @@ pub fn a_parent_that_has_gone_leaves_its_child_following() {
         near,
     } = serving();
     let before = followers(&server);
-    // The grandchild speaks to us, whoever is its parent then.
+    // The grandchild speaks to this process, also when it has another parent.
     let (mut ours, mut theirs) = UnixStream::pair().unwrap();
     Child::fork(|_| {
         near.get("none.py").unwrap();

@@ -388,7 +388,7 @@ fn a_warm_up_is_logged_as_specified<F: Facade>() {
     assert_eq!(logged(Level::Info, &line), 1);
     let cached = unique::<F>("warmed_0.py");
     assert_eq!(logged(Level::Debug, &format!("Cached module: {cached}")), 1);
-    // And what the database says to its client is shown to nobody either.
+    // And what the database says to its client is not shown either.
     database
         .batch_execute("DROP TABLE workspace_files")
         .unwrap();

@@ -10,7 +10,7 @@ use crate::support::{Blocking, Nearby, Nonblocking, World, Writer as _, block_on
 use bifrost_module_cache::{CachedModule, NearCacheOptions};
 
 thread_local! {
-    /// Of this thread alone: whoever follows Redis allocates as it likes.
+    /// Of this thread alone: the thread that follows Redis allocates as it likes.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 

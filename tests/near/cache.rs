@@ -411,7 +411,7 @@ fn hooks_are_told_what_changed<F: Nearby>() {
     let (sender, told) = mpsc::channel();
     let seen = near.clone();
     near.on_invalidate(move |invalidation: &Invalidation| {
-        // Whoever asks then gets what is new. (In a task, this would block the runtime.)
+        // A reader that asks then gets what is new. (In a task, this would block the runtime.)
         let _ = seen.is_live();
         sender.send(invalidation.clone()).unwrap();
     })
@@ -428,7 +428,7 @@ fn hooks_are_told_what_changed<F: Nearby>() {
     assert_eq!(next(), Invalidation::Everything);
     server.command("CLIENT KILL TYPE normal SKIPME yes");
     assert_eq!(next(), Invalidation::Everything);
-    // And again when it is followed again: nobody told what changed between.
+    // And again when it is followed again: Redis did not tell what changed between.
     assert_eq!(next(), Invalidation::Everything);
 }
 
@@ -466,7 +466,7 @@ fn a_snapshot_knows_what_it_is_of<F: Nearby>() {
     let some = near.snapshot_of(&["a.py", "none.py", "a.py"]).unwrap();
     assert_eq!(content(some.get("a.py")).as_deref(), Some("a"));
     assert_eq!(some.get("none.py").unwrap(), None);
-    // It was not looked at: nobody may take that for absent.
+    // It was not looked at: a caller must not take that for absent.
     assert!(some.get("b.py").unwrap_err().is_invalid_path());
     let all = near.snapshot().unwrap();
     assert_eq!(all.get("none.py").unwrap(), None);

@@ -180,7 +180,7 @@ fn a_snapshot_waits_for_what_is_held_back<F: Nearby>() {
     });
 }
 
-/// Asks without pause from when the old value was overwritten; nobody may see it after the bound.
+/// Asks without pause from when the old value was overwritten; it must not be seen after the bound.
 fn no_hit_is_old<F: Nearby>(world: &Proxied<F>, overwritten: Instant, fails: bool) {
     let limit = overwritten + BOUND + ROOM;
     let mut hits = 0;
@@ -398,7 +398,7 @@ fn after_a_failover_nothing_of_the_new_server_is_kept_before_it_is_followed<F: N
     world.proxy.aim(Aim::Others);
     world.proxy.reset_all();
     let sessions = world.near.stats().sessions;
-    // Whoever misses is answered by the new server; all that is known of the old one is void.
+    // A reader that misses is answered by the new server; all that is known of the old one is void.
     assert_eq!(content(world.near.get("b.py")).as_deref(), Some("1"));
     new_writer.set(&module("b.py", "2")).unwrap();
     assert_eq!(content(world.near.get("a.py")).as_deref(), Some("new"));

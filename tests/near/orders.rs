@@ -52,7 +52,7 @@ on_both_facades! {
     dropped_while_it_connects_it_stops_following
 }
 
-/// No sign of life is asked for, unless somebody wants one.
+/// No sign of life is asked for, unless a caller wants one.
 fn options() -> NearCacheOptions {
     NearCacheOptions::default().with_staleness_bound(10 * PATIENCE)
 }
@@ -214,7 +214,7 @@ fn what_was_asked_before_the_session_is_not_kept<F: Nearby>() {
         let (reading, held) = asking(&near, "a.py", &gate, scope);
         server.no_hold("GET");
         server.no_hold("PING");
-        // It is announced to nobody yet.
+        // Redis has not announced it yet.
         server.set("a.py", "new");
         greeting.release();
         near.until_live();
@@ -892,7 +892,7 @@ fn an_overtaken_answer_that_comes_late_is_not_kept_in_threads() {
     }
 }
 
-/// What it asked for may be older than the session: whoever asks now asks anew.
+/// What it asked for may be older than the session: a caller that asks now asks anew.
 #[test]
 fn nobody_joins_a_request_of_the_session_before_in_threads() {
     type F = Blocking;

@@ -74,7 +74,7 @@ fn announcements(server: &RedisServer, path: &str) -> mpsc::Receiver<Instant> {
             let found = |stream: &[u8]| stream.windows(path.len()).position(|part| part == path);
             while let Some(place) = found(&stream) {
                 stream.drain(..place + path.len());
-                // Whoever asked may have gone.
+                // The caller that asked may have gone.
                 let _ = sender.send(now);
             }
         }

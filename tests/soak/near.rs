@@ -300,7 +300,7 @@ impl History {
             .is_some_and(|loss| loss.ended.is_none_or(|ended| ended >= then))
     }
 
-    /// Whoever writes with a tied writer sees it at once.
+    /// A caller that writes with a tied writer sees it at once.
     fn write_tied<F: Nearby>(&self, near: &F::Near, writer: &F::Writer) {
         for next in 1.. {
             if !self.goes_on() {
@@ -335,7 +335,7 @@ impl History {
         }
     }
 
-    /// As Python does it: in two steps, and nobody here is told.
+    /// As Python does it: in two steps, and the near cache is not told.
     fn write_foreign(&self) {
         let client = Client::open(self.server.url()).unwrap();
         let mut connection = None;

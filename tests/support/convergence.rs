@@ -19,11 +19,11 @@ use super::world::{World, numbered, writer};
 /// Who writes how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
-    /// Services commit and refresh; warm-ups, some of which are killed. Nobody tidies up.
+    /// Services commit and refresh; warm-ups, some of which are killed. No repair follows.
     Refresh,
-    /// Foreign services commit, then SET, each its own paths; warm-ups. Nobody tidies up.
+    /// Foreign services commit, then SET, each its own paths; warm-ups. No repair follows.
     CommitThenSet,
-    /// Foreign services SET, then commit, each its own paths; warm-ups. Nobody tidies up.
+    /// Foreign services SET, then commit, each its own paths; warm-ups. No repair follows.
     SetThenCommit,
     /// All of these on the same paths, roll-backs, publications, killed warm-ups and a FLUSHALL;
     /// in the end one warm-up.

@@ -15,6 +15,8 @@ mod acl;
 pub mod certificates;
 #[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
 mod convergence;
+#[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
+mod database;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 mod facade;
 mod fake;

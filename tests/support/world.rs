@@ -1,28 +1,15 @@
 //! The servers of a test, a writer, and the services beside it.
 
-#[cfg(feature = "postgres")]
-use std::ops::Deref;
-#[cfg(feature = "postgres")]
-use std::sync::OnceLock;
-
 use bifrost_module_cache::{CachedModule, Config, Status};
-#[cfg(feature = "postgres")]
-use bifrost_module_cache::{Drift, RefreshReport, RepairReport, SyncOptions, WarmReport};
 
 use super::acl::{self, WRITER_ACL, WRITER_OPTION};
+#[cfg(feature = "postgres")]
+use super::database::Database;
 use super::facade::{Facade, Reader, Writer};
 use super::foreign::Foreign;
-#[cfg(feature = "postgres")]
-use super::foreign::Table;
-#[cfg(feature = "postgres")]
-use super::lent::LentPostgres;
 use super::patient;
-#[cfg(feature = "postgres")]
-use super::postgres::Postgres;
 use super::proxy::Proxy;
 use super::redis::RedisServer;
-#[cfg(feature = "postgres")]
-use super::syncing::Syncing;
 
 /// A Redis, a Postgres with an empty workspace, and a writer.
 pub struct World<F: Facade> {
@@ -137,73 +124,6 @@ impl<F: Facade> World<F> {
     pub fn get(&self, path: &str) -> Option<String> {
         let module = self.writer.reader().get(path).unwrap();
         module.map(|module| module.content)
-    }
-}
-
-#[cfg(feature = "postgres")]
-impl<F: Facade> World<F> {
-    /// With these modules in the database, each with its path for a content.
-    pub fn with_rows(paths: &[String]) -> Self {
-        let world = Self::new();
-        world.table().fill(paths);
-        world
-    }
-
-    /// With a workspace in another table: its name as it stands in SQL, with its schema if that is
-    /// another one.
-    pub fn with_table(table: &str) -> Self {
-        Self {
-            postgres: Database(LentPostgres::take_with(table).into()),
-            ..Self::new()
-        }
-    }
-
-    /// A connection for the facade.
-    pub fn client(&self) -> <F::Writer as Writer>::Client {
-        F::Writer::connect(&self.postgres.url())
-    }
-
-    /// Another service's connection to the database.
-    pub fn table(&self) -> Table {
-        Table(self.postgres.client())
-    }
-}
-
-#[cfg(feature = "postgres")]
-impl<F: Facade<Writer: Syncing>> World<F> {
-    pub fn refresh(&self, paths: &[&str]) -> RefreshReport {
-        self.writer.refresh(&mut self.client(), paths).unwrap()
-    }
-
-    pub fn warm(&self, options: SyncOptions<'_>) -> WarmReport {
-        self.writer.warm_with(&mut self.client(), options).unwrap()
-    }
-
-    pub fn verify(&self) -> Drift {
-        let options = SyncOptions::default();
-        self.writer
-            .verify_with(&mut self.client(), options)
-            .unwrap()
-    }
-
-    pub fn repair(&self, options: SyncOptions<'_>) -> RepairReport {
-        self.writer
-            .repair_with(&mut self.client(), options)
-            .unwrap()
-    }
-}
-
-/// Postgres, lent when a test first uses it: most tests of Redis do not.
-#[cfg(feature = "postgres")]
-#[derive(Default)]
-pub struct Database(OnceLock<LentPostgres>);
-
-#[cfg(feature = "postgres")]
-impl Deref for Database {
-    type Target = Postgres;
-
-    fn deref(&self) -> &Postgres {
-        self.0.get_or_init(LentPostgres::take)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What warm-up, verification, repair, refresh and publication do and report, with nobody else
+//! What warm-up, verification, repair, refresh and publication do and report, with no other service
 //! around.
 
 use std::convert::Infallible;

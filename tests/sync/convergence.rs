@@ -1,5 +1,6 @@
-//! Whatever runs at the same time, whoever dies half-way: when all is silent, the cache equals the
-//! database. And the specification's protocol, under which it does not, so that this can fail.
+//! Whatever runs at the same time, whichever service dies half-way: when all is silent, the cache
+//! equals the database. And the specification's protocol, under which it does not, so that this can
+//! fail.
 
 use crate::support::{Facade, Protocol, Round, Size, Syncing, World, on_both_facades, round};
 

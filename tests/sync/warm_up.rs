@@ -1,4 +1,4 @@
-//! The warm-up, with a database that nobody else writes to.
+//! The warm-up, with a database that no other service writes to.
 
 use std::collections::HashSet;
 use std::ops::{Deref, DerefMut};
