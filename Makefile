@@ -10,6 +10,14 @@ FEATURE_SETS = $(FACADES) $(foreach extra,$(EXTRAS),$(extra) $(FACADES:%=%$(comm
 # A directory of .py files for the demo; by default, Python's own library.
 WORKSPACE =
 
+# Other servers than the installed ones: `make test REDIS=/path/to/redis-server POSTGRES=/path/to/bin`.
+ifeq ($(origin REDIS),command line)
+export BIFROST_TEST_REDIS_SERVER := $(if $(findstring /,$(REDIS)),$(abspath $(REDIS)),$(REDIS))
+endif
+ifeq ($(origin POSTGRES),command line)
+export BIFROST_TEST_PG_BIN := $(abspath $(POSTGRES))
+endif
+
 .DEFAULT_GOAL = help
 .PHONY: help setup demo test lint bench soak
 
@@ -24,7 +32,7 @@ demo: ## Serve a real workspace from throw-away servers; WORKSPACE=dir picks ano
 	@cargo build --quiet --release --features cli --bin bifrost-modules --example demo
 	@cargo run --quiet --release --features cli --example demo -- $(if $(WORKSPACE),"$(WORKSPACE)")
 
-test: setup ## Run all tests
+test: setup ## Run all tests; REDIS=program and POSTGRES=directory pick other servers
 	cargo test --all-features
 
 lint: ## Check the format, every set of features and the documentation
@@ -44,5 +52,5 @@ bench: setup ## Run the benchmarks, and draw docs/performance.svg from their res
 	cargo bench --all-features
 	@scripts/plot.py
 
-soak: setup ## Run the long tests
+soak: setup ## Run the long tests, one after another
 	cargo test --release --all-features --tests -- --ignored --nocapture --test-threads=1
