@@ -8,7 +8,7 @@ use crate::error::Error;
 ///
 /// ```
 /// use std::time::Duration;
-/// use bifrost_module_cache::NearCacheOptions;
+/// use bifrost_module_cache::near::NearCacheOptions;
 ///
 /// let options = NearCacheOptions::default()
 ///     .with_max_bytes(256 * 1024 * 1024)

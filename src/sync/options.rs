@@ -11,7 +11,7 @@ const SMALL: usize = 20;
 /// Options of the warm-up, `verify`, `repair` and `publish_exact`.
 ///
 /// ```
-/// use bifrost_module_cache::SyncOptions;
+/// use bifrost_module_cache::sync::SyncOptions;
 ///
 /// let mut last = None;
 /// let options = SyncOptions::default()
