@@ -1,5 +1,6 @@
 //! What a near cache offers, over the connections of either io.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -107,21 +108,18 @@ impl<T: SpawnListener> Near<T> {
         instance.ensure_listener(|instance| self.client.transport.spawn_listener(instance))
     }
 
-    /// What is cached, or else what Redis says.
-    pub(crate) async fn get(&self, path: &str) -> Result<Found, Error> {
-        match self.hit(path) {
-            Some(found) => Ok(found),
-            None => self.ask(path).await,
-        }
-    }
-
     /// The hot path.
-    fn hit(&self, path: &str) -> Option<Found> {
+    pub(crate) fn hit(&self, path: &str) -> Option<Found> {
         self.instance().protocol.hit(path, Tick::now())
     }
 
-    /// What is left to do where there is no [`hit`](Self::hit).
-    async fn ask(&self, path: &str) -> Result<Found, Error> {
+    /// What is left to do where there is no [`hit`](Self::hit). On the heap, because in
+    /// `nonblocking` a hit would otherwise carry all of its state along.
+    pub(crate) fn ask(&self, path: &str) -> Pin<Box<impl Future<Output = Result<Found, Error>>>> {
+        Box::pin(self.ask_redis(path))
+    }
+
+    async fn ask_redis(&self, path: &str) -> Result<Found, Error> {
         validate_path(path)?;
         let instance = self.own_instance();
         let counters = &instance.protocol.counters;
