@@ -315,7 +315,7 @@ fn where_redis_is_not_followed_it_is_asked<F: Nearby>() {
     for path in PATHS {
         writer.set(&module(path)).unwrap();
     }
-    let near = not_following::<F>(&server);
+    let near = not_following::<F>(server);
     server.reset_stats();
     for _ in 0..3 {
         for (name, expected) in NAMES {
@@ -323,7 +323,7 @@ fn where_redis_is_not_followed_it_is_asked<F: Nearby>() {
         }
     }
     // As the reader does: each name once, and the index at most so often.
-    assert_eq!(asked(&server), [0, 3 * 7, 1, 0]);
+    assert_eq!(asked(server), [0, 3 * 7, 1, 0]);
     assert!(!near.is_live());
     let stats = near.stats();
     assert_eq!((stats.bypasses, stats.hits), (2 * 3 * 7, 0));
@@ -498,18 +498,18 @@ fn an_index_too_large_to_be_kept_is_not_asked_for_each_time<F: Nearby>() {
     // Like a reader's, it is as old as this for the names that it is asked for.
     let config = patient(&server.url()).with_index_max_age(PATIENCE);
     let near = F::Near::live(config, options().with_max_bytes(100_000));
-    near.tie(&writer);
+    near.tie(writer);
     server.reset_stats();
     for number in 0..40 {
         assert_eq!(tell(&near, &format!("new{number}")), "-");
         assert_eq!(tell(&near, &format!("d{number}")), format!("N d{number}"));
     }
-    assert_eq!(asked(&server)[2..], [1, 0]);
+    assert_eq!(asked(server)[2..], [1, 0]);
     assert!(near.stats().bytes < 100_000);
     // What is written here is seen at once all the same.
     writer.set(&module("new0/m.py")).unwrap();
     assert_eq!(tell(&near, "new0"), "N new0");
-    assert_eq!(asked(&server)[2..], [2, 0]);
+    assert_eq!(asked(server)[2..], [2, 0]);
     // All paths are asked for, as ever.
     writer.set(&module("new1/m.py")).unwrap();
     assert_eq!(near.paths().unwrap().len(), 2_002);

@@ -90,7 +90,7 @@ fn how_soon_a_write_is_seen_elsewhere() {
     let world = World::<Blocking>::new();
     let (server, writer) = (&world.redis, &world.writer);
     let near = NearCache::live(patient(&server.url()), NearCacheOptions::default());
-    let announced = announcements(&server, PATH);
+    let announced = announcements(server, PATH);
     let is_seen = |expected: &CachedModule| near.get(PATH).unwrap().as_deref() == Some(expected);
     let (mut pushes, mut sights) = (Vec::new(), Vec::new());
     for version in 0..WRITES {
