@@ -18,6 +18,9 @@ ifeq ($(origin POSTGRES),command line)
 export BIFROST_TEST_PG_BIN := $(abspath $(POSTGRES))
 endif
 
+# Most tests wait for a time-out or a server, and need little of a processor.
+THREADS_PER_CPU = 4
+
 .DEFAULT_GOAL = help
 .PHONY: help setup demo test lint bench soak
 
@@ -33,7 +36,7 @@ demo: ## Serve a real workspace from throw-away servers; WORKSPACE=dir picks ano
 	@cargo run --quiet --release --features cli --example demo -- $(if $(WORKSPACE),"$(WORKSPACE)")
 
 test: setup ## Run all tests; REDIS=program and POSTGRES=directory pick other servers
-	cargo test --all-features
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($(THREADS_PER_CPU) * $$(nproc)))} cargo test --all-features
 
 lint: ## Check the format, every set of features and the documentation
 	@scripts/setup.sh rustfmt clippy

@@ -85,10 +85,11 @@ impl<F: Facade> World<F> {
     }
 
     fn reached_by(redis: RedisServer, reader_url: String, writer_url: String) -> Self {
+        let config = patient(&writer_url);
         Self {
             reader_url,
-            writer_url: writer_url.clone(),
-            ..Self::around(redis, patient(&writer_url))
+            writer_url,
+            ..Self::around(redis, config)
         }
     }
 
