@@ -10,6 +10,17 @@ FEATURE_SETS = $(FACADES) $(foreach extra,$(EXTRAS),$(extra) $(FACADES:%=%$(comm
 # A directory of .py files for the demo; by default, Python's own library.
 WORKSPACE =
 
+# Other servers than the installed ones: `make test REDIS=/path/to/redis-server POSTGRES=/path/to/bin`.
+ifeq ($(origin REDIS),command line)
+export BIFROST_TEST_REDIS_SERVER := $(if $(findstring /,$(REDIS)),$(abspath $(REDIS)),$(REDIS))
+endif
+ifeq ($(origin POSTGRES),command line)
+export BIFROST_TEST_PG_BIN := $(abspath $(POSTGRES))
+endif
+
+# Most tests wait for a time-out or a server, and need little of a processor.
+THREADS_PER_CPU = 4
+
 .DEFAULT_GOAL = help
 .PHONY: help setup demo test lint bench soak
 
@@ -24,8 +35,8 @@ demo: ## Serve a real workspace from throw-away servers; WORKSPACE=dir picks ano
 	@cargo build --quiet --release --features cli --bin bifrost-modules --example demo
 	@cargo run --quiet --release --features cli --example demo -- $(if $(WORKSPACE),"$(WORKSPACE)")
 
-test: setup ## Run all tests
-	cargo test --all-features
+test: setup ## Run all tests; REDIS=program and POSTGRES=directory pick other servers
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($(THREADS_PER_CPU) * $$(nproc)))} cargo test --all-features
 
 lint: ## Check the format, every set of features and the documentation
 	@scripts/setup.sh rustfmt clippy
@@ -40,8 +51,9 @@ lint: ## Check the format, every set of features and the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
 
-bench: setup ## Run the benchmarks
+bench: setup ## Run the benchmarks, and draw docs/performance.svg from their results
 	cargo bench --all-features
+	@scripts/plot.py
 
-soak: setup ## Run the long tests
+soak: setup ## Run the long tests, one after another
 	cargo test --release --all-features --tests -- --ignored --nocapture --test-threads=1

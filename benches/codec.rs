@@ -3,8 +3,12 @@
 use std::hint::black_box;
 
 use bifrost_module_cache::{CachedModule, keys};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use serde::{Deserialize, Serialize};
+
+mod ratio;
+
+use ratio::{FAST, Ratio, compare, timed};
 
 #[derive(Serialize, Deserialize)]
 struct Entry {
@@ -15,61 +19,74 @@ struct Entry {
 
 const PATH: &str = "shared/integrations/halopsa.py";
 
-fn codec(criterion: &mut Criterion) {
+fn codec(criterion: &mut Criterion<Ratio>) {
     let line = "    result = await client.fetch(\"https://example.com/api\", timeout=30)  # n\n";
     for kilobytes in [1, 10, 100] {
-        let module =
-            CachedModule::new(PATH, line.repeat(kilobytes * 1024 / line.len() + 1)).unwrap();
+        let content = line.repeat(kilobytes * 1024 / line.len() + 1);
+        let module = CachedModule::new(PATH, content).unwrap();
         let entry = Entry {
             content: module.content.clone(),
             path: module.path.clone(),
             hash: module.hash.clone(),
         };
         let json = module.to_json();
-        let size = format!("{kilobytes} KB");
-
-        let mut group = criterion.benchmark_group("decode");
-        group.throughput(Throughput::Bytes(json.len() as u64));
-        group.bench_function(
-            BenchmarkId::new("floor: serde_json::from_slice", &size),
-            |bencher| {
-                bencher.iter(|| serde_json::from_slice::<Entry>(black_box(&json)).unwrap());
-            },
+        compare(
+            criterion,
+            &format!("decode, {kilobytes} KB"),
+            FAST,
+            (
+                "serde_json::from_slice",
+                Box::new(|n| {
+                    timed(n, || {
+                        serde_json::from_slice::<Entry>(black_box(&json)).unwrap()
+                    })
+                }),
+            ),
+            vec![(
+                "CachedModule::from_json",
+                Box::new(|n| {
+                    timed(n, || {
+                        CachedModule::from_json(PATH, black_box(&json)).unwrap()
+                    })
+                }),
+            )],
         );
-        group.bench_function(
-            BenchmarkId::new("CachedModule::from_json", &size),
-            |bencher| {
-                bencher.iter(|| CachedModule::from_json(PATH, black_box(&json)).unwrap());
-            },
+        compare(
+            criterion,
+            &format!("encode, {kilobytes} KB"),
+            FAST,
+            (
+                "serde_json::to_vec",
+                Box::new(|n| timed(n, || serde_json::to_vec(black_box(&entry)).unwrap())),
+            ),
+            vec![(
+                "CachedModule::to_json",
+                Box::new(|n| timed(n, || black_box(&module).to_json())),
+            )],
         );
-        group.finish();
-
-        let mut group = criterion.benchmark_group("encode");
-        group.throughput(Throughput::Bytes(json.len() as u64));
-        group.bench_function(
-            BenchmarkId::new("floor: serde_json::to_vec", &size),
-            |bencher| {
-                bencher.iter(|| serde_json::to_vec(black_box(&entry)).unwrap());
-            },
-        );
-        group.bench_function(
-            BenchmarkId::new("CachedModule::to_json", &size),
-            |bencher| {
-                bencher.iter(|| black_box(&module).to_json());
-            },
-        );
-        group.finish();
     }
-
-    let mut group = criterion.benchmark_group("key");
-    group.bench_function("floor: format!", |bencher| {
-        bencher.iter(|| format!("{}{}", keys::MODULE_KEY_PREFIX, black_box(PATH)));
-    });
-    group.bench_function("keys::module_key", |bencher| {
-        bencher.iter(|| keys::module_key(black_box(PATH)).unwrap());
-    });
-    group.finish();
+    compare(
+        criterion,
+        "key",
+        FAST,
+        (
+            "format!",
+            Box::new(|n| {
+                timed(n, || {
+                    format!("{}{}", keys::MODULE_KEY_PREFIX, black_box(PATH))
+                })
+            }),
+        ),
+        vec![(
+            "keys::module_key",
+            Box::new(|n| timed(n, || keys::module_key(black_box(PATH)).unwrap())),
+        )],
+    );
 }
 
-criterion_group!(benches, codec);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(Ratio);
+    targets = codec
+}
 criterion_main!(benches);

@@ -1,7 +1,4 @@
 //! A hit of the near cache, beside maps without its promises, and the round trip that it saves.
-//!
-//! All take turns in short rounds, so that what disturbs the machine disturbs all; what is printed
-//! is the median of their ratios to the first, the floor, round by round.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -12,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use bifrost_module_cache::near::NearCacheOptions;
 use bifrost_module_cache::{CachedModule, Config, blocking, nonblocking};
+use criterion::{Criterion, criterion_group, criterion_main};
 use foldhash::fast::RandomState;
 use tokio::runtime::Runtime;
 
+mod ratio;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use ratio::{FAST, Ratio, Runner, SLOW, compare};
 use support::{RedisServer, wait_until};
 
 type Found = Option<Arc<CachedModule>>;
@@ -27,8 +27,6 @@ const PATHS: usize = 60;
 
 /// Several times the processors in the end.
 const THREADS: [usize; 3] = [1, 2, 8];
-const ROUNDS: usize = 60;
-const LOOKUPS: u32 = 20_000;
 
 struct Map<S>(RwLock<HashMap<String, Found, S>>);
 
@@ -111,11 +109,11 @@ impl Bench {
     }
 
     /// One after the other, in one task.
-    fn in_a_task(&self, paths: &[String]) -> Duration {
+    fn in_a_task(&self, lookups: u64, paths: &[String]) -> Duration {
         self.runtime.block_on(async {
             let mut paths = paths.iter().cycle();
             let start = Instant::now();
-            for _ in 0..LOOKUPS {
+            for _ in 0..lookups {
                 let path = paths.next().unwrap();
                 black_box(self.async_near.get(black_box(path)).await.unwrap());
             }
@@ -124,7 +122,7 @@ impl Bench {
     }
 }
 
-fn in_a_thread<T>(lookups: u32, paths: &[String], get: impl Fn(&str) -> T) -> Duration {
+fn in_a_thread<T>(lookups: u64, paths: &[String], get: impl Fn(&str) -> T) -> Duration {
     let mut paths = paths.iter().cycle();
     let start = Instant::now();
     for _ in 0..lookups {
@@ -135,15 +133,20 @@ fn in_a_thread<T>(lookups: u32, paths: &[String], get: impl Fn(&str) -> T) -> Du
 }
 
 /// In so many threads at once: how long the last one takes for its share.
-fn in_threads<T>(threads: usize, paths: &[String], get: impl Fn(&str) -> T + Sync) -> Duration {
+fn in_threads<T>(
+    threads: usize,
+    lookups: u64,
+    paths: &[String],
+    get: impl Fn(&str) -> T + Sync,
+) -> Duration {
     if threads == 1 {
-        return in_a_thread(LOOKUPS, paths, get);
+        return in_a_thread(lookups, paths, get);
     }
     let barrier = Barrier::new(threads);
     thread::scope(|scope| {
         let work = || {
             barrier.wait();
-            in_a_thread(LOOKUPS, paths, &get)
+            in_a_thread(lookups, paths, &get)
         };
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let times = threads.into_iter().map(|thread| thread.join().unwrap());
@@ -151,36 +154,7 @@ fn in_threads<T>(threads: usize, paths: &[String], get: impl Fn(&str) -> T + Syn
     })
 }
 
-/// Something that takes part: its name, and how long it takes for a round.
-type Runner<'a> = (&'a str, Box<dyn Fn() -> Duration + 'a>);
-
-fn compare(title: &str, runners: &[Runner<'_>]) {
-    let mut times = vec![Vec::with_capacity(ROUNDS); runners.len()];
-    for round in 0..=ROUNDS {
-        for (runner, times) in runners.iter().zip(&mut times) {
-            let time = runner.1();
-            // The first is to warm up.
-            if round > 0 {
-                times.push(time);
-            }
-        }
-    }
-    println!("{title}");
-    for ((name, _), own) in runners.iter().zip(&times) {
-        let ratios = own.iter().zip(&times[0]);
-        let ratio = median(ratios.map(|(own, floor)| own.as_secs_f64() / floor.as_secs_f64()));
-        let nanos = median(own.iter().map(Duration::as_secs_f64)) / f64::from(LOOKUPS) * 1e9;
-        println!("  {name:<42} {nanos:>8.1} ns {ratio:>6.2} x");
-    }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn main() {
+fn hits(criterion: &mut Criterion<Ratio>) {
     let bench = Bench::new();
     let get = |path: &str| bench.near.get(path).unwrap();
     for (name, paths) in [
@@ -192,21 +166,37 @@ fn main() {
         assert!(paths.iter().all(|path| get(path) == bench.map.get(path)));
         let before = (bench.near.stats(), bench.async_near.stats());
         for threads in THREADS {
-            let floor = || in_threads(threads, paths, |path| bench.map.get(path));
-            let folding = || in_threads(threads, paths, |path| bench.folding.get(path));
-            let moka = || in_threads(threads, paths, |path| bench.moka.get(path));
-            let near = || in_threads(threads, paths, get);
-            let mut runners: Vec<Runner<'_>> = vec![
-                ("floor: RwLock<HashMap<String, Arc<_>>>", Box::new(floor)),
-                ("the same with foldhash", Box::new(folding)),
-                ("moka::sync::Cache", Box::new(moka)),
-                ("blocking::NearCache", Box::new(near)),
+            let mut rivals: Vec<(&str, Runner<'_>)> = vec![
+                (
+                    "blocking::NearCache",
+                    Box::new(|n| in_threads(threads, n, paths, get)),
+                ),
+                (
+                    "the map with foldhash",
+                    Box::new(|n| in_threads(threads, n, paths, |path| bench.folding.get(path))),
+                ),
+                (
+                    "moka",
+                    Box::new(|n| in_threads(threads, n, paths, |path| bench.moka.get(path))),
+                ),
             ];
             if threads == 1 {
-                let task = || bench.in_a_task(paths);
-                runners.push(("nonblocking::NearCache", Box::new(task)));
+                rivals.push((
+                    "nonblocking::NearCache",
+                    Box::new(|n| bench.in_a_task(n, paths)),
+                ));
             }
-            compare(&format!("{name}, threads: {threads}"), &runners);
+            let plural = if threads == 1 { "" } else { "s" };
+            compare(
+                criterion,
+                &format!("near hit, {name}, {threads} thread{plural}"),
+                FAST,
+                (
+                    "an RwLock<HashMap<String, Arc<_>>>",
+                    Box::new(|n| in_threads(threads, n, paths, |path| bench.map.get(path))),
+                ),
+                rivals,
+            );
         }
         // Otherwise something else was measured.
         let after = (bench.near.stats(), bench.async_near.stats());
@@ -219,9 +209,29 @@ fn main() {
             (after.0.bypasses, after.1.bypasses)
         );
     }
-    let lookups = LOOKUPS / 100;
-    let time = in_a_thread(lookups, &bench.present, |path| {
-        bench.reader.get(path).unwrap()
-    });
-    println!("without a near cache: {:?} a lookup", time / lookups);
 }
+
+fn round_trip(criterion: &mut Criterion<Ratio>) {
+    let bench = Bench::new();
+    let paths = &bench.present;
+    compare(
+        criterion,
+        "a lookup without a near cache",
+        SLOW,
+        (
+            "a hit of one",
+            Box::new(|n| in_a_thread(n, paths, |path| bench.near.get(path).unwrap())),
+        ),
+        vec![(
+            "blocking::ModuleReader::get",
+            Box::new(|n| in_a_thread(n, paths, |path| bench.reader.get(path).unwrap())),
+        )],
+    );
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(Ratio);
+    targets = hits, round_trip
+}
+criterion_main!(benches);

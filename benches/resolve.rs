@@ -4,13 +4,15 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bifrost_module_cache::{CachedModule, Config, Resolution, blocking, keys, nonblocking};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use redis::{AsyncConnectionConfig, IntoConnectionInfo as _};
 use tokio::runtime::Runtime;
 
+mod ratio;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use ratio::{FAST, Ratio, compare, timed};
 use support::RedisServer;
 
 /// How many modules the workspace has, and how many names are asked for at a time.
@@ -63,45 +65,46 @@ fn mget(name: &str) -> redis::Cmd {
 
 type Reply = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-fn blocking(criterion: &mut Criterion) {
+fn blocking(criterion: &mut Criterion<Ratio>) {
     let bench = Bench::new();
     let mut bare = bench.client.get_connection().unwrap();
     let reader = blocking::ModuleReader::new(bench.config()).unwrap();
-    let mut group = criterion.benchmark_group("blocking, 1,000 foreign names");
-    group.throughput(Throughput::Elements(NAMES as u64));
-    group.bench_function("floor: raw MGET each", |bencher| {
-        bencher.iter(|| {
-            for name in &bench.names {
-                let reply: Reply = mget(black_box(name)).query(&mut bare).unwrap();
-                assert_eq!(reply, (None, None));
-            }
-        });
-    });
     bench.server.reset_stats();
     let start = Instant::now();
-    group.bench_function("ModuleReader::resolve each", |bencher| {
-        bencher.iter(|| {
-            for name in &bench.names {
-                let answer = reader.resolve(black_box(name)).unwrap();
-                assert_eq!(answer, Resolution::NotFound);
-            }
-        });
-    });
+    let mut names = bench.names.iter().cycle();
+    let mut others = bench.names.iter().cycle();
+    compare(
+        criterion,
+        "blocking, a name that is not ours",
+        FAST,
+        (
+            "a bare MGET of its two paths",
+            Box::new(|n| {
+                timed(n, || {
+                    let command = mget(black_box(names.next().unwrap()));
+                    let reply: Reply = command.query(&mut bare).unwrap();
+                    assert_eq!(reply, (None, None));
+                })
+            }),
+        ),
+        vec![(
+            "ModuleReader::resolve",
+            Box::new(|n| {
+                timed(n, || {
+                    let answer = reader.resolve(black_box(others.next().unwrap())).unwrap();
+                    assert_eq!(answer, Resolution::NotFound);
+                })
+            }),
+        )],
+    );
+    // One round trip each, and the index once a second.
     let (names, seconds) = (bench.server.calls("mget"), start.elapsed().as_secs());
     let indexes = bench.server.calls("smembers");
-    println!(
-        "{names} names in {seconds} s cost {} calls and {indexes} SMEMBERS",
-        reader.stats().calls
-    );
     assert!(reader.stats().calls <= names && indexes <= seconds + 2);
-    group.bench_function("ModuleReader::resolve_many at once", |bencher| {
-        bencher.iter(|| reader.resolve_many(black_box(&bench.names)).unwrap());
-    });
-    group.finish();
 }
 
 #[cfg(feature = "near-cache")]
-fn near(criterion: &mut Criterion) {
+fn near(criterion: &mut Criterion<Ratio>) {
     use bifrost_module_cache::near::NearCacheOptions;
     let bench = Bench::new();
     let reader = blocking::ModuleReader::new(bench.config()).unwrap();
@@ -111,34 +114,49 @@ fn near(criterion: &mut Criterion) {
         .map(|n| format!("shared/part_{}/module_{n}.py", n % 100))
         .collect();
     near.prefetch().unwrap();
-    let mut group = criterion.benchmark_group("near cache, 1,000 foreign names");
-    group.throughput(Throughput::Elements(NAMES as u64));
-    group.bench_function("floor: NearCache::get of a module each", |bencher| {
-        bencher.iter(|| {
-            for path in &hits {
-                black_box(near.get(black_box(path)).unwrap());
-            }
-        });
-    });
-    let resolve_all = |names: &[String]| {
-        for name in names {
-            black_box(near.resolve(black_box(name)).unwrap());
-        }
-    };
-    resolve_all(&bench.names);
+    let snapshot = near.snapshot().unwrap();
+    for name in &bench.names {
+        near.resolve(name).unwrap();
+    }
     bench.server.reset_stats();
-    group.bench_function("NearCache::resolve each", |bencher| {
-        bencher.iter(|| resolve_all(&bench.names));
-    });
+    let mut paths = hits.iter().cycle();
+    let mut names = bench.names.iter().cycle();
+    let mut others = bench.names.iter().cycle();
+    compare(
+        criterion,
+        "in memory, a name that is not ours",
+        FAST,
+        (
+            "NearCache::get of a module",
+            Box::new(|n| timed(n, || near.get(black_box(paths.next().unwrap())).unwrap())),
+        ),
+        vec![
+            (
+                "NearCache::resolve",
+                Box::new(|n| {
+                    timed(n, || {
+                        near.resolve(black_box(names.next().unwrap())).unwrap()
+                    })
+                }),
+            ),
+            (
+                "Snapshot::resolve",
+                Box::new(|n| {
+                    timed(n, || {
+                        snapshot.resolve(black_box(others.next().unwrap())).unwrap()
+                    })
+                }),
+            ),
+        ],
+    );
     let calls = ["mget", "get", "smembers", "smismember"];
     assert_eq!(calls.map(|command| bench.server.calls(command)), [0; 4]);
-    group.finish();
 }
 
 #[cfg(not(feature = "near-cache"))]
-fn near(_: &mut Criterion) {}
+fn near(_: &mut Criterion<Ratio>) {}
 
-fn nonblocking(criterion: &mut Criterion) {
+fn nonblocking(criterion: &mut Criterion<Ratio>) {
     let bench = Bench::new();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -151,42 +169,45 @@ fn nonblocking(criterion: &mut Criterion) {
         .get_multiplexed_async_connection_with_config(&settings);
     let bare = runtime.block_on(connecting).unwrap();
     let reader = nonblocking::ModuleReader::new(bench.config()).unwrap();
-    let mut group = criterion.benchmark_group("nonblocking, 1,000 foreign names");
-    group.throughput(Throughput::Elements(NAMES as u64));
-    group.bench_function("floor: raw MGET each", |bencher| {
-        bencher.iter_custom(|iterations| {
-            let mut bare = bare.clone();
-            timed(&runtime, async {
-                for _ in 0..iterations {
-                    for name in &bench.names {
-                        let reply: Reply =
-                            mget(black_box(name)).query_async(&mut bare).await.unwrap();
-                        assert_eq!(reply, (None, None));
+    compare(
+        criterion,
+        "nonblocking, a name that is not ours",
+        FAST,
+        (
+            "a bare MGET of its two paths",
+            Box::new(|n| {
+                let mut bare = bare.clone();
+                in_a_task(&runtime, async {
+                    for name in bench.names.iter().cycle().take(usize::try_from(n).unwrap()) {
+                        let reply = mget(black_box(name)).query_async(&mut bare).await;
+                        assert_eq!(reply, Ok::<Reply, _>((None, None)));
                     }
-                }
-            })
-        });
-    });
-    group.bench_function("ModuleReader::resolve each", |bencher| {
-        bencher.iter_custom(|iterations| {
-            timed(&runtime, async {
-                for _ in 0..iterations {
-                    for name in &bench.names {
+                })
+            }),
+        ),
+        vec![(
+            "ModuleReader::resolve",
+            Box::new(|n| {
+                in_a_task(&runtime, async {
+                    for name in bench.names.iter().cycle().take(usize::try_from(n).unwrap()) {
                         let answer = reader.resolve(black_box(name)).await.unwrap();
                         assert_eq!(answer, Resolution::NotFound);
                     }
-                }
-            })
-        });
-    });
-    group.finish();
+                })
+            }),
+        )],
+    );
 }
 
-fn timed(runtime: &Runtime, work: impl Future) -> Duration {
+fn in_a_task(runtime: &Runtime, work: impl Future) -> Duration {
     let start = Instant::now();
     runtime.block_on(work);
     start.elapsed()
 }
 
-criterion_group!(benches, blocking, nonblocking, near);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(Ratio);
+    targets = blocking, nonblocking, near
+}
 criterion_main!(benches);

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bifrost_module_cache::blocking::ModuleWriter;
 use bifrost_module_cache::postgres::fallible_iterator::FallibleIterator as _;
@@ -13,9 +13,11 @@ use bifrost_module_cache::sync::WarmReport;
 use bifrost_module_cache::{CachedModule, Config, keys, nonblocking, tokio_postgres};
 use criterion::{Criterion, criterion_group, criterion_main};
 
+mod ratio;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use ratio::{Ratio, SLOW, compare, timed, timed_after};
 use support::{Postgres, Proxy, RedisServer};
 
 const MODULES: i32 = 10_000;
@@ -127,12 +129,12 @@ fn flush(server: &RedisServer) {
 
 /// The time that `part` tells out of each of so many warm-ups from cold.
 fn from_cold(
-    iterations: u64,
+    turns: u64,
     server: &RedisServer,
     mut warm: impl FnMut() -> WarmReport,
     part: fn(&WarmReport) -> Duration,
 ) -> Duration {
-    (0..iterations)
+    (0..turns)
         .map(|_| {
             flush(server);
             let report = warm();
@@ -145,43 +147,12 @@ fn from_cold(
         .sum()
 }
 
-fn warm(criterion: &mut Criterion) {
+fn warm(criterion: &mut Criterion<Ratio>) {
     let (server, postgres) = (RedisServer::start(), Postgres::start());
     fill(&postgres, MODULES);
     let mut client = postgres.client();
+    let mut floor_client = postgres.client();
     let writer = ModuleWriter::new(Config::new(server.url()).unwrap()).unwrap();
-
-    let mut group = criterion.benchmark_group("warm-up, 10,000 modules of 10 KB");
-    group
-        .sample_size(10)
-        .measurement_time(Duration::from_secs(10));
-    group.bench_function("floor: reading the rows", |bencher| {
-        bencher.iter(|| fetch_alone(&mut client));
-    });
-    group.bench_function("blocking, load", |bencher| {
-        bencher.iter_custom(|n| {
-            from_cold(
-                n,
-                &server,
-                || writer.warm_from_db(&mut client).unwrap(),
-                |r| r.load_elapsed,
-            )
-        });
-    });
-    group.bench_function("blocking, load and verify", |bencher| {
-        bencher.iter_custom(|n| {
-            from_cold(
-                n,
-                &server,
-                || writer.warm_from_db(&mut client).unwrap(),
-                |r| r.elapsed,
-            )
-        });
-    });
-    group.bench_function("blocking, already warm", |bencher| {
-        writer.warm_from_db(&mut client).unwrap();
-        bencher.iter(|| writer.warm_from_db(&mut client).unwrap());
-    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -195,81 +166,109 @@ fn warm(criterion: &mut Criterion) {
         client
     });
     let async_writer = nonblocking::ModuleWriter::new(Config::new(server.url()).unwrap()).unwrap();
-    let mut async_warm = || {
-        runtime
-            .block_on(async_writer.warm_from_db(&async_client))
-            .unwrap()
+    let async_warm = || {
+        let warm = async_writer.warm_from_db(&async_client);
+        runtime.block_on(warm).unwrap()
     };
-    group.bench_function("nonblocking, load", |bencher| {
-        bencher.iter_custom(|n| from_cold(n, &server, &mut async_warm, |r| r.load_elapsed));
-    });
-    group.bench_function("nonblocking, load and verify", |bencher| {
-        bencher.iter_custom(|n| from_cold(n, &server, &mut async_warm, |r| r.elapsed));
-    });
+    let client = std::cell::RefCell::new(&mut client);
+    let warm = || writer.warm_from_db(&mut client.borrow_mut()).unwrap();
+    compare(
+        criterion,
+        "warm-up of 10,000 × 10 KB",
+        SLOW,
+        (
+            "reading the rows alone",
+            Box::new(|n| timed(n, || fetch_alone(&mut floor_client))),
+        ),
+        vec![
+            (
+                "blocking, load",
+                Box::new(|n| from_cold(n, &server, warm, |report| report.load_elapsed)),
+            ),
+            (
+                "blocking, load and verify",
+                Box::new(|n| from_cold(n, &server, warm, |report| report.elapsed)),
+            ),
+            (
+                "nonblocking, load",
+                Box::new(|n| from_cold(n, &server, async_warm, |report| report.load_elapsed)),
+            ),
+            (
+                "nonblocking, load and verify",
+                Box::new(|n| from_cold(n, &server, async_warm, |report| report.elapsed)),
+            ),
+            (
+                "blocking, already warm",
+                Box::new(|n| {
+                    warm();
+                    timed(n, warm)
+                }),
+            ),
+        ],
+    );
     let mut redis = server.connection();
     let directory = tempfile::tempdir().unwrap();
     let rows = directory.path().join("rows.json");
-    write_rows(&mut client, &rows);
-    group.bench_function(
-        "the specification's loop, in Python, without its SELECT",
-        |bencher| {
-            bencher.iter_custom(|n| {
-                (0..n)
-                    .map(|_| {
+    write_rows(&mut client.borrow_mut(), &rows);
+    let empty = || flush(&server);
+    compare(
+        criterion,
+        "the specification's loop, 10,000 × 10 KB",
+        SLOW,
+        (
+            "blocking, load and verify",
+            Box::new(|n| from_cold(n, &server, warm, |report| report.elapsed)),
+        ),
+        vec![
+            (
+                "as a Rust program",
+                Box::new(|n| {
+                    timed_after(n, empty, |()| {
+                        naive(&mut client.borrow_mut(), &mut redis, usize::MAX)
+                    })
+                }),
+            ),
+            (
+                "in Python, without reading the rows",
+                Box::new(|n| {
+                    let loops = (0..n).map(|_| {
                         flush(&server);
                         naive_python(&server.url(), &rows)
-                    })
-                    .sum()
-            });
-        },
+                    });
+                    loops.sum()
+                }),
+            ),
+        ],
     );
-    group.bench_function("the specification's loop", |bencher| {
-        bencher.iter_custom(|n| {
-            (0..n)
-                .map(|_| {
-                    flush(&server);
-                    let start = Instant::now();
-                    assert_eq!(naive(&mut client, &mut redis, usize::MAX), MODULES as usize);
-                    start.elapsed()
-                })
-                .sum()
-        });
-    });
-    group.finish();
-
-    far_away(criterion, &server, &mut client);
-}
-
-/// With 2.5 ms of latency the specification's loop takes a minute: a hundredth of it stands for
-/// all.
-fn far_away(
-    criterion: &mut Criterion,
-    server: &RedisServer,
-    client: &mut bifrost_module_cache::postgres::Client,
-) {
     let proxy = Proxy::start(server.port());
     proxy.set_latency(Duration::from_micros(2_500));
     let remote = ModuleWriter::new(Config::new(proxy.url()).unwrap()).unwrap();
-    let mut group = criterion.benchmark_group("warm-up, 10,000 modules of 10 KB, 2.5 ms away");
-    group
-        .sample_size(10)
-        .measurement_time(Duration::from_secs(10));
-    group.bench_function("blocking, load and verify", |bencher| {
-        bencher.iter_custom(|n| {
-            from_cold(
-                n,
-                server,
-                || remote.warm_from_db(client).unwrap(),
-                |r| r.elapsed,
-            )
-        });
-    });
-    group.bench_function("the specification's loop, a hundredth", |bencher| {
-        let mut redis = support::connect(&proxy.url());
-        bencher.iter(|| naive(client, &mut redis, MODULES as usize / 100));
-    });
-    group.finish();
+    let mut far = support::connect(&proxy.url());
+    compare(
+        criterion,
+        "2.5 ms away, 10,000 × 10 KB",
+        SLOW,
+        (
+            "blocking, load and verify",
+            Box::new(|n| {
+                let warm = || remote.warm_from_db(&mut client.borrow_mut()).unwrap();
+                from_cold(n, &server, warm, |report| report.elapsed)
+            }),
+        ),
+        vec![(
+            // It takes a minute: a hundredth stands for all.
+            "the specification's loop as a Rust program",
+            Box::new(|n| {
+                let part = MODULES as usize / 100;
+                100 * timed(n, || naive(&mut client.borrow_mut(), &mut far, part))
+            }),
+        )],
+    );
 }
 
-criterion_group!(benches, warm);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(Ratio);
+    targets = warm
+}
 criterion_main!(benches);

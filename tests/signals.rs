@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bifrost_module_cache::CachedModule;
-use support::{Facade, Proxy, Reader, RedisServer, Writer, on_both_facades, patient};
+use support::{Facade, Reader, World, Writer, on_both_facades};
 
 on_both_facades! {
     a_process_that_is_stopped_and_continued_reads_on
@@ -20,9 +20,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Calls until the child has ended, each waiting for long enough to be interrupted.
 fn call_until_the_end_of<F: Facade>(child: &mut Child) {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let writer = F::Writer::new(patient(&proxy.url())).unwrap();
+    let (world, proxy) = World::<F>::proxied(|config| config);
+    let writer = &world.writer;
     let module = CachedModule::new("a.py", "x = 1\n").unwrap();
     proxy.set_latency(Duration::from_millis(2));
     while child.try_wait().unwrap().is_none() {
@@ -44,7 +43,7 @@ fn shell(script: &str) -> Child {
 
 fn a_process_that_is_stopped_and_continued_reads_on<F: Facade>() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // The continuation ends every wait with a time-out, whether or not anybody handles it.
+    // The continuation ends every wait with a time-out, whether or not the process handles it.
     call_until_the_end_of::<F>(&mut shell(
         "i=0; while [ $i -lt 300 ]; do kill -s STOP $1; kill -s CONT $1; sleep 0.003; i=$((i+1)); done",
     ));

@@ -17,16 +17,22 @@
 
 /// Makes what `src/facade` says once for both facades synchronous. A macro and no trait, because
 /// each facade's documentation must show its own signatures.
+///
+/// `@hit` is what memory may answer: without it, a hit of the near cache would build the future of
+/// a miss, which costs more than the hit.
 macro_rules! facade {
     (impl $type:ident { $(
         $(#[$attribute:meta])*
         pub async fn $name:ident(&$self:ident $(, $argument:ident: $of:ty)* $(,)?) -> $answer:ty {
-            $call:expr
+            $(@hit $hit:expr =>)? $call:expr
         }
     )* }) => {
         impl $type { $(
             $(#[$attribute])*
             pub fn $name(&$self $(, $argument: $of)*) -> $answer {
+                $(if let Some(hit) = $hit {
+                    return Ok(hit);
+                })?
                 crate::blocking::run($call)
             }
         )* }

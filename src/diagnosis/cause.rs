@@ -151,7 +151,7 @@ impl Cause {
             Self::CacheCold => (
                 "cache_cold",
                 "not cached, because the whole cache is cold",
-                "the cache was flushed, cleared or never warmed",
+                "the whole cache is cold: it was flushed, cleared or never warmed",
                 WARM,
             ),
             Self::CacheRestored => (

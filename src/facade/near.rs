@@ -108,7 +108,7 @@ facade! { impl NearCache {
     /// As [`ModuleReader::get`].
     #[doc(alias("get_module", "get_module_sync"))]
     pub async fn get(&self, path: &str) -> Result<Option<Arc<CachedModule>>, Error> {
-        self.near.get(path)
+        @hit self.near.hit(path) => self.near.ask(path)
     }
 
     /// The modules at `paths`, in their order. One round trip for all that are not cached.
@@ -131,7 +131,7 @@ facade! { impl NearCache {
     ///
     /// As [`ModuleReader::resolve`].
     pub async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        self.near.resolve(name)
+        @hit self.near.resolved(name) => self.near.resolve(name)
     }
 
     /// What these names stand for, in their order. One round trip for all modules that are not

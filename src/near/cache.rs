@@ -4,6 +4,7 @@
 //! stores the answer if [`Protocol`](super::coherence::protocol::Protocol) lets it. Where Redis is
 //! not followed, reads go through and nothing is served from memory.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -125,22 +126,19 @@ impl<T: SpawnListener> Near<T> {
         instance.ensure_listener(|instance| self.client.transport.spawn_listener(instance))
     }
 
-    /// What is stored, or else what Redis says.
-    pub(crate) async fn get(&self, path: &str) -> Result<Found, Error> {
-        match self.hit(path) {
-            Some(found) => Ok(found),
-            None => self.ask(path).await,
-        }
-    }
-
     /// The hot path: no lock, no process id, no validation of the path. What is not a valid path is
     /// never stored, so it is no hit.
-    fn hit(&self, path: &str) -> Option<Found> {
+    pub(crate) fn hit(&self, path: &str) -> Option<Found> {
         self.instance().protocol.hit(path, Tick::now())
     }
 
-    /// What is left to do where there is no [`hit`](Self::hit).
-    async fn ask(&self, path: &str) -> Result<Found, Error> {
+    /// What is left to do where there is no [`hit`](Self::hit). On the heap, because in
+    /// `nonblocking` a hit would otherwise carry all of its state along.
+    pub(crate) fn ask(&self, path: &str) -> Pin<Box<impl Future<Output = Result<Found, Error>>>> {
+        Box::pin(self.ask_redis(path))
+    }
+
+    async fn ask_redis(&self, path: &str) -> Result<Found, Error> {
         validate_path(path)?;
         let instance = self.own_instance();
         let counters = &instance.protocol.counters;

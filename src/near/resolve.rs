@@ -1,6 +1,7 @@
 //! From names to sources, from memory where that is possible.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::cache::{Near, SpawnListener};
@@ -19,17 +20,23 @@ use crate::resolution::{Resolution, resolve};
 impl<T: SpawnListener> Near<T> {
     /// The hot path: the answer, if all that it takes is stored. What can't be a name needs
     /// nothing.
-    fn resolved(&self, name: &str) -> Option<Resolution> {
+    pub(crate) fn resolved(&self, name: &str) -> Option<Resolution> {
         let instance = self.instance();
         instance
             .protocol
             .resolve(name, Tick::now(), || instance.is_ours())
     }
 
-    pub(crate) async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        if let Some(answer) = self.resolved(name) {
-            return Ok(answer);
-        }
+    /// What is left to do where nothing is [`resolved`](Self::resolved); on the heap, as
+    /// [`ask`](Self::ask).
+    pub(crate) fn resolve(
+        &self,
+        name: &str,
+    ) -> Pin<Box<impl Future<Output = Result<Resolution, Error>>>> {
+        Box::pin(self.resolve_one(name))
+    }
+
+    async fn resolve_one(&self, name: &str) -> Result<Resolution, Error> {
         let budget = Budget::new(self.client.config(), Class::Lookup);
         let mut answers = self.resolve_rest(&[name], budget).await?;
         Ok(answers.pop().unwrap_or(Resolution::NotFound))

@@ -14,16 +14,21 @@
 
 /// Makes what `src/facade` says once for both facades asynchronous. A macro and no trait, because
 /// each facade's documentation must show its own signatures.
+///
+/// `@hit` is what memory may answer: see the same macro in `blocking`.
 macro_rules! facade {
     (impl $type:ident { $(
         $(#[$attribute:meta])*
         pub async fn $name:ident(&$self:ident $(, $argument:ident: $of:ty)* $(,)?) -> $answer:ty {
-            $call:expr
+            $(@hit $hit:expr =>)? $call:expr
         }
     )* }) => {
         impl $type { $(
             $(#[$attribute])*
             pub async fn $name(&$self $(, $argument: $of)*) -> $answer {
+                $(if let Some(hit) = $hit {
+                    return Ok(hit);
+                })?
                 $call.await
             }
         )* }

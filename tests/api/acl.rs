@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::consistency::{Syncing, World, module};
 use crate::support::{
-    Facade, OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, Reader, RedisServer, Setup, WRITER_ACL,
-    WRITER_OPTION, Writer, connect, on_both_facades,
+    Blocking, Facade, OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, Reader, RedisServer, Syncing,
+    WRITER_ACL, WRITER_OPTION, World, Writer, connect, module, on_both_facades,
 };
 use bifrost_module_cache::diagnosis::Cause;
 use bifrost_module_cache::sync::{Change, SyncOptions};
@@ -20,7 +19,7 @@ on_both_facades! {
     another_database_needs_one_permission_more
 }
 
-/// Redis lets everybody send these.
+/// Redis lets every user send these.
 const ALWAYS: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
 const READER: [&str; 14] = [
@@ -128,7 +127,7 @@ fn assert_permits_exactly(server: &RedisServer, url: &str, permitted: &[&[&str]]
         .map(|leaf| leaf.name.as_str())
         .collect();
     let expected = permitted.iter().copied().flatten().copied();
-    // Redis 6 lists neither QUIT nor any subcommand, and lets nobody RESET.
+    // Redis 6 lists neither QUIT nor any subcommand, and lets no user RESET.
     let is_listed = |name: &&str| !matches!(*name, "quit" | "reset") && !name.contains('|');
     let expected: BTreeSet<&str> = expected
         .filter(|name| !RedisServer::is_old() || is_listed(name))
@@ -147,22 +146,22 @@ fn assert_permits_exactly(server: &RedisServer, url: &str, permitted: &[&[&str]]
 
 #[test]
 fn the_reader_may_do_exactly_this() {
-    let setup = Setup::acl();
-    assert_permits_exactly(&setup.server, &setup.reader_url, &[&READER, &ALWAYS]);
+    let world = World::<Blocking>::acl();
+    assert_permits_exactly(&world.redis, &world.reader_url, &[&READER, &ALWAYS]);
 }
 
 #[test]
 fn the_writer_may_do_exactly_this() {
-    let setup = Setup::narrow_acl();
+    let world = World::<Blocking>::narrow_acl();
     let permitted: [&[&str]; 3] = [&READER, &WRITER, &ALWAYS];
-    assert_permits_exactly(&setup.server, &setup.writer_url, &permitted);
+    assert_permits_exactly(&world.redis, &world.writer_url, &permitted);
 }
 
 #[test]
 fn the_writer_s_option_adds_one_command() {
-    let setup = Setup::acl();
+    let world = World::<Blocking>::acl();
     let permitted: [&[&str]; 4] = [&READER, &WRITER, &["scan"], &ALWAYS];
-    assert_permits_exactly(&setup.server, &setup.writer_url, &permitted);
+    assert_permits_exactly(&world.redis, &world.writer_url, &permitted);
 }
 
 #[test]
@@ -182,8 +181,8 @@ fn the_security_page_has_these_lines() {
 
 #[test]
 fn neither_user_may_publish_or_listen() {
-    let setup = Setup::acl();
-    for url in [&setup.reader_url, &setup.writer_url] {
+    let world = World::<Blocking>::acl();
+    for url in [&world.reader_url, &world.writer_url] {
         let mut redis = connect(url);
         for command in ["PUBLISH", "SUBSCRIBE", "PSUBSCRIBE"] {
             let mut command = redis::cmd(command);
@@ -195,12 +194,12 @@ fn neither_user_may_publish_or_listen() {
 }
 
 fn the_reader_can_do_all_that_a_reader_offers<F: Facade>() {
-    let setup = Setup::acl();
+    let world = World::<F>::acl();
     let one = module("a.py", "a");
-    let writer = setup.writer::<F>();
+    let writer = world.writer::<F>();
     writer.publish_exact(std::slice::from_ref(&one)).unwrap();
     for parameters in ["", "?protocol=resp3"] {
-        let url = format!("{}{parameters}", setup.reader_url);
+        let url = format!("{}{parameters}", world.reader_url);
         let reader = F::Reader::new(Config::new(&url).unwrap()).unwrap();
         assert_eq!(reader.get("a.py").unwrap(), Some(one.clone()));
         let found = reader.get_many(&["a.py", "b.py"]).unwrap();
@@ -221,9 +220,7 @@ fn the_reader_can_do_all_that_a_reader_offers<F: Facade>() {
 }
 
 fn the_writer_can_do_all_that_a_writer_offers<F: Facade<Writer: Syncing>>() {
-    for setup in [Setup::acl(), Setup::narrow_acl()] {
-        let config = setup.writer_config();
-        let world = World::<F>::around(setup.server, config);
+    for world in [World::<F>::acl(), World::<F>::narrow_acl()] {
         let (writer, mut table) = (&world.writer, world.table());
 
         table.put("a.py", "a");
@@ -260,9 +257,7 @@ fn the_writer_can_do_all_that_a_writer_offers<F: Facade<Writer: Syncing>>() {
 }
 
 fn the_writer_finds_unlisted_entries_only_where_it_may_scan<F: Facade<Writer: Syncing>>() {
-    for (setup, may_scan) in [(Setup::acl(), true), (Setup::narrow_acl(), false)] {
-        let config = setup.writer_config();
-        let world = World::<F>::around(setup.server, config);
+    for (world, may_scan) in [(World::<F>::acl(), true), (World::<F>::narrow_acl(), false)] {
         world.table().put("a.py", "a");
         world.foreign().set_key("ghost.py", "{}");
         let drift = world.verify();
@@ -286,10 +281,10 @@ fn is_no_permission(error: &Error) -> bool {
 }
 
 fn the_reader_s_user_can_not_write<F: Facade>() {
-    let setup = Setup::acl();
+    let world = World::<F>::acl();
     let one = module("a.py", "a");
-    setup.writer::<F>().set(&one).unwrap();
-    let intruder = F::Writer::new(setup.reader_config()).unwrap();
+    world.writer::<F>().set(&one).unwrap();
+    let intruder = F::Writer::new(world.reader_config()).unwrap();
     for error in [
         intruder.set(&module("a.py", "evil")).unwrap_err(),
         intruder.invalidate("a.py").unwrap_err(),
@@ -305,15 +300,15 @@ fn the_reader_s_user_can_not_write<F: Facade>() {
     ] {
         assert!(is_no_permission(&error), "{error:?}");
     }
-    let found = setup.reader::<F>().get("a.py").unwrap();
+    let found = world.reader::<F>().get("a.py").unwrap();
     assert_eq!(found, Some(one));
 }
 
 fn another_database_needs_one_permission_more<F: Facade>() {
-    let setup = Setup::narrow_acl();
+    let world = World::<F>::narrow_acl();
     let in_database_1 = |url: &str| Config::new(url.replace("/0", "/1")).unwrap();
-    let writer = || F::Writer::new(in_database_1(&setup.writer_url)).unwrap();
-    let reader = || F::Reader::new(in_database_1(&setup.reader_url)).unwrap();
+    let writer = || F::Writer::new(in_database_1(&world.writer_url)).unwrap();
+    let reader = || F::Reader::new(in_database_1(&world.reader_url)).unwrap();
     let one = module("a.py", "a");
     for error in [
         writer().set(&one).unwrap_err(),
@@ -323,9 +318,9 @@ fn another_database_needs_one_permission_more<F: Facade>() {
         assert!(error.is_refused() && !error.is_transient(), "{error:?}");
     }
     for user in ["bifrost_reader", "bifrost_writer"] {
-        setup.server.command(&format!("ACL SETUSER {user} +select"));
+        world.redis.command(&format!("ACL SETUSER {user} +select"));
     }
     writer().set(&one).unwrap();
     assert_eq!(reader().get("a.py").unwrap(), Some(one));
-    assert_eq!(setup.reader::<F>().get("a.py").unwrap(), None);
+    assert_eq!(world.reader::<F>().get("a.py").unwrap(), None);
 }

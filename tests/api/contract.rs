@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use crate::support::{
-    Blocking, Facade, Monitor, Nonblocking, READER_ACL, Reader, RedisServer, Setup, WRITER_ACL,
-    WRITER_OPTION, Writer, all_it_says,
+    Blocking, Facade, Monitor, Nonblocking, READER_ACL, Reader, RedisServer, WRITER_ACL,
+    WRITER_OPTION, World, Writer, all_it_says,
 };
 use bifrost_module_cache::diagnosis::Cause;
 use bifrost_module_cache::sync::{Change, SyncOptions};
@@ -17,13 +17,13 @@ const INDEX: &str = "bifrost:module:index";
 
 /// Makes a `#[test]` of each function for this facade, reaching Redis this way.
 macro_rules! cases {
-    ($module:ident, $facade:ty, $setup:path, $($test:ident)+) => {
+    ($module:ident, $facade:ty, $world:path, $($test:ident)+) => {
         mod $module {
             use super::*;
 
             $(#[test]
             fn $test() {
-                super::$test::<$facade>(&$setup());
+                super::$test::<$facade>(&$world());
             })+
         }
     };
@@ -31,14 +31,14 @@ macro_rules! cases {
 
 macro_rules! contract {
     ($($test:ident)+) => {
-        cases!(blocking_resp2, Blocking, Setup::resp2, $($test)+);
-        cases!(blocking_resp3, Blocking, Setup::resp3, $($test)+);
-        cases!(blocking_acl, Blocking, Setup::acl, $($test)+);
+        cases!(blocking_resp2, Blocking, World::new, $($test)+);
+        cases!(blocking_resp3, Blocking, World::resp3, $($test)+);
+        cases!(blocking_acl, Blocking, World::acl, $($test)+);
         // What is sent is the same for both facades.
-        cases!(blocking_narrow_acl, Blocking, Setup::narrow_acl, $($test)+);
-        cases!(nonblocking_resp2, Nonblocking, Setup::resp2, $($test)+);
-        cases!(nonblocking_resp3, Nonblocking, Setup::resp3, $($test)+);
-        cases!(nonblocking_acl, Nonblocking, Setup::acl, $($test)+);
+        cases!(blocking_narrow_acl, Blocking, World::narrow_acl, $($test)+);
+        cases!(nonblocking_resp2, Nonblocking, World::new, $($test)+);
+        cases!(nonblocking_resp3, Nonblocking, World::resp3, $($test)+);
+        cases!(nonblocking_acl, Nonblocking, World::acl, $($test)+);
     };
 }
 
@@ -92,19 +92,19 @@ fn key(path: &str) -> String {
 }
 
 /// Puts raw bytes under the key of `path`, as a foreign writer can.
-fn store(setup: &Setup, path: &str, value: &[u8]) {
-    let mut redis = setup.server.connection();
+fn store<F: Facade>(world: &World<F>, path: &str, value: &[u8]) {
+    let mut redis = world.redis.connection();
     redis.set::<_, _, ()>(key(path), value).unwrap();
     redis.sadd::<_, _, ()>(INDEX, path).unwrap();
 }
 
-fn stored(setup: &Setup, path: &str) -> Option<Vec<u8>> {
-    setup.server.connection().get(key(path)).unwrap()
+fn stored<F: Facade>(world: &World<F>, path: &str) -> Option<Vec<u8>> {
+    world.redis.connection().get(key(path)).unwrap()
 }
 
 /// All keys and all members of the index, sorted.
-fn everything(setup: &Setup) -> (Vec<String>, Vec<Vec<u8>>) {
-    let mut redis = setup.server.connection();
+fn everything<F: Facade>(world: &World<F>) -> (Vec<String>, Vec<Vec<u8>>) {
+    let mut redis = world.redis.connection();
     let mut keys: Vec<String> = redis.keys("*").unwrap();
     let mut members: Vec<Vec<u8>> = redis.smembers(INDEX).unwrap();
     keys.sort_unstable();
@@ -116,15 +116,15 @@ fn set_of(paths: &[&str]) -> HashSet<String> {
     paths.iter().map(ToString::to_string).collect()
 }
 
-fn what_was_never_cached_is_absent<F: Facade>(setup: &Setup) {
-    let reader = setup.reader::<F>();
+fn what_was_never_cached_is_absent<F: Facade>(world: &World<F>) {
+    let reader = world.reader::<F>();
     assert_eq!(reader.get("a.py").unwrap(), None);
     assert_eq!(reader.get_many(&["a.py", "b.py"]).unwrap(), [None, None]);
     assert_eq!(reader.paths().unwrap(), HashSet::new());
 }
 
-fn what_is_set_is_read_back_to_the_letter<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn what_is_set_is_read_back_to_the_letter<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     let long_path = "é".repeat(1_000);
     let modules = [
         ("shared/halopsa.py", "import os\n", "0123abcd"),
@@ -162,19 +162,19 @@ fn what_is_set_is_read_back_to_the_letter<F: Facade>(setup: &Setup) {
     assert_eq!(writer.reader().paths().unwrap(), listed);
 }
 
-fn a_large_module_is_read_back<F: Facade>(setup: &Setup) {
+fn a_large_module_is_read_back<F: Facade>(world: &World<F>) {
     // Four megabytes in UTF-8, with characters across every boundary that a buffer may have.
     let large = module("large.py", &"x = 'é🦀'\n".repeat(4_000_000 / 14));
-    setup.writer::<F>().set(&large).unwrap();
-    let reader = setup.reader::<F>();
+    world.writer::<F>().set(&large).unwrap();
+    let reader = world.reader::<F>();
     // Not with assert_eq: it would print it.
     assert!(reader.get("large.py").unwrap().as_ref() == Some(&large));
     let found = reader.get_many(&["none.py", "large.py"]).unwrap();
     assert!(found == [None, Some(large)]);
 }
 
-fn set_replaces_a_module<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn set_replaces_a_module<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.set(&module("a.py", "a longer old content")).unwrap();
     writer.set(&module("a.py", "new")).unwrap();
     assert_eq!(
@@ -184,8 +184,8 @@ fn set_replaces_a_module<F: Facade>(setup: &Setup) {
     assert_eq!(reader.paths().unwrap(), set_of(&["a.py"]));
 }
 
-fn an_invalidated_module_is_gone_with_its_place_in_the_index<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn an_invalidated_module_is_gone_with_its_place_in_the_index<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.set(&module("a.py", "")).unwrap();
     writer.set(&module("b.py", "b")).unwrap();
     assert!(writer.invalidate("a.py").unwrap());
@@ -196,20 +196,20 @@ fn an_invalidated_module_is_gone_with_its_place_in_the_index<F: Facade>(setup: &
         Some(&module("b.py", "b"))
     );
     assert_eq!(
-        everything(setup),
+        everything(world),
         (vec![key("b.py"), INDEX.into()], vec![b"b.py".to_vec()])
     );
 }
 
-fn invalidating_what_is_not_there_is_no_error<F: Facade>(setup: &Setup) {
-    let writer = setup.writer::<F>();
+fn invalidating_what_is_not_there_is_no_error<F: Facade>(world: &World<F>) {
+    let writer = world.writer::<F>();
     assert!(!writer.invalidate("never/was.py").unwrap());
     assert!(!writer.invalidate("never/was.py").unwrap());
-    assert_eq!(everything(setup), (vec![], vec![]));
+    assert_eq!(everything(world), (vec![], vec![]));
 }
 
-fn what_one_facade_writes_the_other_reads<F: Facade>(setup: &Setup) {
-    let (writer, other) = (setup.writer::<F>(), setup.reader::<F::Other>());
+fn what_one_facade_writes_the_other_reads<F: Facade>(world: &World<F>) {
+    let (writer, other) = (world.writer::<F>(), world.reader::<F::Other>());
     let modules = [
         module("a.py", ""),
         module("b.py", "é"),
@@ -223,14 +223,14 @@ fn what_one_facade_writes_the_other_reads<F: Facade>(setup: &Setup) {
     assert_eq!(other.paths().unwrap(), set_of(&["a.py", "🦀.py"]));
 }
 
-fn get_many_keeps_order_and_duplicates<F: Facade>(setup: &Setup) {
-    let writer = setup.writer::<F>();
+fn get_many_keeps_order_and_duplicates<F: Facade>(world: &World<F>) {
+    let writer = world.writer::<F>();
     let [a, b] = [module("a.py", "a"), module("b.py", "b")];
     writer.set(&a).unwrap();
     writer.set(&b).unwrap();
     let paths = ["b.py", "none.py", "a.py", "b.py", "none.py", "b.py"];
     assert_eq!(
-        setup.reader::<F>().get_many(&paths).unwrap(),
+        world.reader::<F>().get_many(&paths).unwrap(),
         [
             Some(b.clone()),
             None,
@@ -242,51 +242,51 @@ fn get_many_keeps_order_and_duplicates<F: Facade>(setup: &Setup) {
     );
 }
 
-fn get_many_of_nothing_asks_nothing<F: Facade>(setup: &Setup) {
-    let reader = setup.reader::<F>();
+fn get_many_of_nothing_asks_nothing<F: Facade>(world: &World<F>) {
+    let reader = world.reader::<F>();
     reader.get("a.py").unwrap();
-    let mut monitor = Monitor::start(&setup.server);
+    let mut monitor = Monitor::start(&world.redis);
     assert_eq!(reader.get_many(&[] as &[&str]).unwrap(), []);
     assert_eq!(monitor.commands(), [] as [&str; 0]);
 }
 
 /// By the specification's `if data:`.
-fn an_empty_stored_value_is_absent<F: Facade>(setup: &Setup) {
-    store(setup, "a.py", b"");
-    let reader = setup.reader::<F>();
+fn an_empty_stored_value_is_absent<F: Facade>(world: &World<F>) {
+    store(world, "a.py", b"");
+    let reader = world.reader::<F>();
     assert_eq!(reader.get("a.py").unwrap(), None);
     assert_eq!(reader.get_many(&["a.py"]).unwrap(), [None]);
 }
 
-fn an_index_member_without_its_key_is_a_miss<F: Facade>(setup: &Setup) {
-    store(setup, "gone.py", b"expired");
-    let mut redis = setup.server.connection();
+fn an_index_member_without_its_key_is_a_miss<F: Facade>(world: &World<F>) {
+    store(world, "gone.py", b"expired");
+    let mut redis = world.redis.connection();
     redis.del::<_, ()>(key("gone.py")).unwrap();
-    let reader = setup.reader::<F>();
+    let reader = world.reader::<F>();
     assert_eq!(reader.get("gone.py").unwrap(), None);
     assert_eq!(reader.get_many(&["gone.py"]).unwrap(), [None]);
     assert_eq!(reader.paths().unwrap(), set_of(&["gone.py"]));
     assert_eq!(reader.explain("gone.py").unwrap().cause, Cause::ValueGone);
 }
 
-fn a_key_that_the_index_does_not_name_is_found<F: Facade>(setup: &Setup) {
+fn a_key_that_the_index_does_not_name_is_found<F: Facade>(world: &World<F>) {
     let lone = module("lone.py", "foreign writers do SET before SADD");
-    let mut redis = setup.server.connection();
+    let mut redis = world.redis.connection();
     redis
         .set::<_, _, ()>(key("lone.py"), lone.to_json())
         .unwrap();
-    let reader = setup.reader::<F>();
+    let reader = world.reader::<F>();
     assert_eq!(reader.get("lone.py").unwrap(), Some(lone));
     assert_eq!(reader.paths().unwrap(), HashSet::new());
 }
 
-fn invalid_paths_are_refused_before_anything_is_sent<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn invalid_paths_are_refused_before_anything_is_sent<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     let good = module("good.py", "");
     writer.set(&good).unwrap();
     reader.get("good.py").unwrap();
-    let before = everything(setup);
-    let mut monitor = Monitor::start(&setup.server);
+    let before = everything(world);
+    let mut monitor = Monitor::start(&world.redis);
     let long = "x".repeat(1_001);
     for path in [
         "",
@@ -332,11 +332,11 @@ fn invalid_paths_are_refused_before_anything_is_sent<F: Facade>(setup: &Setup) {
         }
     }
     assert_eq!(monitor.commands(), [] as [&str; 0]);
-    assert_eq!(everything(setup), before);
+    assert_eq!(everything(world), before);
 }
 
-fn the_path_index_leaves_the_index_alone<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn the_path_index_leaves_the_index_alone<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.set(&module("a.py", "a")).unwrap();
     let index = CachedModule {
         path: "index".into(),
@@ -355,8 +355,8 @@ fn the_path_index_leaves_the_index_alone<F: Facade>(setup: &Setup) {
     );
 }
 
-fn a_rename_to_itself_keeps_the_module<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn a_rename_to_itself_keeps_the_module<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.set(&module("a.py", "old")).unwrap();
     writer.rename("a.py", &module("a.py", "new")).unwrap();
     assert_eq!(
@@ -366,8 +366,8 @@ fn a_rename_to_itself_keeps_the_module<F: Facade>(setup: &Setup) {
     assert_eq!(reader.paths().unwrap(), set_of(&["a.py"]));
 }
 
-fn a_rename_moves_the_module<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn a_rename_moves_the_module<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.set(&module("old/é.py", "é")).unwrap();
     writer.rename("old/é.py", &module("new/é.py", "é")).unwrap();
     assert_eq!(reader.get("old/é.py").unwrap(), None);
@@ -378,8 +378,8 @@ fn a_rename_moves_the_module<F: Facade>(setup: &Setup) {
     assert_eq!(reader.paths().unwrap(), set_of(&["new/é.py"]));
 }
 
-fn a_rename_may_replace_a_module_and_needs_no_old_one<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn a_rename_may_replace_a_module_and_needs_no_old_one<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.set(&module("a.py", "a")).unwrap();
     writer.set(&module("b.py", "b")).unwrap();
     writer.rename("a.py", &module("b.py", "a")).unwrap();
@@ -391,30 +391,30 @@ fn a_rename_may_replace_a_module_and_needs_no_old_one<F: Facade>(setup: &Setup) 
     assert_eq!(reader.paths().unwrap(), set_of(&["b.py", "c.py"]));
 }
 
-fn clear_removes_what_is_ours_and_counts_it<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn clear_removes_what_is_ours_and_counts_it<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     // More than two batches.
     let changes: Vec<Change> = (0..450)
         .map(|i| Change::Set(module(&format!("m{i}.py"), "x")))
         .collect();
     writer.publish(&changes).unwrap();
     assert_eq!(reader.paths().unwrap().len(), 450);
-    store(setup, "expired.py", b"x");
-    let mut redis = setup.server.connection();
+    store(world, "expired.py", b"x");
+    let mut redis = world.redis.connection();
     redis.del::<_, ()>(key("expired.py")).unwrap();
     for foreign in ["other", "bifrost:other"] {
         redis.set::<_, _, ()>(foreign, "kept").unwrap();
     }
     // A value that was there is counted, a mere place in the index is not.
     assert_eq!(writer.clear().unwrap().removed, 450);
-    assert_eq!(everything(setup).0, ["bifrost:other", "other"]);
+    assert_eq!(everything(world).0, ["bifrost:other", "other"]);
     assert_eq!(reader.paths().unwrap(), HashSet::new());
 }
 
-fn clear_touches_nothing_for_members_that_are_no_paths<F: Facade>(setup: &Setup) {
-    let writer = setup.writer::<F>();
+fn clear_touches_nothing_for_members_that_are_no_paths<F: Facade>(world: &World<F>) {
+    let writer = world.writer::<F>();
     writer.set(&module("a.py", "")).unwrap();
-    let mut redis = setup.server.connection();
+    let mut redis = world.redis.connection();
     let bad: [&[u8]; 6] = [b"index", b"/abs", b"a/../b", b"", b"\xff\xfe", b"a\nb"];
     for member in bad {
         redis.sadd::<_, _, ()>(INDEX, member).unwrap();
@@ -430,21 +430,21 @@ fn clear_touches_nothing_for_members_that_are_no_paths<F: Facade>(setup: &Setup)
     assert!(!redis.exists::<_, bool>(INDEX).unwrap());
 }
 
-fn a_cleared_cache_is_not_complete<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn a_cleared_cache_is_not_complete<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.publish_exact(&[module("a.py", "")]).unwrap();
     assert!(reader.status().unwrap().is_warm());
     assert_eq!(writer.clear().unwrap().removed, 1);
     assert!(!reader.status().unwrap().is_warm());
-    assert_eq!(everything(setup), (vec![], vec![]));
+    assert_eq!(everything(world), (vec![], vec![]));
 }
 
-fn clear_of_nothing_is_zero<F: Facade>(setup: &Setup) {
-    assert_eq!(setup.writer::<F>().clear().unwrap().removed, 0);
+fn clear_of_nothing_is_zero<F: Facade>(world: &World<F>) {
+    assert_eq!(world.writer::<F>().clear().unwrap().removed, 0);
 }
 
-fn corrupt_entries_are_named_and_not_shown<F: Facade>(setup: &Setup) {
-    let reader = setup.reader::<F>();
+fn corrupt_entries_are_named_and_not_shown<F: Facade>(world: &World<F>) {
+    let reader = world.reader::<F>();
     let corrupt: [(&str, &[u8]); 19] = [
         ("nothing but space", b" "),
         ("null", b"null"),
@@ -500,7 +500,7 @@ fn corrupt_entries_are_named_and_not_shown<F: Facade>(setup: &Setup) {
         ),
     ];
     for (what, entry) in corrupt {
-        store(setup, "a.py", entry);
+        store(world, "a.py", entry);
         let error = reader.get("a.py").expect_err(what);
         assert!(error.is_corrupt(), "{what}: {error:?}");
         assert_eq!(error.path(), Some("a.py"), "{what}");
@@ -510,12 +510,12 @@ fn corrupt_entries_are_named_and_not_shown<F: Facade>(setup: &Setup) {
     }
 }
 
-fn one_corrupt_entry_fails_get_many_and_is_named<F: Facade>(setup: &Setup) {
-    let writer = setup.writer::<F>();
+fn one_corrupt_entry_fails_get_many_and_is_named<F: Facade>(world: &World<F>) {
+    let writer = world.writer::<F>();
     writer.set(&module("a.py", "")).unwrap();
     writer.set(&module("c.py", "")).unwrap();
-    store(setup, "b.py", b"{\"content\": \"SECRET\"}");
-    let error = setup
+    store(world, "b.py", b"{\"content\": \"SECRET\"}");
+    let error = world
         .reader::<F>()
         .get_many(&["a.py", "b.py", "c.py"])
         .unwrap_err();
@@ -524,10 +524,10 @@ fn one_corrupt_entry_fails_get_many_and_is_named<F: Facade>(setup: &Setup) {
     assert!(!all_it_says(&error).contains("SECRET"), "{error:?}");
 }
 
-fn a_key_of_another_type_is_absent<F: Facade>(setup: &Setup) {
-    let mut redis = setup.server.connection();
+fn a_key_of_another_type_is_absent<F: Facade>(world: &World<F>) {
+    let mut redis = world.redis.connection();
     redis.rpush::<_, _, ()>(key("a.py"), "x").unwrap();
-    let reader = setup.reader::<F>();
+    let reader = world.reader::<F>();
     // MGET itself says so.
     assert_eq!(reader.get_many(&["a.py"]).unwrap(), [None]);
     assert_eq!(reader.get("a.py").unwrap(), None);
@@ -537,14 +537,14 @@ fn a_key_of_another_type_is_absent<F: Facade>(setup: &Setup) {
     assert_eq!(explained.cause, Cause::Corrupt);
     assert_eq!(explained.path.as_deref(), Some("a.py"));
     // A write replaces it.
-    setup.writer::<F>().set(&module("a.py", "x")).unwrap();
+    world.writer::<F>().set(&module("a.py", "x")).unwrap();
     assert_eq!(reader.get("a.py").unwrap(), Some(module("a.py", "x")));
 }
 
-fn an_index_of_another_type_is_refused_beside_what_is_applied<F: Facade>(setup: &Setup) {
-    let mut redis = setup.server.connection();
+fn an_index_of_another_type_is_refused_beside_what_is_applied<F: Facade>(world: &World<F>) {
+    let mut redis = world.redis.connection();
     redis.set::<_, _, ()>(INDEX, "a.py").unwrap();
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     for error in [reader.paths().unwrap_err(), writer.clear().unwrap_err()] {
         assert_code(&error, "WRONGTYPE");
         assert!(!error.may_have_been_applied());
@@ -579,21 +579,21 @@ fn assert_code(error: &Error, expected: &str) {
     );
 }
 
-fn paths_skips_what_is_no_path<F: Facade>(setup: &Setup) {
-    setup.writer::<F>().set(&module("a.py", "")).unwrap();
-    let mut redis = setup.server.connection();
+fn paths_skips_what_is_no_path<F: Facade>(world: &World<F>) {
+    world.writer::<F>().set(&module("a.py", "")).unwrap();
+    let mut redis = world.redis.connection();
     let bad: [&[u8]; 6] = [b"index", b"/abs", b"a/../b", b"", b"\xff\xfe", b"a\nb"];
     redis.sadd::<_, _, ()>(INDEX, &bad).unwrap();
     assert_eq!(redis.scard::<_, usize>(INDEX).unwrap(), 7);
-    assert_eq!(setup.reader::<F>().paths().unwrap(), set_of(&["a.py"]));
+    assert_eq!(world.reader::<F>().paths().unwrap(), set_of(&["a.py"]));
 }
 
-fn entries_have_no_time_to_live_unless_told<F: Facade>(setup: &Setup) {
-    let hour = setup
+fn entries_have_no_time_to_live_unless_told<F: Facade>(world: &World<F>) {
+    let hour = world
         .writer_config()
         .with_ttl(Some(Duration::from_millis(3_600_001)));
-    let (forever, hourly) = (setup.writer::<F>(), F::Writer::new(hour).unwrap());
-    let mut redis = setup.server.connection();
+    let (forever, hourly) = (world.writer::<F>(), F::Writer::new(hour).unwrap());
+    let mut redis = world.redis.connection();
     let mut ttl = |key: String| redis.pttl::<_, i64>(key).unwrap();
 
     forever.set(&module("a.py", "")).unwrap();
@@ -612,12 +612,12 @@ fn entries_have_no_time_to_live_unless_told<F: Facade>(setup: &Setup) {
     assert_eq!(ttl(key("b.py")), -1);
 }
 
-fn content_above_the_limit_is_not_sent<F: Facade>(setup: &Setup) {
-    let writer = F::Writer::new(setup.writer_config().with_max_content_bytes(10)).unwrap();
+fn content_above_the_limit_is_not_sent<F: Facade>(world: &World<F>) {
+    let writer = F::Writer::new(world.writer_config().with_max_content_bytes(10)).unwrap();
     // In bytes, not in characters.
     let (fits, too_large) = (module("a.py", "ééééé"), module("a.py", "éééééx"));
     writer.set(&fits).unwrap();
-    let mut monitor = Monitor::start(&setup.server);
+    let mut monitor = Monitor::start(&world.redis);
     for error in [
         writer.set(&too_large).unwrap_err(),
         writer.rename("b.py", &too_large).unwrap_err(),
@@ -635,16 +635,16 @@ fn content_above_the_limit_is_not_sent<F: Facade>(setup: &Setup) {
     assert_eq!(writer.reader().get("a.py").unwrap(), Some(fits));
 }
 
-fn an_oversized_entry_is_corrupt<F: Facade>(setup: &Setup) {
-    let reader = F::Reader::new(setup.reader_config().with_max_content_bytes(10)).unwrap();
+fn an_oversized_entry_is_corrupt<F: Facade>(world: &World<F>) {
+    let reader = F::Reader::new(world.reader_config().with_max_content_bytes(10)).unwrap();
     // Six times the content, for escapes, and 8 KiB for the rest.
     let limit = 6 * 10 + 8 * 1024;
     let mut entry = module("a.py", "x").to_json();
     entry.resize(limit, b' ');
-    store(setup, "a.py", &entry);
+    store(world, "a.py", &entry);
     assert_eq!(reader.get("a.py").unwrap(), Some(module("a.py", "x")));
     entry.push(b' ');
-    store(setup, "a.py", &entry);
+    store(world, "a.py", &entry);
     for error in [
         reader.get("a.py").unwrap_err(),
         reader.get_many(&["a.py"]).unwrap_err(),
@@ -655,46 +655,46 @@ fn an_oversized_entry_is_corrupt<F: Facade>(setup: &Setup) {
 }
 
 /// `json.dumps` with its defaults; `tests/api/python.rs` lets Python itself write.
-fn entries_as_python_writes_them_are_read<F: Facade>(setup: &Setup) {
+fn entries_as_python_writes_them_are_read<F: Facade>(world: &World<F>) {
     store(
-        setup,
+        world,
         "a.py",
         br#"{"content": "s = '\u00e9\ud83e\udd80'\n\t\"\\", "path": "a.py", "hash": "h"}"#,
     );
     assert_eq!(
-        setup.reader::<F>().get("a.py").unwrap(),
+        world.reader::<F>().get("a.py").unwrap(),
         Some(CachedModule::with_hash("a.py", "s = 'é🦀'\n\t\"\\", "h").unwrap())
     );
 }
 
-fn fields_may_be_unknown_missing_or_null<F: Facade>(setup: &Setup) {
-    let reader = setup.reader::<F>();
+fn fields_may_be_unknown_missing_or_null<F: Facade>(world: &World<F>) {
+    let reader = world.reader::<F>();
     let expected = CachedModule::with_hash("a.py", "c", "").unwrap();
     for entry in [
         r#"{"content": "c", "path": "a.py"}"#,
         r#"{"content": "c", "path": "a.py", "hash": null}"#,
         r#"{"v": {"content": [1]}, "hash": "", "v": 2, "path": "a.py", "content": "c"}"#,
     ] {
-        store(setup, "a.py", entry.as_bytes());
+        store(world, "a.py", entry.as_bytes());
         assert_eq!(reader.get("a.py").unwrap().as_ref(), Some(&expected));
     }
 }
 
-fn the_stored_json_has_exactly_this_form<F: Facade>(setup: &Setup) {
+fn the_stored_json_has_exactly_this_form<F: Facade>(world: &World<F>) {
     let module = CachedModule::with_hash("é/a.py", "s = \"é🦀/\"\n\t\0", "H\"").unwrap();
-    setup.writer::<F>().set(&module).unwrap();
+    world.writer::<F>().set(&module).unwrap();
     assert_eq!(
-        String::from_utf8(stored(setup, "é/a.py").unwrap()).unwrap(),
+        String::from_utf8(stored(world, "é/a.py").unwrap()).unwrap(),
         r#"{"content":"s = \"é🦀/\"\n\t\u0000","path":"é/a.py","hash":"H\""}"#
     );
 }
 
-/// Redis carries out what stands between MULTI and EXEC at once, so that nobody sees a part of it.
-fn each_write_is_one_transaction<F: Facade>(setup: &Setup) {
-    let writer = setup.writer::<F>();
+/// Redis carries out what stands between MULTI and EXEC at once, so that no reader sees a part.
+fn each_write_is_one_transaction<F: Facade>(world: &World<F>) {
+    let writer = world.writer::<F>();
     writer.set(&module("a.py", "")).unwrap();
-    let mut monitor = Monitor::start(&setup.server);
-    setup.server.reset_stats();
+    let mut monitor = Monitor::start(&world.redis);
+    world.redis.reset_stats();
     monitor.commands();
 
     writer.set(&module("a.py", "a")).unwrap();
@@ -708,15 +708,15 @@ fn each_write_is_one_transaction<F: Facade>(setup: &Setup) {
     assert_eq!(monitor.commands(), ["MULTI", "SET", "SADD", "EXEC"]);
     writer.invalidate("b.py").unwrap();
     assert_eq!(monitor.commands(), ["MULTI", "DEL", "SREM", "EXEC"]);
-    assert_eq!(setup.server.calls("exec"), 4);
+    assert_eq!(world.redis.calls("exec"), 4);
 }
 
-fn each_read_is_one_command<F: Facade>(setup: &Setup) {
-    let reader = setup.reader::<F>();
+fn each_read_is_one_command<F: Facade>(world: &World<F>) {
+    let reader = world.reader::<F>();
     reader.get("a.py").unwrap();
     reader.paths().unwrap();
-    let mut monitor = Monitor::start(&setup.server);
-    setup.server.reset_stats();
+    let mut monitor = Monitor::start(&world.redis);
+    world.redis.reset_stats();
     monitor.commands();
 
     reader.get("a.py").unwrap();
@@ -728,13 +728,13 @@ fn each_read_is_one_command<F: Facade>(setup: &Setup) {
     for _ in 0..100 {
         reader.get("a.py").unwrap();
     }
-    assert_eq!(setup.server.calls("get"), 101);
-    assert_eq!(setup.server.calls("mget"), 1);
-    assert_eq!(setup.server.calls("ping"), 0);
+    assert_eq!(world.redis.calls("get"), 101);
+    assert_eq!(world.redis.calls("mget"), 1);
+    assert_eq!(world.redis.calls("ping"), 0);
 }
 
-fn publish_carries_out_all_changes_at_once<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn publish_carries_out_all_changes_at_once<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.set(&module("old.py", "")).unwrap();
     writer.set(&module("twice.py", "")).unwrap();
     let changes = [
@@ -748,7 +748,7 @@ fn publish_carries_out_all_changes_at_once<F: Facade>(setup: &Setup) {
     ];
     // Bulk calls have a connection of their own in one facade.
     writer.publish(&changes[2..3]).unwrap();
-    let mut monitor = Monitor::start(&setup.server);
+    let mut monitor = Monitor::start(&world.redis);
     let report = writer.publish(&changes).unwrap();
     let commands = monitor.commands();
     assert_eq!(commands.first().map(String::as_str), Some("MULTI"));
@@ -774,24 +774,24 @@ fn publish_carries_out_all_changes_at_once<F: Facade>(setup: &Setup) {
     assert_eq!(monitor.commands(), [] as [&str; 0]);
 }
 
-fn publish_sends_nothing_if_one_change_is_refused<F: Facade>(setup: &Setup) {
-    let writer = setup.writer::<F>();
+fn publish_sends_nothing_if_one_change_is_refused<F: Facade>(world: &World<F>) {
+    let writer = world.writer::<F>();
     writer.set(&module("a.py", "")).unwrap();
     let changes = [
         Change::Remove("a.py".into()),
         Change::Set(module("b.py", "")),
         Change::Remove("index".into()),
     ];
-    let mut monitor = Monitor::start(&setup.server);
+    let mut monitor = Monitor::start(&world.redis);
     assert!(writer.publish(&changes).unwrap_err().is_invalid_path());
     assert_eq!(monitor.commands(), [] as [&str; 0]);
 }
 
-fn the_cache_tells_whether_it_is_complete<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn the_cache_tells_whether_it_is_complete<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     assert!(!reader.status().unwrap().is_warm());
     assert_eq!(reader.explain("x.py").unwrap().cause, Cause::CacheCold);
-    store(setup, "surplus.py", b"x");
+    store(world, "surplus.py", b"x");
     let report = writer.publish_exact(&[module("a.py", "a")]).unwrap();
     assert_eq!((report.written, report.removed), (1, 1));
     assert!(report.complete);
@@ -801,8 +801,8 @@ fn the_cache_tells_whether_it_is_complete<F: Facade>(setup: &Setup) {
     assert_eq!(reader.paths().unwrap(), set_of(&["a.py"]));
 }
 
-fn refresh_brings_paths_to_what_the_source_says<F: Facade>(setup: &Setup) {
-    let (reader, writer) = (setup.reader::<F>(), setup.writer::<F>());
+fn refresh_brings_paths_to_what_the_source_says<F: Facade>(world: &World<F>) {
+    let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     writer.set(&module("gone.py", "old")).unwrap();
     writer.set(&module("a.py", "old")).unwrap();
     let source = [module("a.py", "new"), module("b.py", "new")];
@@ -863,11 +863,11 @@ fn constructors_need_neither_a_server_nor_a_runtime() {
 
 #[test]
 fn a_writer_with_a_reader_s_user_is_refused() {
-    fn check<F: Facade>(setup: &Setup) {
+    fn check<F: Facade>(world: &World<F>) {
         let kept = module("kept.py", "kept");
-        setup.writer::<F>().set(&kept).unwrap();
-        let before = everything(setup);
-        let writer = F::Writer::new(setup.reader_config()).unwrap();
+        world.writer::<F>().set(&kept).unwrap();
+        let before = everything(world);
+        let writer = F::Writer::new(world.reader_config()).unwrap();
         for error in [
             writer.set(&module("a.py", "")).unwrap_err(),
             writer.invalidate("kept.py").unwrap_err(),
@@ -880,11 +880,11 @@ fn a_writer_with_a_reader_s_user_is_refused() {
             assert_code(&error, "NOPERM");
             assert!(!error.is_transient());
         }
-        assert_eq!(everything(setup), before);
+        assert_eq!(everything(world), before);
         assert_eq!(writer.reader().get("kept.py").unwrap(), Some(kept));
     }
-    check::<Blocking>(&Setup::acl());
-    check::<Nonblocking>(&Setup::acl());
+    check::<Blocking>(&World::acl());
+    check::<Nonblocking>(&World::acl());
 }
 
 #[test]
@@ -892,8 +892,8 @@ fn the_documented_users_may_do_nothing_else() {
     if RedisServer::is_old() {
         return; // It has no way to ask.
     }
-    let setup = Setup::acl();
-    let mut redis = setup.server.connection();
+    let world = World::<Blocking>::acl();
+    let mut redis = world.redis.connection();
     let writer_line = format!("{WRITER_ACL} {WRITER_OPTION}");
     for (user, line) in [
         ("bifrost_reader", READER_ACL),
@@ -903,7 +903,7 @@ fn the_documented_users_may_do_nothing_else() {
             .split(' ')
             .filter_map(|word| word.strip_prefix('+'))
             .collect();
-        // Redis refuses these to nobody.
+        // Redis lets every user send these.
         expected.extend(["auth", "quit", "reset"]);
         expected.sort_unstable();
         assert_eq!(permitted(&mut redis, user), expected, "{user}");
@@ -931,7 +931,7 @@ fn permitted(redis: &mut redis::Connection, user: &str) -> Vec<String> {
     let mut names: Vec<String> = redis::cmd("COMMAND").arg("LIST").query(redis).unwrap();
     let argument = key("a.py");
     names.retain(|name| {
-        // With a wrong number of arguments the answer is an error whoever asks.
+        // With a wrong number of arguments the answer is an error for every user.
         (0..10).any(|arguments| {
             let mut command: Vec<&str> = name.split('|').collect();
             command.extend(vec![argument.as_str(); arguments]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Facade, Reader, RedisServer, Writer, all_it_says, on_both_facades, patient, python,
+    Facade, Reader, RedisServer, World, Writer, all_it_says, on_both_facades, python,
 };
 use bifrost_module_cache::CachedModule;
 use serde_json::{Value, json};
@@ -73,13 +73,9 @@ fn ask_python(redis: &RedisServer, request: &Value) -> Value {
     serde_json::from_slice(&output.stdout).expect("an answer in JSON")
 }
 
-fn writer<F: Facade>(redis: &RedisServer) -> F::Writer {
-    F::Writer::new(patient(&redis.url())).unwrap()
-}
-
 fn python_reads_what_we_write<F: Facade>() {
-    let redis = RedisServer::start();
-    let (writer, modules) = (writer::<F>(&redis), modules());
+    let World { redis, writer, .. } = World::<F>::new();
+    let modules = modules();
     for module in &modules {
         writer.set(module).unwrap();
     }
@@ -88,10 +84,10 @@ fn python_reads_what_we_write<F: Facade>() {
 }
 
 fn we_read_what_python_writes<F: Facade>() {
-    let redis = RedisServer::start();
+    let World { redis, writer, .. } = World::<F>::new();
     let modules = modules();
     ask_python(&redis, &json!({ "set": modules }));
-    let reader = writer::<F>(&redis).reader().clone();
+    let reader = writer.reader();
     let paths = paths_of(&modules);
     for (path, module) in paths.iter().zip(&modules) {
         assert_eq!(reader.get(path).unwrap().as_ref(), Some(module));
@@ -103,8 +99,7 @@ fn we_read_what_python_writes<F: Facade>() {
 }
 
 fn python_sees_what_we_invalidate_and_rename<F: Facade>() {
-    let redis = RedisServer::start();
-    let writer = writer::<F>(&redis);
+    let World { redis, writer, .. } = World::<F>::new();
     let [kept, moved] = ["kept.py", "moved.py"].map(|path| CachedModule::new(path, "é").unwrap());
     for path in ["kept.py", "old.py", "gone.py"] {
         writer.set(&CachedModule::new(path, "é").unwrap()).unwrap();
@@ -120,8 +115,7 @@ fn python_sees_what_we_invalidate_and_rename<F: Facade>() {
 }
 
 fn we_see_what_python_invalidates<F: Facade>() {
-    let redis = RedisServer::start();
-    let writer = writer::<F>(&redis);
+    let World { redis, writer, .. } = World::<F>::new();
     for path in ["a.py", "é/🦀.py"] {
         writer.set(&CachedModule::new(path, "x").unwrap()).unwrap();
     }
@@ -133,7 +127,7 @@ fn we_see_what_python_invalidates<F: Facade>() {
 
 /// Python's strings can hold half of a character, ours can't: never anything else instead.
 fn a_lone_surrogate_of_python_s_is_corrupt<F: Facade>() {
-    let redis = RedisServer::start();
+    let World { redis, writer, .. } = World::<F>::new();
     // Python replaces nothing when it reads this, and writes it back.
     let script = r"
 import json, os, redis
@@ -143,7 +137,7 @@ redis.Redis.from_url(os.environ['REDIS_URL']).set('bifrost:module:a.py', json.du
     let mut python = Command::new(python());
     python.args(["-c", script]).env("REDIS_URL", redis.url());
     assert!(python.status().unwrap().success());
-    let error = writer::<F>(&redis).reader().get("a.py").unwrap_err();
+    let error = writer.reader().get("a.py").unwrap_err();
     assert!(error.is_corrupt(), "{error:?}");
     assert_eq!(error.path(), Some("a.py"));
     assert!(!all_it_says(&error).contains("SECRET"), "{error:?}");

@@ -6,9 +6,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::support::{RedisServer, block_on, patient};
+use crate::support::{Blocking, Nonblocking, World, block_on};
 use bifrost_module_cache::sync::RefreshReport;
-use bifrost_module_cache::{CachedModule, Error, blocking, nonblocking};
+use bifrost_module_cache::{CachedModule, Error, nonblocking};
 
 type Boxed = Box<dyn StdError + Send + Sync>;
 
@@ -144,8 +144,8 @@ fn handlers() -> [fn(nonblocking::ModuleWriter, Arc<Store>) -> Response; 3] {
 
 #[test]
 fn a_handler_brings_what_its_database_says() {
-    let server = RedisServer::start();
-    let writer = nonblocking::ModuleWriter::new(patient(&server.url())).unwrap();
+    let world = World::<Nonblocking>::new();
+    let writer = &world.writer;
     for (handler, contents) in handlers().into_iter().zip(["1", "2", "3"]) {
         let store = Arc::new(Store {
             contents: Some(contents),
@@ -159,8 +159,8 @@ fn a_handler_brings_what_its_database_says() {
 
 #[test]
 fn a_handler_is_told_what_its_database_failed_with() {
-    let server = RedisServer::start();
-    let writer = nonblocking::ModuleWriter::new(patient(&server.url())).unwrap();
+    let world = World::<Nonblocking>::new();
+    let writer = &world.writer;
     for handler in handlers() {
         let failed = block_on(handler(writer.clone(), Arc::new(Store { contents: None })));
         the_store_is_closed(&failed.unwrap_err());
@@ -169,8 +169,8 @@ fn a_handler_is_told_what_its_database_failed_with() {
 
 #[test]
 fn a_thread_is_told_what_its_database_failed_with() {
-    let server = RedisServer::start();
-    let writer = blocking::ModuleWriter::new(patient(&server.url())).unwrap();
+    let world = World::<Blocking>::new();
+    let writer = world.writer.clone();
     let closed = Store { contents: None };
     let thread = std::thread::spawn(move || -> Result<RefreshReport, Boxed> {
         let fetch = |paths: Vec<String>| modules::<Boxed>(closed.ask(&paths)?);

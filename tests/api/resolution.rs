@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Facade, Monitor, PATIENCE, Proxy, Reader, RedisServer, Setup, Writer, block_on,
+    Blocking, Facade, Monitor, PATIENCE, Proxy, Reader, RedisServer, World, Writer, block_on,
     on_both_facades, patient, told, wait_until,
 };
 use bifrost_module_cache::diagnosis::Cause;
@@ -42,20 +42,20 @@ fn module(path: &str) -> CachedModule {
     CachedModule::new(path, path).unwrap()
 }
 
-fn setups() -> [Setup; 3] {
-    [Setup::resp2(), Setup::resp3(), Setup::acl()]
+fn worlds<F: Facade>() -> [World<F>; 3] {
+    [World::new(), World::resp3(), World::acl()]
 }
 
-fn cached<F: Facade>(setup: &Setup, paths: &[&str]) -> F::Writer {
-    let writer = setup.writer::<F>();
+fn cached<F: Facade>(world: &World<F>, paths: &[&str]) -> F::Writer {
+    let writer = world.writer::<F>();
     for path in paths {
         writer.set(&module(path)).unwrap();
     }
     writer
 }
 
-fn reader<F: Facade>(setup: &Setup, index_age: Duration) -> F::Reader {
-    F::Reader::new(setup.reader_config().with_index_max_age(index_age)).unwrap()
+fn reader<F: Facade>(world: &World<F>, index_age: Duration) -> F::Reader {
+    F::Reader::new(world.reader_config().with_index_max_age(index_age)).unwrap()
 }
 
 fn tell<R: Reader>(reader: &R, name: &str) -> String {
@@ -72,9 +72,9 @@ fn each_name_is_what_python_takes_it_for<F: Facade>() {
         "my-mod.py",
         "日本語/data.txt",
     ];
-    for setup in setups() {
-        cached::<F>(&setup, &paths);
-        let reader = setup.reader::<F>();
+    for world in worlds::<F>() {
+        cached::<F>(&world, &paths);
+        let reader = world.reader::<F>();
         let names = [
             ("both", "P both/__init__.py"),
             ("both.__init__", "M both/__init__.py"),
@@ -107,9 +107,9 @@ fn each_name_is_what_python_takes_it_for<F: Facade>() {
 }
 
 fn what_can_not_be_a_path_is_not_found_and_not_asked_for<F: Facade>() {
-    let setup = Setup::resp2();
-    cached::<F>(&setup, &["a/b.py", ".py", "a/.py"]);
-    let reader = setup.reader::<F>();
+    let world = World::<F>::new();
+    cached::<F>(&world, &["a/b.py", ".py", "a/.py"]);
+    let reader = world.reader::<F>();
     let long = "x".repeat(1_000);
     let names = [
         "", ".", "..", "a.", ".a", "a..b", "a/b", "a\\b", "a\0", "a\n", &long,
@@ -126,15 +126,15 @@ fn what_can_not_be_a_path_is_not_found_and_not_asked_for<F: Facade>() {
     assert_eq!((stats.calls, stats.absent), (0, 0));
     // The longest of names can have neither path, and still be a directory.
     let name = "x".repeat(998);
-    cached::<F>(&setup, &[&format!("{name}/y")]);
+    cached::<F>(&world, &[&format!("{name}/y")]);
     assert_eq!(tell(&reader, &name), format!("N {name}"));
 }
 
 fn a_foreign_name_costs_one_command_and_the_index_is_asked_for_once<F: Facade>() {
-    let setup = Setup::acl();
-    cached::<F>(&setup, &["a/b.py"]);
-    let reader = reader::<F>(&setup, PATIENCE);
-    let mut monitor = Monitor::start(&setup.server);
+    let world = World::<F>::acl();
+    cached::<F>(&world, &["a/b.py"]);
+    let reader = reader::<F>(&world, PATIENCE);
+    let mut monitor = Monitor::start(&world.redis);
     for number in 0..1_000 {
         assert_eq!(tell(&reader, &format!("foreign.module_{number}")), "-");
     }
@@ -147,32 +147,32 @@ fn a_foreign_name_costs_one_command_and_the_index_is_asked_for_once<F: Facade>()
     assert_eq!(reader.stats().calls, 1_001);
     // Clones share it.
     assert_eq!(tell(&reader.clone(), "foreign"), "-");
-    assert_eq!(setup.server.calls("smembers"), 1);
+    assert_eq!(world.redis.calls("smembers"), 1);
 }
 
 fn an_index_that_is_too_old_comes_with_the_modules<F: Facade>() {
-    let setup = Setup::resp2();
-    cached::<F>(&setup, &["a/b.py"]);
+    let world = World::<F>::new();
+    cached::<F>(&world, &["a/b.py"]);
     for age in [Duration::ZERO, Duration::from_millis(20)] {
-        let reader = reader::<F>(&setup, age);
-        setup.server.reset_stats();
+        let reader = reader::<F>(&world, age);
+        world.redis.reset_stats();
         for _ in 0..3 {
             thread::sleep(age + Duration::from_millis(1));
             assert_eq!(tell(&reader, "a"), "N a");
         }
-        assert_eq!(setup.server.calls("smembers"), 3);
+        assert_eq!(world.redis.calls("smembers"), 3);
         assert_eq!(reader.stats().calls, 3);
     }
 }
 
 fn our_own_modules_do_not_ask_for_the_index<F: Facade>() {
-    let setup = Setup::resp2();
-    let writer = cached::<F>(&setup, &["a/__init__.py", "a/b.py"]);
-    let reader = reader::<F>(&setup, Duration::ZERO);
+    let world = World::<F>::new();
+    let writer = cached::<F>(&world, &["a/__init__.py", "a/b.py"]);
+    let reader = reader::<F>(&world, Duration::ZERO);
     let ours = || {
         assert_eq!(tell(&reader, "a"), "P a/__init__.py");
         assert_eq!(tell(&reader, "a.b"), "M a/b.py");
-        setup.server.calls("smembers")
+        world.redis.calls("smembers")
     };
     // Nothing is known of the index yet, and a second round trip would be one too many.
     assert_eq!(ours(), 1);
@@ -187,29 +187,29 @@ fn our_own_modules_do_not_ask_for_the_index<F: Facade>() {
 }
 
 fn many_names_cost_what_one_costs<F: Facade>() {
-    let setup = Setup::resp2();
-    cached::<F>(&setup, &["a/b.py", "c.py"]);
-    let reader = reader::<F>(&setup, PATIENCE);
+    let world = World::<F>::new();
+    cached::<F>(&world, &["a/b.py", "c.py"]);
+    let reader = reader::<F>(&world, PATIENCE);
     let names: Vec<String> = (0..100)
         .map(|number| format!("x{number}"))
         .chain(["a", "c", "a.b"].map(String::from))
         .collect();
-    setup.server.reset_stats();
+    world.redis.reset_stats();
     for round in 1..=2 {
         let answers = reader.resolve_many(&names).unwrap();
         let answers: Vec<_> = answers.iter().map(told).collect();
         assert_eq!(answers[99..], ["-", "N a", "M c.py", "M a/b.py"]);
-        assert_eq!(setup.server.calls("mget"), round);
-        assert_eq!(setup.server.calls("smembers"), 1);
+        assert_eq!(world.redis.calls("mget"), round);
+        assert_eq!(world.redis.calls("smembers"), 1);
         assert_eq!(reader.stats().calls, round);
     }
 }
 
 fn threads_that_need_the_index_ask_for_it_once<F: Facade>() {
     const THREADS: usize = 8;
-    let setup = Setup::resp2();
-    cached::<F>(&setup, &["a/b.py"]);
-    let proxy = Proxy::start(setup.server.port());
+    let world = World::<F>::new();
+    cached::<F>(&world, &["a/b.py"]);
+    let proxy = Proxy::start(world.redis.port());
     // Long enough for all threads to begin before the first one has its answer.
     proxy.set_latency(Duration::from_millis(100));
     let config = patient(&proxy.url()).with_index_max_age(PATIENCE);
@@ -225,15 +225,15 @@ fn threads_that_need_the_index_ask_for_it_once<F: Facade>() {
             });
         }
     });
-    assert_eq!(setup.server.calls("smembers"), 1);
-    assert_eq!(setup.server.calls("mget"), 2 * THREADS as u64);
+    assert_eq!(world.redis.calls("smembers"), 1);
+    assert_eq!(world.redis.calls("mget"), 2 * THREADS as u64);
 }
 
 fn a_new_module_is_found_at_once_and_a_directory_within_the_age<F: Facade>() {
-    let setup = Setup::acl();
-    let writer = cached::<F>(&setup, &["gone/a.py"]);
-    let exact = reader::<F>(&setup, Duration::ZERO);
-    let relaxed = reader::<F>(&setup, PATIENCE);
+    let world = World::<F>::acl();
+    let writer = cached::<F>(&world, &["gone/a.py"]);
+    let exact = reader::<F>(&world, Duration::ZERO);
+    let relaxed = reader::<F>(&world, PATIENCE);
     assert_eq!(tell(&relaxed, "foreign"), "-");
     writer.set(&module("new/a.py")).unwrap();
     writer.invalidate("gone/a.py").unwrap();
@@ -249,16 +249,16 @@ fn a_new_module_is_found_at_once_and_a_directory_within_the_age<F: Facade>() {
 }
 
 fn a_module_without_its_value_is_not_found<F: Facade>() {
-    let setup = Setup::resp2();
+    let world = World::<F>::new();
     cached::<F>(
-        &setup,
+        &world,
         &["a/__init__.py", "b/__init__.py", "b/c.py", "d.py"],
     );
-    let mut redis = setup.server.connection();
+    let mut redis = world.redis.connection();
     for path in ["a/__init__.py", "b/__init__.py", "d.py"] {
         let () = redis.del(format!("bifrost:module:{path}")).unwrap();
     }
-    let reader = setup.reader::<F>();
+    let reader = world.reader::<F>();
     // An expired package must not be imported as an empty one.
     for (name, answer) in [("a", "-"), ("b", "N b"), ("b.c", "M b/c.py"), ("d", "-")] {
         assert_eq!(tell(&reader, name), answer);
@@ -274,9 +274,9 @@ fn a_module_without_its_value_is_not_found<F: Facade>() {
 }
 
 fn paths_that_no_disk_can_hold_count_each_for_itself<F: Facade>() {
-    let setup = Setup::resp2();
+    let world = World::<F>::new();
     cached::<F>(
-        &setup,
+        &world,
         &[
             "a",
             "a/b.py",
@@ -286,7 +286,7 @@ fn paths_that_no_disk_can_hold_count_each_for_itself<F: Facade>() {
             "e/__init__.py/f.py",
         ],
     );
-    let reader = setup.reader::<F>();
+    let reader = world.reader::<F>();
     for (name, answer) in [
         ("a", "N a"),
         ("a.b", "M a/b.py"),
@@ -301,16 +301,16 @@ fn paths_that_no_disk_can_hold_count_each_for_itself<F: Facade>() {
 }
 
 fn a_corrupt_entry_is_named_unless_a_package_hides_it<F: Facade>() {
-    let setup = Setup::resp2();
+    let world = World::<F>::new();
     cached::<F>(
-        &setup,
+        &world,
         &["a/__init__.py", "a.py", "b/__init__.py", "b.py", "c.py"],
     );
-    let mut redis = setup.server.connection();
+    let mut redis = world.redis.connection();
     for path in ["a.py", "b/__init__.py"] {
         let () = redis.set(format!("bifrost:module:{path}"), "{").unwrap();
     }
-    let reader = setup.reader::<F>();
+    let reader = world.reader::<F>();
     assert_eq!(tell(&reader, "a"), "P a/__init__.py");
     for error in [
         reader.resolve("b").unwrap_err(),
@@ -325,22 +325,22 @@ fn a_corrupt_entry_is_named_unless_a_package_hides_it<F: Facade>() {
 }
 
 fn the_hash_is_compared_where_that_is_wanted<F: Facade>() {
-    let setup = Setup::resp2();
-    let writer = setup.writer::<F>();
+    let world = World::<F>::new();
+    let writer = world.writer::<F>();
     let forged = CachedModule::with_hash("a.py", "evil", module("a.py").hash).unwrap();
     writer.set(&forged).unwrap();
-    let config = setup.reader_config().with_integrity(Integrity::Enforce);
+    let config = world.reader_config().with_integrity(Integrity::Enforce);
     let reader = F::Reader::new(config).unwrap();
     assert!(reader.resolve("a").unwrap_err().is_corrupt());
     assert_eq!(reader.stats().mismatched, 1);
-    assert_eq!(tell(&setup.reader::<F>(), "a"), "M a.py");
+    assert_eq!(tell(&world.reader::<F>(), "a"), "M a.py");
 }
 
 fn an_index_that_can_not_be_read_is_an_error_for_those_who_need_it<F: Facade>() {
-    let setup = Setup::resp2();
-    cached::<F>(&setup, &["a.py"]);
-    let reader = reader::<F>(&setup, Duration::ZERO);
-    let mut redis = setup.server.connection();
+    let world = World::<F>::new();
+    cached::<F>(&world, &["a.py"]);
+    let reader = reader::<F>(&world, Duration::ZERO);
+    let mut redis = world.redis.connection();
     let () = redis.del(INDEX).unwrap();
     let () = redis.set(INDEX, "no set").unwrap();
     for _ in 0..2 {
@@ -369,11 +369,11 @@ fn an_index_that_can_not_be_read_is_an_error_for_those_who_need_it<F: Facade>() 
 }
 
 fn an_outage_is_never_an_absence<F: Facade>() {
-    let setup = Setup::resp2();
-    cached::<F>(&setup, &["a/b.py"]);
-    let reader = reader::<F>(&setup, PATIENCE);
+    let world = World::<F>::new();
+    cached::<F>(&world, &["a/b.py"]);
+    let reader = reader::<F>(&world, PATIENCE);
     assert_eq!(tell(&reader, "foreign"), "-");
-    setup.server.kill();
+    world.redis.kill();
     for name in ["foreign", "a", "a.b"] {
         assert!(reader.resolve(name).unwrap_err().is_unavailable());
         assert!(reader.resolve_many(&[name]).unwrap_err().is_unavailable());
@@ -420,11 +420,11 @@ fn the_breaker_opens_for_names_that_are_not_ours<F: Facade>() {
 }
 
 fn a_name_is_explained<F: Facade>() {
-    for setup in setups() {
-        let writer = setup.writer::<F>();
+    for world in worlds::<F>() {
+        let writer = world.writer::<F>();
         let modules = ["a/__init__.py", "a/b.py", "m.py", "m/x.py", "n/x.py"].map(module);
         writer.publish_exact(&modules).unwrap();
-        let reader = setup.reader::<F>();
+        let reader = world.reader::<F>();
         for (name, about, cause, words) in [
             ("a.b", "a.b", Cause::Cached, "\"a.b\" is cached"),
             ("n", "n", Cause::Namespace, "is a namespace package"),
@@ -462,9 +462,9 @@ fn a_name_is_explained<F: Facade>() {
 }
 
 fn a_cold_cache_is_told_from_a_warm_one<F: Facade>() {
-    let setup = Setup::acl();
-    let writer = cached::<F>(&setup, &["a.py"]);
-    let reader = setup.reader::<F>();
+    let world = World::<F>::acl();
+    let writer = cached::<F>(&world, &["a.py"]);
+    let reader = world.reader::<F>();
     let cause = || reader.explain_name("shared.halopsa").unwrap().cause;
     assert_eq!(cause(), Cause::CacheCold);
     writer.publish_exact(&[module("a.py")]).unwrap();
@@ -474,8 +474,8 @@ fn a_cold_cache_is_told_from_a_warm_one<F: Facade>() {
 #[test]
 fn a_call_that_is_given_up_leaves_the_index_to_others() {
     use bifrost_module_cache::nonblocking::ModuleReader;
-    let setup = Setup::resp2();
-    let proxy = Proxy::start(setup.server.port());
+    let world = World::<Blocking>::new();
+    let proxy = Proxy::start(world.redis.port());
     let reader = ModuleReader::new(patient(&proxy.url())).unwrap();
     proxy.stall_replies();
     block_on(async {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bifrost_module_cache::CachedModule;
 use bifrost_module_cache::sync::SyncOptions;
 
-use crate::support::consistency::{Gate, numbered};
+use crate::support::{Gate, numbered};
 use crate::tool::{Ran, World, run, signal, spawn, tool};
 
 /// Several batches to load and to compare.

@@ -134,7 +134,7 @@ fn explain_looks_behind_what_redis_shows_of_a_name() {
     foreign.del("shared/__init__.py");
     let key = keys::module_key("cleared/__init__.py").unwrap();
     foreign.run(&format!("DEL {key}"));
-    // Both were turned into packages, and nobody told the cache.
+    // Both were turned into packages, and no service told the cache.
     table.delete("turned.py");
     for path in ["turned/__init__.py", "turned/b.py", "grown/__init__.py"] {
         table.put(path, "1");

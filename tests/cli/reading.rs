@@ -126,7 +126,7 @@ fn ls_lists_sizes_and_hashes_in_order() {
 #[test]
 fn a_list_of_many_batches_is_whole() {
     let world = World::new();
-    let paths = crate::support::consistency::numbered(250);
+    let paths = crate::support::numbered(250);
     for path in &paths {
         world.foreign().set(path, path);
     }
@@ -173,7 +173,7 @@ fn get_prints_the_source_byte_for_byte() {
 #[test]
 fn a_pipe_that_is_closed_is_no_error() {
     let world = World::new();
-    let paths = crate::support::consistency::numbered(300);
+    let paths = crate::support::numbered(300);
     world.table().fill(&paths);
     put(&world, "large.py", &"x".repeat(1 << 20));
     for path in &paths {

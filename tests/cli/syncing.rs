@@ -5,7 +5,7 @@ use bifrost_module_cache::sync::SyncOptions;
 use serde_json::{Value, json};
 
 use crate::schema;
-use crate::support::consistency::numbered;
+use crate::support::numbered;
 use crate::tool::{World, bare, run, tool, without_database};
 
 #[test]

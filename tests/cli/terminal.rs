@@ -4,7 +4,7 @@ use std::fs;
 
 use assert_cmd::Command;
 
-use crate::support::consistency::numbered;
+use crate::support::numbered;
 use crate::tool::{BINARY, LIMIT, World, bare, run, tool};
 
 /// Runs the tool on a terminal of its own, and gives all that this terminal got.

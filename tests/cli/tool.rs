@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use assert_cmd::Command;
 use serde_json::Value;
 
+use crate::support;
 use crate::support::Blocking;
-use crate::support::consistency;
 
 /// The servers of a test, and those who touch them beside the tool.
-pub type World = consistency::World<Blocking>;
+pub type World = support::World<Blocking>;
 
-/// Nobody waits for longer than that.
+/// No test waits for the tool for longer than that.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_bifrost-modules");

@@ -45,7 +45,7 @@ fn started_before_either_server_it_succeeds_once_both_are_up() {
         );
         second();
         let ran = Ran::new(&child.wait_with_output().unwrap(), start.elapsed()).expect(0);
-        // Nothing but the report: it waits silently where nobody looks.
+        // Nothing but the report: it waits silently where there is no terminal.
         assert!(ran.err.is_empty(), "{ran:?}");
         let mut status = bare(&["status"]);
         status.env("REDIS_URL", &redis_url);
@@ -146,7 +146,7 @@ fn what_waiting_does_not_mend_is_said_at_once() {
 
 #[test]
 fn a_server_that_goes_again_during_the_warm_up_is_waited_for() {
-    let world = World::with_rows(&crate::support::consistency::numbered(450));
+    let world = World::with_rows(&crate::support::numbered(450));
     let proxy = Proxy::start(world.postgres.port());
     // Enough to connect and to read some rows, and then no more.
     proxy.cut_one_reply_after(20_000);

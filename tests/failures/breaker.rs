@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Blocking, Facade, Nonblocking, Proxy, Reader, RedisServer, Writer, block_on, fake_server,
-    free_port, on_both_facades, wait_until,
+    Blocking, Facade, Nonblocking, PATIENCE, Proxy, Reader, RedisServer, World, Writer, block_on,
+    fake_server, free_port, on_both_facades, patient, wait_until,
 };
 use bifrost_module_cache::{
     BreakerState, CachedModule, Config, Error, Integrity, Outage, Stats, blocking, nonblocking,
@@ -23,19 +23,11 @@ on_both_facades! {
     stats_tell_what_happened
 }
 
-/// For calls that are to be answered, however slow the machine is.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How soon a probe is let through, however slow the machine is.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
 
 /// More than enough to open it, if these were failures.
 const MANY: u64 = 20;
-
-fn patient(url: &str) -> Config {
-    Config::new(url)
-        .unwrap()
-        .with_response_timeout(PATIENCE)
-        .with_lookup_deadline(PATIENCE)
-        .with_bulk_deadline(PATIENCE)
-}
 
 fn module() -> CachedModule {
     CachedModule::new("a.py", "x = 1\n").unwrap()
@@ -122,7 +114,7 @@ fn recover<F: Facade>(reader: &F::Reader) -> Duration {
             }
             Err(error) => assert!(is(&error, Outage::Rejected), "{error:?}"),
         }
-        assert!(start.elapsed() < PATIENCE, "no probe was let through");
+        assert!(start.elapsed() < RECOVERY_LIMIT, "no probe was let through");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -281,9 +273,8 @@ fn frozen_bulk_calls_neither_open_the_breaker_nor_fail_lookups<F: Facade>() {
 
 fn a_lost_connection_counts_once_however_many_calls_it_takes_down<F: Facade>() {
     const CALLS: u64 = 8;
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let writer = F::Writer::new(patient(&proxy.url())).unwrap();
+    let (world, proxy) = World::<F>::proxied(|config| config);
+    let (server, writer) = (&world.redis, &world.writer);
     let reader = writer.reader();
     writer.set(&module()).unwrap();
     // All are under way when the connection is lost, and again when its successor is.
@@ -328,8 +319,8 @@ fn open<F: Facade>(reader: &F::Reader) {
 }
 
 fn an_open_breaker_rejects_writes_as_not_applied<F: Facade>() {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
+    let (server, writer) = (&world.redis, &world.writer);
     server.kill();
     open::<F>(writer.reader());
     for error in [
@@ -353,14 +344,14 @@ fn an_open_breaker_rejects_writes_as_not_applied<F: Facade>() {
 }
 
 fn stats_tell_what_happened<F: Facade>() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let config = patient(&proxy.url())
-        .with_pool_size(1)
-        .with_max_in_flight(1)
-        .with_pool_timeout(Duration::from_millis(1))
-        .with_integrity(Integrity::Warn);
-    let writer = F::Writer::new(config).unwrap();
+    let (world, proxy) = World::<F>::proxied(|config| {
+        config
+            .with_pool_size(1)
+            .with_max_in_flight(1)
+            .with_pool_timeout(Duration::from_millis(1))
+            .with_integrity(Integrity::Warn)
+    });
+    let (server, writer) = (&world.redis, &world.writer);
     let reader = writer.reader();
     let mut expected = Stats::default();
     assert_eq!(reader.stats(), expected);

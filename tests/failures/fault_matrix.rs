@@ -3,12 +3,13 @@
 //! its row of the matrix.
 
 use std::fmt::Write as _;
+use std::ops::Deref;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::consistency::{LentPostgres, Syncing};
 use crate::support::{
-    Facade, Proxy, Reader, RedisServer, Writer, free_port, on_both_facades, wait_until,
+    Facade, Proxy, Reader, RedisServer, Syncing, World, Writer, free_port, on_both_facades,
+    patient, wait_until,
 };
 use bifrost_module_cache::diagnosis::CacheState;
 use bifrost_module_cache::{CachedModule, Config, Error, Resolution};
@@ -117,15 +118,21 @@ fn told(result: Result<&'static str, Error>) -> String {
 }
 
 /// A Redis with one module, and a database with the same.
-struct World<F: Facade> {
-    server: RedisServer,
+struct Matrix<F: Facade> {
+    /// Its writer has used its connections.
+    world: World<F>,
     proxy: Proxy,
-    database: LentPostgres,
-    /// Has used its connections.
-    writer: F::Writer,
 }
 
-impl<F: Facade<Writer: Syncing>> World<F> {
+impl<F: Facade> Deref for Matrix<F> {
+    type Target = World<F>;
+
+    fn deref(&self) -> &World<F> {
+        &self.world
+    }
+}
+
+impl<F: Facade<Writer: Syncing>> Matrix<F> {
     fn new() -> Self {
         Self::with(RedisServer::start(), |server, _| server.url())
     }
@@ -137,17 +144,12 @@ impl<F: Facade<Writer: Syncing>> World<F> {
 
     fn with(server: RedisServer, url: fn(&RedisServer, &Proxy) -> String) -> Self {
         let proxy = Proxy::start(server.port());
-        let database = LentPostgres::take();
         let insert = "INSERT INTO workspace_files (path, content, entity_type)
             VALUES ('a/a.py', E'x = 1\\n', 'module')";
-        database.client().batch_execute(insert).unwrap();
-        let writer = F::Writer::new(config(&url(&server, &proxy))).unwrap();
-        Self {
-            server,
-            proxy,
-            database,
-            writer,
-        }
+        let config = config(&url(&server, &proxy));
+        let world = World::around(server, config);
+        world.table().run(insert);
+        Self { world, proxy }
     }
 
     /// One module in the cache, seen by the writer over all its connections.
@@ -169,7 +171,7 @@ impl<F: Facade<Writer: Syncing>> World<F> {
 
     /// Makes a call, and looks up in Redis itself whether it did what it says.
     fn make(&self, call: Call, writer: &F::Writer) -> String {
-        let url = self.database.url();
+        let url = self.postgres.url();
         let mut client =
             matches!(call, Call::Refresh | Call::WarmUp).then(|| F::Writer::connect(&url));
         let reader = writer.reader();
@@ -234,7 +236,7 @@ impl<F: Facade<Writer: Syncing>> World<F> {
     /// Whether the module is there under its first and its new path, in both cases with its place
     /// in the index.
     fn stored(&self) -> (bool, bool) {
-        let mut redis = self.server.connection();
+        let mut redis = self.redis.connection();
         let index: Vec<String> = redis.smembers("bifrost:module:index").unwrap();
         let mut is_there = |path: &str| {
             let is_there: bool = redis.exists(format!("bifrost:module:{path}")).unwrap();
@@ -283,10 +285,10 @@ impl<F: Facade<Writer: Syncing>> World<F> {
 fn a_dead_server<F: Facade<Writer: Syncing>>() {
     // A write finds out only by sending something, unless it finds the connection closed.
     let write = "Lost?|Connect";
-    World::<F>::new().row(
+    Matrix::<F>::new().row(
         "dead",
-        |world| world.server.kill(),
-        |world| world.server.restart(),
+        |world| world.redis.kill(),
+        |world| world.redis.restart(),
         [
             "Connect", "Connect", "Connect", "Connect", write, write, write, "Connect", "Connect",
         ],
@@ -295,18 +297,22 @@ fn a_dead_server<F: Facade<Writer: Syncing>>() {
 
 fn a_frozen_server<F: Facade<Writer: Syncing>>() {
     let (read, write) = ("TimedOut", "TimedOut?");
-    World::<F>::new().row(
+    Matrix::<F>::new().row(
         "frozen",
-        |world| world.server.freeze(),
-        |world| world.server.thaw(),
+        |world| world.redis.freeze(),
+        |world| world.redis.thaw(),
         [read, read, read, read, write, write, write, read, read],
     );
 }
 
 fn a_slow_network<F: Facade<Writer: Syncing>>() {
-    World::<F>::proxied().row(
+    // With the default of 250 ms a busy machine would be measured, not the network.
+    let world = Matrix::<F>::proxied();
+    let config = patient(&world.proxy.url());
+    world.row_with(
         "slow: 100 ms",
         |world| world.proxy.set_latency(Duration::from_millis(100)),
+        || F::Writer::new(config.clone()).unwrap(),
         |world| world.proxy.set_latency(Duration::ZERO),
         [
             "found", "found", "found", "found", "done", "done", "done", "done", "done",
@@ -317,7 +323,7 @@ fn a_slow_network<F: Facade<Writer: Syncing>>() {
 fn a_reset_in_the_middle_of_one_reply<F: Facade<Writer: Syncing>>() {
     // What is lost there has written no module yet.
     let (begun, write) = ("Lost", "Lost?");
-    World::<F>::proxied().row(
+    Matrix::<F>::proxied().row(
         "cut once in mid-reply",
         |world| world.proxy.cut_one_reply_after(3),
         |world| world.proxy.resume(),
@@ -329,7 +335,7 @@ fn a_reset_in_the_middle_of_one_reply<F: Facade<Writer: Syncing>>() {
 
 fn a_reset_in_the_middle_of_every_reply<F: Facade<Writer: Syncing>>() {
     let (read, write) = ("Lost", "Lost?");
-    World::<F>::proxied().row(
+    Matrix::<F>::proxied().row(
         "cut in mid-reply",
         |world| world.proxy.cut_replies_after(3),
         |world| world.proxy.resume(),
@@ -339,7 +345,7 @@ fn a_reset_in_the_middle_of_every_reply<F: Facade<Writer: Syncing>>() {
 
 fn a_half_open_connection<F: Facade<Writer: Syncing>>() {
     let (read, write) = ("TimedOut", "TimedOut?");
-    World::<F>::proxied().row(
+    Matrix::<F>::proxied().row(
         "half-open",
         |world| world.proxy.blackhole_requests(),
         |world| world.proxy.resume(),
@@ -350,11 +356,11 @@ fn a_half_open_connection<F: Facade<Writer: Syncing>>() {
 fn a_server_restarted_with_its_data<F: Facade<Writer: Syncing>>() {
     // The write does not meet the dead connection: that it was closed is seen before.
     let write = "done";
-    World::<F>::new().row(
+    Matrix::<F>::new().row(
         "restarted",
         |world| {
-            world.server.shutdown_save();
-            world.server.restart();
+            world.redis.shutdown_save();
+            world.redis.restart();
         },
         |_| {},
         [
@@ -365,12 +371,12 @@ fn a_server_restarted_with_its_data<F: Facade<Writer: Syncing>>() {
 
 fn a_server_restarted_empty<F: Facade<Writer: Syncing>>() {
     let write = "done";
-    World::<F>::new().row(
+    Matrix::<F>::new().row(
         "restarted empty",
         |world| {
-            world.server.kill();
-            world.server.restart();
-            let fresh = F::Reader::new(config(&world.server.url())).unwrap();
+            world.redis.kill();
+            world.redis.restart();
+            let fresh = F::Reader::new(config(&world.redis.url())).unwrap();
             assert_eq!(fresh.status().unwrap().state, CacheState::Cold);
         },
         |_| {},
@@ -400,33 +406,33 @@ fn a_server_that_loads_its_data<F: Facade<Writer: Syncing>>() {
         redis.set::<_, _, ()>(key, &filler).unwrap();
     }
     drop(redis);
-    let world = World::<F>::with(server, |server, _| server.url());
+    let world = Matrix::<F>::with(server, |server, _| server.url());
     let loading = "Loading";
     world.row_with(
         "loading",
         |world| {
-            world.server.shutdown_save();
-            world.server.restart_loading();
+            world.redis.shutdown_save();
+            world.redis.restart_loading();
         },
-        || F::Writer::new(config(&world.server.url())).unwrap(),
+        || F::Writer::new(config(&world.redis.url())).unwrap(),
         |world| {
-            world.server.command("CONFIG SET key-load-delay 0");
+            world.redis.command("CONFIG SET key-load-delay 0");
             wait_until("it has loaded", PATIENCE, || {
                 let size: Result<u64, _> =
-                    redis::cmd("DBSIZE").query(&mut world.server.connection());
+                    redis::cmd("DBSIZE").query(&mut world.redis.connection());
                 size.is_ok()
             });
-            world.server.command("CONFIG SET key-load-delay 10000");
+            world.redis.command("CONFIG SET key-load-delay 10000");
         },
         [loading; 9],
     );
 }
 
 fn a_server_out_of_memory<F: Facade<Writer: Syncing>>() {
-    World::<F>::new().row(
+    Matrix::<F>::new().row(
         "out of memory",
-        |world| world.server.command("CONFIG SET maxmemory 1"),
-        |world| world.server.command("CONFIG SET maxmemory 0"),
+        |world| world.redis.command("CONFIG SET maxmemory 1"),
+        |world| world.redis.command("CONFIG SET maxmemory 0"),
         // What frees memory works.
         [
             "found", "found", "found", "found", "OOM", "done", "OOM", "done", "OOM",
@@ -434,17 +440,17 @@ fn a_server_out_of_memory<F: Facade<Writer: Syncing>>() {
     );
 }
 
-fn replicate_nobody<F: Facade>(world: &World<F>) {
+fn replicate_nobody<F: Facade>(world: &Matrix<F>) {
     let command = format!("REPLICAOF 127.0.0.1 {}", free_port());
-    world.server.command(&command);
+    world.redis.command(&command);
 }
 
 fn a_read_only_replica<F: Facade<Writer: Syncing>>() {
     let write = "READONLY";
-    World::<F>::new().row(
+    Matrix::<F>::new().row(
         "read-only replica",
         replicate_nobody,
-        |world| world.server.command("REPLICAOF NO ONE"),
+        |world| world.redis.command("REPLICAOF NO ONE"),
         [
             "found", "found", "found", "found", write, write, write, write, write,
         ],
@@ -454,26 +460,24 @@ fn a_read_only_replica<F: Facade<Writer: Syncing>>() {
 fn a_replica_that_lost_its_primary<F: Facade<Writer: Syncing>>() {
     let (read, write) = ("PrimaryDown", "READONLY");
     let server = RedisServer::start_with(&["--replica-serve-stale-data", "no"]);
-    World::<F>::with(server, |server, _| server.url()).row(
+    Matrix::<F>::with(server, |server, _| server.url()).row(
         "replica without primary",
         replicate_nobody,
-        |world| world.server.command("REPLICAOF NO ONE"),
+        |world| world.redis.command("REPLICAOF NO ONE"),
         [read, read, read, read, write, write, write, write, read],
     );
 }
 
 fn a_wrong_password<F: Facade<Writer: Syncing>>() {
-    let world = World::<F>::new();
-    world
-        .server
-        .command("ACL SETUSER worker on >right ~* +@all");
+    let world = Matrix::<F>::new();
+    world.redis.command("ACL SETUSER worker on >right ~* +@all");
     let url = format!("redis://worker:right@127.0.0.1:{}/0", world.proxy.port());
     let writer = F::Writer::new(config(&url)).unwrap();
     world.row_with(
         "wrong password",
         |world| {
-            world.server.command("ACL SETUSER worker resetpass >other");
-            // Whoever has logged in stays so.
+            world.redis.command("ACL SETUSER worker resetpass >other");
+            // A client that has logged in stays so.
             let _ = writer.reader().get(PATH);
             world.proxy.reset_all();
             let _ = writer.reader().get(PATH);
@@ -481,7 +485,7 @@ fn a_wrong_password<F: Facade<Writer: Syncing>>() {
         },
         || writer.clone(),
         |world| {
-            world.server.command("ACL SETUSER worker resetpass >right");
+            world.redis.command("ACL SETUSER worker resetpass >right");
             assert_eq!(writer.reader().get_many(&[PATH]).unwrap().len(), 1);
             writer.set(&module(PATH)).unwrap();
         },
@@ -490,7 +494,7 @@ fn a_wrong_password<F: Facade<Writer: Syncing>>() {
 }
 
 fn a_wrong_database<F: Facade<Writer: Syncing>>() {
-    let world = World::<F>::new();
+    let world = Matrix::<F>::new();
     let url = |database: u8| format!("redis://127.0.0.1:{}/{database}", world.proxy.port());
     world.row_with(
         "wrong database",

@@ -2,8 +2,10 @@
 
 use std::convert::Infallible;
 
-use crate::support::consistency::{Foreign, LIMIT, Syncing, World, numbered};
-use crate::support::{Facade, Reader, RedisServer, Writer, on_both_facades, wait_until};
+use crate::support::{
+    Facade, Foreign, LIMIT, Reader, RedisServer, Syncing, World, Writer, numbered, on_both_facades,
+    wait_until,
+};
 use bifrost_module_cache::diagnosis::{CacheState, Cause};
 use bifrost_module_cache::sync::{Change, SyncOptions};
 use bifrost_module_cache::{Error, keys};

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Facade, PATIENCE, Proxy, Reader, RedisServer, Writer, connect, fake_server, free_port,
-    on_both_facades, patient, wait_until,
+    Facade, Nonblocking, PATIENCE, Proxy, Reader, RedisServer, World, Writer, connect, fake_server,
+    free_port, on_both_facades, patient, wait_until,
 };
 use bifrost_module_cache::{CachedModule, Config, Error, Outage, nonblocking};
 
@@ -91,11 +91,10 @@ fn module() -> CachedModule {
 
 /// A server that has the module, and a reader that has used it.
 fn serving<F: Facade>() -> (RedisServer, F::Writer) {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let World { redis, writer, .. } = World::<F>::new();
     writer.set(&module()).unwrap();
     assert_eq!(writer.reader().get("a.py").unwrap(), Some(module()));
-    (server, writer)
+    (redis, writer)
 }
 
 fn a_server_that_is_not_there_is_unavailable_until_it_starts<F: Facade>() {
@@ -125,7 +124,7 @@ fn after_a_restart_the_first_read_succeeds<F: Facade>() {
     }
 }
 
-/// All connections fall silent together: whoever meets one must not be handed the next.
+/// All connections fall silent together: a caller that meets one must not be handed the next.
 fn after_a_failover_no_connection_of_the_pool_is_taken_for_alive<F: Facade>() {
     const THREADS: usize = 6;
     let (old, new) = (serving::<F>().0, serving::<F>().0);
@@ -428,9 +427,8 @@ fn a_late_answer_is_never_taken_for_another<F: Facade>() {
 }
 
 fn a_read_survives_a_connection_lost_in_the_middle_of_a_reply<F: Facade>() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let writer = F::Writer::new(patient(&proxy.url())).unwrap();
+    let (world, proxy) = World::<F>::proxied(|config| config);
+    let writer = &world.writer;
     writer.set(&module()).unwrap();
     let reader = writer.reader();
     let whole = module().to_json().len();
@@ -445,9 +443,8 @@ fn a_read_survives_a_connection_lost_in_the_middle_of_a_reply<F: Facade>() {
 }
 
 fn connections_lost_in_the_middle_of_every_reply_are_an_outage<F: Facade>() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let writer = F::Writer::new(patient(&proxy.url())).unwrap();
+    let (world, proxy) = World::<F>::proxied(|config| config);
+    let writer = &world.writer;
     writer.set(&module()).unwrap();
     for bytes in [1, 4, 20] {
         proxy.cut_replies_after(bytes);
@@ -462,9 +459,8 @@ fn connections_lost_in_the_middle_of_every_reply_are_an_outage<F: Facade>() {
 }
 
 fn a_reset_connection_does_not_fail_a_read<F: Facade>() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let writer = F::Writer::new(patient(&proxy.url())).unwrap();
+    let (world, proxy) = World::<F>::proxied(|config| config);
+    let writer = &world.writer;
     writer.set(&module()).unwrap();
     for _ in 0..10 {
         proxy.reset_all();
@@ -737,9 +733,8 @@ fn a_name_that_does_not_resolve_is_unavailable<F: Facade>() {
 
 #[tokio::test]
 async fn a_dropped_future_leaves_no_answer_behind() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let writer = nonblocking::ModuleWriter::new(patient(&proxy.url())).unwrap();
+    let (world, proxy) = World::<Nonblocking>::proxied(|config| config);
+    let (server, writer) = (&world.redis, &world.writer);
     let module = |i: usize| CachedModule::new(format!("{i}.py"), format!("{i}")).unwrap();
     for i in 0..20 {
         writer.set(&module(i)).await.unwrap();

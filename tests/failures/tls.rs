@@ -226,7 +226,7 @@ fn a_near_cache_that_is_not_trusted_reads_nothing<F: Nearby>() {
         });
         untrusted(|| near.get("a.py"));
         assert!(!near.is_live());
-        // It is known at once, and not when somebody has waited.
+        // It is known at once, and not when a caller has waited.
         untrusted(|| near.snapshot());
     }
 }
@@ -474,7 +474,7 @@ fn a_bad_database_url_is_not_shown<F: Encrypted>() {
         let text = all_it_says(&error);
         assert!(!text.contains("hunter2"), "{text}");
     }
-    // One that can be read, where nobody listens.
+    // One that can be read, where no server listens.
     let url = format!("postgres://postgres:hunter2@127.0.0.1:{}/x", free_port());
     let Err(error) = F::connect(&url, &Authority::new().tls()) else {
         panic!("connected");

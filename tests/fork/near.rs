@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::child::{Child, listen, say, threads};
-use crate::support::{PATIENCE, RedisServer, patient, wait_until};
+use crate::support::{PATIENCE, RedisServer, StopOnDrop, patient, wait_until};
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, NearCache};
 use bifrost_module_cache::near::{Invalidation, NearCacheOptions};
 use bifrost_module_cache::{CachedModule, Error, Outage, Resolution};
@@ -368,7 +368,7 @@ pub fn a_parent_that_has_gone_leaves_its_child_following() {
         near,
     } = serving();
     let before = followers(&server);
-    // The grandchild speaks to us, whoever is its parent then.
+    // The grandchild speaks to this process, also when it has another parent.
     let (mut ours, mut theirs) = UnixStream::pair().unwrap();
     Child::fork(|_| {
         near.get("none.py").unwrap();
@@ -388,15 +388,6 @@ pub fn a_parent_that_has_gone_leaves_its_child_following() {
     wait_until("the others have gone", PATIENCE, || {
         followers(&server) == before
     });
-}
-
-/// Tells the others that it is over, also where it fails.
-struct Finally<'a>(&'a AtomicBool);
-
-impl Drop for Finally<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
 }
 
 /// Threads hit, miss, keep and give up in a loop, and are born and die; whatever a fork interrupts
@@ -441,7 +432,7 @@ pub fn a_fork_amid_everything_hangs_nobody() {
                 thread::scope(|scope| _ = scope.spawn(|| near.get("0.py").unwrap()));
             });
         });
-        let _end = Finally(&is_over);
+        let _end = StopOnDrop(&is_over);
         for round in 0..FORKS {
             Child::fork(|_| {
                 let own = format!("child {round}.py");
@@ -509,7 +500,7 @@ fn amid_births_and_deaths(forks: usize) {
                 writer.set(&module("b.py", "b")).unwrap();
             }
         });
-        let _end = Finally(&is_over);
+        let _end = StopOnDrop(&is_over);
         for round in 0..forks {
             let fork = || {
                 Child::fork(|_| {

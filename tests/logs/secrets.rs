@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::captured::{CAPTURE, Line, capture, lines_with};
 use crate::support::{
-    Facade, Postgres, Reader, RedisServer, Writer, all_it_says, fake_server, on_both_facades,
-    patient,
+    Facade, Postgres, Reader, RedisServer, World, Writer, all_it_says, fake_server,
+    on_both_facades, patient,
 };
 use bifrost_module_cache::sync::Change;
 use bifrost_module_cache::{CachedModule, Config, Error};
@@ -278,8 +278,8 @@ fn a_server_that_says_the_worst_shows_no_password<F: Facade>() {
 
 fn errors_and_log_lines_show_no_content<F: Facade>() {
     capture();
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
+    let (server, writer) = (&world.redis, &world.writer);
     let module = secret_module("a.py");
     assert_silent(&module);
     assert_silent(&Change::Set(module.clone()));
@@ -327,8 +327,8 @@ fn unique<F: Facade>(name: &str) -> String {
 
 fn each_write_is_logged_as_specified<F: Facade>() {
     capture();
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
+    let writer = &world.writer;
     let paths = ["logged_a.py", "logged_b.py", "logged_ü.py"].map(|name| unique::<F>(name));
     let [a, b, c] = &paths;
     let times = || {
@@ -389,7 +389,7 @@ fn a_warm_up_is_logged_as_specified<F: Facade>() {
     assert_eq!(logged(Level::Info, &line), 1);
     let cached = unique::<F>("warmed_0.py");
     assert_eq!(logged(Level::Debug, &format!("Cached module: {cached}")), 1);
-    // And what the database says to its client is shown to nobody either.
+    // And what the database says to its client is not shown either.
     database
         .batch_execute("DROP TABLE workspace_files")
         .unwrap();

@@ -6,12 +6,12 @@ use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::support::{Near as _, RedisServer, block_on, patient};
+use crate::support::{Blocking, Nearby, Nonblocking, World, Writer as _, block_on};
+use bifrost_module_cache::CachedModule;
 use bifrost_module_cache::near::NearCacheOptions;
-use bifrost_module_cache::{CachedModule, blocking, nonblocking};
 
 thread_local! {
-    /// Of this thread alone: whoever follows Redis allocates as it likes.
+    /// Of this thread alone: the thread that follows Redis allocates as it likes.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -46,12 +46,11 @@ fn allocations(work: impl Fn()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-fn serving() -> RedisServer {
-    let server = RedisServer::start();
-    let writer = blocking::ModuleWriter::new(patient(&server.url())).unwrap();
+fn serving<F: Nearby>() -> World<F> {
+    let world = World::<F>::new();
     let module = CachedModule::new(PRESENT, "x = 1\n".repeat(1_000)).unwrap();
-    writer.set(&module).unwrap();
-    server
+    world.writer.set(&module).unwrap();
+    world
 }
 
 #[test]
@@ -61,8 +60,8 @@ fn allocations_are_seen() {
 
 #[test]
 fn a_blocking_hit_allocates_nothing() {
-    let server = serving();
-    let near = blocking::NearCache::live(patient(&server.url()), NearCacheOptions::default());
+    let world = serving::<Blocking>();
+    let near = world.near(NearCacheOptions::default());
     for (path, is_there) in [(PRESENT, true), (ABSENT, false)] {
         let get = || assert_eq!(near.get(path).unwrap().is_some(), is_there);
         // What comes first brings it in, and this thread gets its places.
@@ -76,8 +75,8 @@ fn a_blocking_hit_allocates_nothing() {
 
 #[test]
 fn a_nonblocking_hit_allocates_nothing_and_is_ready_at_once() {
-    let server = serving();
-    let near = nonblocking::NearCache::live(patient(&server.url()), NearCacheOptions::default());
+    let world = serving::<Nonblocking>();
+    let near = world.near(NearCacheOptions::default());
     for (path, is_there) in [(PRESENT, true), (ABSENT, false)] {
         let get = || match pin!(near.get(path)).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(found) => assert_eq!(found.unwrap().is_some(), is_there),

@@ -1,4 +1,4 @@
-//! What is allocated, and how much memory a process takes at its peak: each such process is a child.
+//! What is allocated, and how much memory a process takes at its peak: such a process is a child.
 //!
 //! The allocator counts for the whole process: no other tests belong here.
 

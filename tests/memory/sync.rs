@@ -3,9 +3,9 @@
 use std::any::type_name;
 use std::process::Command;
 
-use crate::support::consistency::{Syncing, numbered, writer};
 use crate::support::{
-    Blocking, Facade, Nonblocking, Postgres, RedisServer, Writer, on_both_facades,
+    Blocking, Facade, Nonblocking, Postgres, RedisServer, Syncing, Writer, numbered,
+    on_both_facades, writer,
 };
 use bifrost_module_cache::sync::SyncOptions;
 

@@ -6,12 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Monitor, Near, Nearby, PATIENCE, READER_ACL, Reader, RedisServer, Setup, Writer, block_on,
-    on_both_facades, patient, wait_until,
+    Monitor, Near, Nearby, PATIENCE, READER_ACL, Reader, RedisServer, StopOnDrop, World, Writer,
+    block_on, content, on_both_facades, patient, wait_until,
 };
 use bifrost_module_cache::near::{Invalidation, NearCacheOptions};
 use bifrost_module_cache::sync::Change;
-use bifrost_module_cache::{CachedModule, Error, nonblocking};
+use bifrost_module_cache::{CachedModule, nonblocking};
 
 on_both_facades! {
     a_hit_asks_redis_for_nothing
@@ -58,14 +58,9 @@ fn serving<F: Nearby>() -> (RedisServer, F::Writer, F::Near) {
 }
 
 fn serving_with<F: Nearby>(options: NearCacheOptions) -> (RedisServer, F::Writer, F::Near) {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
-    let near = F::Near::live(patient(&server.url()), options);
-    (server, writer, near)
-}
-
-fn content(found: Result<Option<Arc<CachedModule>>, Error>) -> Option<String> {
-    found.unwrap().map(|module| module.content.clone())
+    let world = World::<F>::new();
+    let near = world.near(options);
+    (world.redis, world.writer, near)
 }
 
 fn a_hit_asks_redis_for_nothing<F: Nearby>() {
@@ -161,6 +156,13 @@ fn the_index_is_kept_until_it_changes<F: Nearby>() {
         assert_eq!(near.paths().unwrap().len(), 1);
     }
     assert_eq!(server.calls("smembers"), 0);
+    // A path without its key, which no announcement names, is found two signs of life later.
+    let bound = Duration::from_secs(4);
+    let near = F::Near::live(
+        patient(&server.url()),
+        options().with_staleness_bound(bound),
+    );
+    assert_eq!(near.paths().unwrap().len(), 1);
     server.command("SADD bifrost:module:index b.py");
     wait_until("the new path is here", PATIENCE, || {
         near.paths().unwrap().contains("b.py")
@@ -203,9 +205,7 @@ fn corrupt_entries_are_errors_and_not_kept<F: Nearby>() {
 }
 
 fn a_tied_writer_sees_what_it_wrote<F: Nearby>() {
-    let server = RedisServer::start();
-    let near = F::Near::live(patient(&server.url()), options());
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let (_server, writer, near) = serving::<F>();
     near.tie(&writer);
     let writer = writer.clone();
     for version in 0..300 {
@@ -226,9 +226,7 @@ fn a_tied_writer_sees_what_it_wrote<F: Nearby>() {
 }
 
 fn a_tied_writer_s_bulk_writes_are_seen<F: Nearby>() {
-    let server = RedisServer::start();
-    let near = F::Near::live(patient(&server.url()), options());
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let (_server, writer, near) = serving::<F>();
     near.tie(&writer);
     for version in 0..100 {
         let modules = [module("a.py", &version.to_string())];
@@ -415,7 +413,7 @@ fn hooks_are_told_what_changed<F: Nearby>() {
     let (sender, told) = mpsc::channel();
     let seen = near.clone();
     near.on_invalidate(move |invalidation: &Invalidation| {
-        // Whoever asks then gets what is new. (In a task, this would block the runtime.)
+        // A reader that asks then gets what is new. (In a task, this would block the runtime.)
         let _ = seen.is_live();
         sender.send(invalidation.clone()).unwrap();
     })
@@ -432,7 +430,7 @@ fn hooks_are_told_what_changed<F: Nearby>() {
     assert_eq!(next(), Invalidation::Everything);
     server.command("CLIENT KILL TYPE normal SKIPME yes");
     assert_eq!(next(), Invalidation::Everything);
-    // And again when it is followed again: nobody told what changed between.
+    // And again when it is followed again: Redis did not tell what changed between.
     assert_eq!(next(), Invalidation::Everything);
 }
 
@@ -470,7 +468,7 @@ fn a_snapshot_knows_what_it_is_of<F: Nearby>() {
     let some = near.snapshot_of(&["a.py", "none.py", "a.py"]).unwrap();
     assert_eq!(content(some.get("a.py")).as_deref(), Some("a"));
     assert_eq!(some.get("none.py").unwrap(), None);
-    // It was not looked at: nobody may take that for absent.
+    // It was not looked at: a caller must not take that for absent.
     assert!(some.get("b.py").unwrap_err().is_invalid_path());
     let all = near.snapshot().unwrap();
     assert_eq!(all.get("none.py").unwrap(), None);
@@ -491,14 +489,6 @@ fn a_snapshot_bears_a_corrupt_entry<F: Nearby>() {
     assert_eq!(snapshot.paths().count(), 2);
 }
 
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
-}
-
 /// A writer publishes a set of modules at once, again and again, and some by the way.
 fn a_snapshot_is_never_of_two_moments<F: Nearby>() {
     const MODULES: usize = 50;
@@ -517,7 +507,7 @@ fn a_snapshot_is_never_of_two_moments<F: Nearby>() {
     let (done, published) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         // Also when a check fails.
-        let stop = Stop(&done);
+        let stop = StopOnDrop(&done);
         scope.spawn(|| {
             while !done.load(SeqCst) {
                 publish(published.fetch_add(1, SeqCst) + 1);
@@ -551,9 +541,9 @@ fn a_snapshot_is_never_of_two_moments<F: Nearby>() {
 }
 
 fn it_works_for_the_reader_s_acl_user<F: Nearby>() {
-    let setup = Setup::acl();
-    let near = F::Near::live(setup.reader_config(), options());
-    let writer = setup.writer::<F>();
+    let world = World::<F>::acl();
+    let near = world.near(options());
+    let writer = world.writer::<F>();
     writer.set(&module("a.py", "a")).unwrap();
     near.until("a.py", Some("a"));
     assert_eq!(near.prefetch().unwrap(), 1);

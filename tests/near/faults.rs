@@ -1,15 +1,17 @@
 //! What a near cache promises when the network, the server or both fail, on both facades.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Aim, Near, Nearby, PATIENCE, Proxy, RedisServer, Writer, on_both_facades, patient, wait_until,
+    Aim, Near, Nearby, PATIENCE, Proxy, RedisServer, World, Writer, content, on_both_facades,
+    patient, usual, wait_until,
 };
 use bifrost_module_cache::near::{Invalidation, NearCacheOptions, NearCacheStats};
-use bifrost_module_cache::{CachedModule, Config, Error};
+use bifrost_module_cache::{CachedModule, Config};
 
 on_both_facades! {
     a_reply_held_back_past_its_invalidation_is_not_kept
@@ -44,27 +46,27 @@ fn module(path: &str, content: &str) -> CachedModule {
     CachedModule::new(path, content).unwrap()
 }
 
-/// With the usual deadlines for reads.
-fn usual(url: &str) -> Config {
-    Config::new(url).unwrap()
-}
-
-struct World<F: Nearby> {
-    server: RedisServer,
+/// A world whose writer goes straight to Redis, and a near cache behind a proxy.
+struct Proxied<F: Nearby> {
+    world: World<F>,
     proxy: Proxy,
-    /// Straight to the server.
-    writer: F::Writer,
     near: F::Near,
 }
 
-/// A near cache behind a proxy.
-fn world<F: Nearby>(config: fn(&str) -> Config, options: NearCacheOptions) -> World<F> {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    World {
-        writer: F::Writer::new(patient(&server.url())).unwrap(),
+impl<F: Nearby> Deref for Proxied<F> {
+    type Target = World<F>;
+
+    fn deref(&self) -> &World<F> {
+        &self.world
+    }
+}
+
+fn world<F: Nearby>(config: fn(&str) -> Config, options: NearCacheOptions) -> Proxied<F> {
+    let world = World::new();
+    let proxy = Proxy::start(world.redis.port());
+    Proxied {
         near: F::Near::live(config(&proxy.url()), options),
-        server,
+        world,
         proxy,
     }
 }
@@ -75,10 +77,6 @@ fn bounded() -> NearCacheOptions {
 
 fn unbounded() -> NearCacheOptions {
     NearCacheOptions::default().with_staleness_bound(PATIENCE)
-}
-
-fn content(found: Result<Option<Arc<CachedModule>>, Error>) -> Option<String> {
-    found.unwrap().map(|module| module.content.clone())
 }
 
 fn heard(near: &impl Near) -> NearCacheStats {
@@ -100,12 +98,12 @@ fn a_reply_held_back_past_its_invalidation_is_not_kept<F: Nearby>() {
     let rejected = world.near.stats().rejected_inserts;
     world.proxy.aim(Aim::Others);
     for path in &paths {
-        let asked = world.server.calls("get");
+        let asked = world.redis.calls("get");
         world.proxy.stall_replies();
         thread::scope(|scope| {
             let reading = scope.spawn(|| content(world.near.get(path)));
             wait_until("it was asked for", PATIENCE, || {
-                world.server.calls("get") > asked
+                world.redis.calls("get") > asked
             });
             let before = world.near.stats().invalidations;
             world.writer.set(&module(path, "new")).unwrap();
@@ -132,12 +130,12 @@ fn a_bulk_reply_held_back_past_an_invalidation_is_not_kept<F: Nearby>() {
     }
     heard(&world.near);
     world.proxy.aim(Aim::Others);
-    let asked = world.server.calls("mget");
+    let asked = world.redis.calls("mget");
     world.proxy.stall_replies();
     thread::scope(|scope| {
         let reading = scope.spawn(|| world.near.get_many(&paths).unwrap());
         wait_until("they were asked for", PATIENCE, || {
-            world.server.calls("mget") > asked
+            world.redis.calls("mget") > asked
         });
         let before = world.near.stats().invalidations;
         world.writer.set(&module("b.py", "new")).unwrap();
@@ -166,11 +164,11 @@ fn a_snapshot_waits_for_what_is_held_back<F: Nearby>() {
     for path in ["a.py", "b.py"] {
         world.writer.set(&module(path, "new")).unwrap();
     }
-    let asked = world.server.calls("mget");
+    let asked = world.redis.calls("mget");
     thread::scope(|scope| {
         let taking = scope.spawn(|| world.near.snapshot_of(&["a.py", "b.py"]).unwrap());
         wait_until("the other one was asked for", PATIENCE, || {
-            world.server.calls("mget") > asked
+            world.redis.calls("mget") > asked
         });
         // Time for a snapshot that does not wait.
         thread::sleep(Duration::from_millis(50));
@@ -183,8 +181,8 @@ fn a_snapshot_waits_for_what_is_held_back<F: Nearby>() {
     });
 }
 
-/// Asks without pause from when the old value was overwritten; nobody may see it after the bound.
-fn no_hit_is_old<F: Nearby>(world: &World<F>, overwritten: Instant, fails: bool) {
+/// Asks without pause from when the old value was overwritten; it must not be seen after the bound.
+fn no_hit_is_old<F: Nearby>(world: &Proxied<F>, overwritten: Instant, fails: bool) {
     let limit = overwritten + BOUND + ROOM;
     let mut hits = 0;
     loop {
@@ -248,9 +246,9 @@ fn no_hit_is_older_than_the_bound_when_the_server_freezes<F: Nearby>() {
     world.writer.set(&module("a.py", "old")).unwrap();
     heard(&world.near);
     assert_eq!(content(world.near.get("a.py")).as_deref(), Some("old"));
-    world.server.freeze();
+    world.redis.freeze();
     no_hit_is_old(&world, Instant::now(), true);
-    world.server.thaw();
+    world.redis.thaw();
     world.near.until_live();
     world.near.until("a.py", Some("old"));
 }
@@ -261,7 +259,7 @@ fn an_outage_is_an_error_and_never_an_absence<F: Nearby>() {
     heard(&world.near);
     world.near.get("a.py").unwrap();
     world.near.get("absent.py").unwrap();
-    world.server.kill();
+    world.redis.kill();
     wait_until("the loss is seen", PATIENCE, || !world.near.is_live());
     for path in ["a.py", "absent.py", "other.py"] {
         assert!(world.near.get(path).unwrap_err().is_unavailable());
@@ -287,7 +285,7 @@ fn a_killed_connection_is_made_anew_and_nothing_is_missed<F: Nearby>() {
         // Nothing of the change is heard.
         world.proxy.stall_replies();
         world.writer.set(&module("a.py", &new)).unwrap();
-        world.server.command("CLIENT KILL TYPE normal SKIPME yes");
+        world.redis.command("CLIENT KILL TYPE normal SKIPME yes");
         world.proxy.reset_all();
         world.proxy.resume();
         wait_until("it is followed again", PATIENCE, || {
@@ -305,7 +303,7 @@ fn after_a_flush_all_is_gone<F: Nearby>() {
         heard(&world.near);
         world.near.get("a.py").unwrap().unwrap();
         assert_eq!(world.near.paths().unwrap().len(), 1);
-        world.server.command(command);
+        world.redis.command(command);
         world.near.until("a.py", None);
         assert!(world.near.paths().unwrap().is_empty());
     }
@@ -316,7 +314,7 @@ fn a_flush_of_another_database_does_no_harm<F: Nearby>() {
     let world = world::<F>(patient, unbounded());
     world.writer.set(&module("a.py", "a")).unwrap();
     heard(&world.near);
-    let mut redis = world.server.connection();
+    let mut redis = world.redis.connection();
     redis::cmd("SELECT").arg(5).exec(&mut redis).unwrap();
     redis::cmd("FLUSHDB").exec(&mut redis).unwrap();
     for _ in 0..3 {
@@ -329,7 +327,7 @@ fn after_a_restart_without_data_all_is_gone<F: Nearby>() {
     world.writer.set(&module("a.py", "a")).unwrap();
     heard(&world.near);
     world.near.get("a.py").unwrap().unwrap();
-    world.server.restart();
+    world.redis.restart();
     wait_until("it is seen", PATIENCE, || world.near.stats().sessions == 2);
     assert_eq!(world.near.get("a.py").unwrap(), None);
 }
@@ -346,12 +344,12 @@ fn what_the_server_evicts_goes<F: Nearby>() {
     heard(&world.near);
     assert_eq!(world.near.prefetch().unwrap(), 50);
     world
-        .server
+        .redis
         .command("CONFIG SET maxmemory-policy allkeys-random");
-    world.server.command("CONFIG SET maxmemory 1");
-    world.server.command("CONFIG SET maxmemory 0");
+    world.redis.command("CONFIG SET maxmemory 1");
+    world.redis.command("CONFIG SET maxmemory 0");
     heard(&world.near);
-    let mut redis = world.server.connection();
+    let mut redis = world.redis.connection();
     let mut gone = 0;
     for path in &paths {
         let key = format!("bifrost:module:{path}");
@@ -401,7 +399,7 @@ fn after_a_failover_nothing_of_the_new_server_is_kept_before_it_is_followed<F: N
     world.proxy.aim(Aim::Others);
     world.proxy.reset_all();
     let sessions = world.near.stats().sessions;
-    // Whoever misses is answered by the new server; all that is known of the old one is void.
+    // A reader that misses is answered by the new server; all that is known of the old one is void.
     assert_eq!(content(world.near.get("b.py")).as_deref(), Some("1"));
     new_writer.set(&module("b.py", "2")).unwrap();
     assert_eq!(content(world.near.get("a.py")).as_deref(), Some("new"));
@@ -461,13 +459,13 @@ fn where_the_address_moves_both_sides_follow_it<F: Nearby>() {
 fn reconnects_are_not_more_than_a_second_apart<F: Nearby>() {
     let world = world::<F>(usual, bounded());
     let before = world.proxy.connections();
-    world.server.kill();
+    world.redis.kill();
     let start = Instant::now();
     thread::sleep(Duration::from_secs(4));
     let tries = world.proxy.connections() - before;
     // 50, 100, 200, 400, 800 ms and then one second, each shortened by up to a half.
     assert!((5..30).contains(&tries), "{tries} in {:?}", start.elapsed());
-    world.server.restart();
+    world.redis.restart();
     world.near.until_live();
 }
 
@@ -495,7 +493,7 @@ fn the_last_known_module_is_served_if_that_is_wanted<F: Nearby>() {
     heard(&world.near);
     assert_eq!(world.near.get_many(&["a.py", "b.py"]).unwrap().len(), 2);
     assert_eq!(world.near.get("absent.py").unwrap(), None);
-    world.server.kill();
+    world.redis.kill();
     wait_until("the loss is seen", PATIENCE, || !world.near.is_live());
     assert_eq!(content(world.near.get("a.py")).as_deref(), Some("a.py"));
     let many = world.near.get_many(&["b.py", "a.py"]).unwrap();
@@ -518,7 +516,7 @@ fn the_last_known_module_is_served_if_that_is_wanted<F: Nearby>() {
     );
     assert_eq!(world.near.stats().stale_served, 4);
     // Redis is back, without its data: what was known is not served again.
-    world.server.restart();
+    world.redis.restart();
     wait_until("it is followed again", PATIENCE, || world.near.is_live());
     assert_eq!(world.near.get("a.py").unwrap(), None);
 }
@@ -532,7 +530,7 @@ fn the_last_known_module_is_not_served_when_it_is_too_old<F: Nearby>() {
     // Its age counts from when it was last known to be right, not from when it came.
     thread::sleep(age);
     let killed = Instant::now();
-    world.server.kill();
+    world.redis.kill();
     wait_until("the loss is seen", PATIENCE, || !world.near.is_live());
     let mut served = 0;
     loop {
@@ -560,7 +558,7 @@ fn what_was_invalidated_is_not_served_in_an_outage<F: Nearby>() {
     world.near.get("a.py").unwrap();
     world.writer.invalidate("a.py").unwrap();
     heard(&world.near);
-    world.server.kill();
+    world.redis.kill();
     wait_until("the loss is seen", PATIENCE, || !world.near.is_live());
     assert!(world.near.get("a.py").unwrap_err().is_unavailable());
 }
@@ -592,7 +590,7 @@ fn what_redis_said_while_it_was_not_followed_is_known_in_an_outage<F: Nearby>() 
     assert_eq!(world.near.get("a.py").unwrap(), None);
     assert_eq!(world.near.get_many(&["b.py"]).unwrap(), [None]);
     assert_eq!(content(world.near.get("c.py")).as_deref(), Some("new"));
-    world.server.kill();
+    world.redis.kill();
     for path in ["a.py", "b.py"] {
         assert!(world.near.get(path).unwrap_err().is_unavailable());
         assert!(world.near.get_many(&[path]).unwrap_err().is_unavailable());

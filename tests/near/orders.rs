@@ -13,11 +13,11 @@ use crate::support::scripted::{
     tracking,
 };
 use crate::support::{
-    Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, block_on, on_both_facades, patient,
-    wait_until,
+    Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, block_on, content, on_both_facades,
+    patient, wait_until,
 };
 use bifrost_module_cache::near::{Invalidation, NearCacheOptions};
-use bifrost_module_cache::{CachedModule, Error, nonblocking};
+use bifrost_module_cache::{CachedModule, nonblocking};
 
 on_both_facades! {
     an_answer_overtaken_by_a_change_is_not_kept
@@ -53,7 +53,7 @@ on_both_facades! {
     dropped_while_it_connects_it_stops_following
 }
 
-/// No sign of life is asked for, unless somebody wants one.
+/// No sign of life is asked for, unless a caller wants one.
 fn options() -> NearCacheOptions {
     NearCacheOptions::default().with_staleness_bound(10 * PATIENCE)
 }
@@ -68,10 +68,6 @@ fn following<F: Nearby>() -> (ScriptedRedis, F::Near) {
     let near = start::<F>(&server, options());
     near.until_live();
     (server, near)
-}
-
-fn content(found: Result<Option<Arc<CachedModule>>, Error>) -> Option<String> {
-    found.unwrap().map(|module| module.content.clone())
 }
 
 /// A read that has been sent, and whose answer waits.
@@ -219,7 +215,7 @@ fn what_was_asked_before_the_session_is_not_kept<F: Nearby>() {
         let (reading, held) = asking(&near, "a.py", &gate, scope);
         server.no_hold("GET");
         server.no_hold("PING");
-        // It is announced to nobody yet.
+        // Redis has not announced it yet.
         server.set("a.py", "new");
         greeting.release();
         near.until_live();
@@ -897,7 +893,7 @@ fn an_overtaken_answer_that_comes_late_is_not_kept_in_threads() {
     }
 }
 
-/// What it asked for may be older than the session: whoever asks now asks anew.
+/// What it asked for may be older than the session: a caller that asks now asks anew.
 #[test]
 fn nobody_joins_a_request_of_the_session_before_in_threads() {
     type F = Blocking;

@@ -4,11 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Aim, Near, Nearby, PATIENCE, Proxy, READER_ACL, Reader, RedisServer, Setup, Writer,
-    on_both_facades, patient, told, wait_until,
+    Aim, Near, Nearby, PATIENCE, Proxy, READER_ACL, Reader, RedisServer, World, Writer,
+    on_both_facades, patient, told, usual, wait_until,
 };
 use bifrost_module_cache::near::NearCacheOptions;
-use bifrost_module_cache::{CachedModule, Config, Error, Resolution};
+use bifrost_module_cache::{CachedModule, Error, Resolution};
 use redis::Commands as _;
 
 on_both_facades! {
@@ -41,11 +41,6 @@ fn module(path: &str) -> CachedModule {
     CachedModule::new(path, path).unwrap()
 }
 
-/// With the usual deadlines for reads.
-fn usual(url: &str) -> Config {
-    Config::new(url).unwrap()
-}
-
 fn options() -> NearCacheOptions {
     // No machine is so slow that it can't give a sign of life in that time.
     NearCacheOptions::default().with_staleness_bound(PATIENCE)
@@ -59,13 +54,12 @@ fn serving_with<F: Nearby>(
     paths: &[&str],
     options: NearCacheOptions,
 ) -> (RedisServer, F::Writer, F::Near) {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
     for path in paths {
-        writer.set(&module(path)).unwrap();
+        world.writer.set(&module(path)).unwrap();
     }
-    let near = F::Near::live(patient(&server.url()), options);
-    (server, writer, near)
+    let near = world.near(options);
+    (world.redis, world.writer, near)
 }
 
 /// One that may not follow Redis.
@@ -231,8 +225,8 @@ fn a_flush_leaves_nothing<F: Nearby>() {
 }
 
 fn a_module_that_becomes_a_package_is_found_at_every_moment<F: Nearby>() {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
+    let (server, writer) = (&world.redis, &world.writer);
     writer.set(&module("a.py")).unwrap();
     let proxy = Proxy::start(server.port());
     let near = F::Near::live(patient(&proxy.url()), options());
@@ -252,8 +246,8 @@ fn a_module_that_becomes_a_package_is_found_at_every_moment<F: Nearby>() {
 
 /// That there is no package is known from before, that there is no module from after.
 fn a_module_that_moves_is_not_missed_by_an_older_and_a_newer_absence<F: Nearby>() {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
+    let (server, writer) = (&world.redis, &world.writer);
     writer.set(&module("a.py")).unwrap();
     let proxy = Proxy::start(server.port());
     let near = F::Near::live(patient(&proxy.url()), options());
@@ -317,12 +311,12 @@ fn finds_what_it_wrote<F: Nearby>(writer: &F::Writer, near: &F::Near) {
 }
 
 fn where_redis_is_not_followed_it_is_asked<F: Nearby>() {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
+    let (server, writer) = (&world.redis, &world.writer);
     for path in PATHS {
         writer.set(&module(path)).unwrap();
     }
-    let near = not_following::<F>(&server);
+    let near = not_following::<F>(server);
     server.reset_stats();
     for _ in 0..3 {
         for (name, expected) in NAMES {
@@ -330,7 +324,7 @@ fn where_redis_is_not_followed_it_is_asked<F: Nearby>() {
         }
     }
     // As the reader does: each name once, and the index at most so often.
-    assert_eq!(asked(&server), [0, 3 * 7, 1, 0]);
+    assert_eq!(asked(server), [0, 3 * 7, 1, 0]);
     assert!(!near.is_live());
     let stats = near.stats();
     assert_eq!((stats.bypasses, stats.hits), (2 * 3 * 7, 0));
@@ -373,8 +367,8 @@ fn what_a_package_may_have_hidden_is_not_served_instead<F: Nearby>() {
 }
 
 fn what_was_said_to_be_gone_is_not_found_in_an_outage<F: Nearby>() {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
+    let (server, writer) = (&world.redis, &world.writer);
     for path in ["a.py", "b.py", "c.py"] {
         writer.set(&module(path)).unwrap();
     }
@@ -467,9 +461,9 @@ fn a_snapshot_answers_as_of_its_moment<F: Nearby>() {
 }
 
 fn it_works_for_the_reader_s_acl_user<F: Nearby>() {
-    let setup = Setup::acl();
-    let writer = setup.writer::<F>();
-    let near = F::Near::live(setup.reader_config(), options());
+    let world = World::<F>::acl();
+    let writer = world.writer::<F>();
+    let near = world.near(options());
     assert_eq!(tell(&near, "n"), "-");
     for path in PATHS {
         writer.set(&module(path)).unwrap();
@@ -479,7 +473,7 @@ fn it_works_for_the_reader_s_acl_user<F: Nearby>() {
     for (name, expected) in NAMES {
         assert_eq!(tell(&near, name), expected, "{name}");
     }
-    assert!(setup.server.calls("smismember") > 0 && near.is_live());
+    assert!(world.redis.calls("smismember") > 0 && near.is_live());
 }
 
 fn a_user_that_may_not_ask_for_members_asks_for_the_whole_index<F: Nearby>() {
@@ -498,25 +492,25 @@ fn a_user_that_may_not_ask_for_members_asks_for_the_whole_index<F: Nearby>() {
 }
 
 fn an_index_too_large_to_be_kept_is_not_asked_for_each_time<F: Nearby>() {
-    let server = RedisServer::start();
-    let writer = F::Writer::new(patient(&server.url())).unwrap();
+    let world = World::<F>::new();
+    let (server, writer) = (&world.redis, &world.writer);
     let paths = (0..2_000).map(|number| module(&format!("d{number}/m.py")));
     writer.publish_exact(&paths.collect::<Vec<_>>()).unwrap();
     // Like a reader's, it is as old as this for the names that it is asked for.
     let config = patient(&server.url()).with_index_max_age(PATIENCE);
     let near = F::Near::live(config, options().with_max_bytes(100_000));
-    near.tie(&writer);
+    near.tie(writer);
     server.reset_stats();
     for number in 0..40 {
         assert_eq!(tell(&near, &format!("new{number}")), "-");
         assert_eq!(tell(&near, &format!("d{number}")), format!("N d{number}"));
     }
-    assert_eq!(asked(&server)[2..], [1, 0]);
+    assert_eq!(asked(server)[2..], [1, 0]);
     assert!(near.stats().bytes < 100_000);
     // What is written here is seen at once all the same.
     writer.set(&module("new0/m.py")).unwrap();
     assert_eq!(tell(&near, "new0"), "N new0");
-    assert_eq!(asked(&server)[2..], [2, 0]);
+    assert_eq!(asked(server)[2..], [2, 0]);
     // All paths are asked for, as ever.
     writer.set(&module("new1/m.py")).unwrap();
     assert_eq!(near.paths().unwrap().len(), 2_002);

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::support::consistency::{Faults, Protocol, Size, Syncing, World, round};
-use crate::support::{Blocking, Facade, Nonblocking};
+use crate::support::{
+    Blocking, Facade, Faults, Nonblocking, Protocol, Size, Syncing, World, round,
+};
 
 const ROUNDS: u64 = 100;
 

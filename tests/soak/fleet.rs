@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::support::{Near as _, RedisServer, patient, wait_until};
+use crate::support::{Blocking, Near as _, RedisServer, World, patient, wait_until};
 use bifrost_module_cache::CachedModule;
 use bifrost_module_cache::blocking::{ModuleWriter, NearCache};
 use bifrost_module_cache::near::NearCacheOptions;
@@ -75,7 +75,7 @@ fn announcements(server: &RedisServer, path: &str) -> mpsc::Receiver<Instant> {
             let found = |stream: &[u8]| stream.windows(path.len()).position(|part| part == path);
             while let Some(place) = found(&stream) {
                 stream.drain(..place + path.len());
-                // Whoever asked may have gone.
+                // The caller that asked may have gone.
                 let _ = sender.send(now);
             }
         }
@@ -88,10 +88,10 @@ fn announcements(server: &RedisServer, path: &str) -> mpsc::Receiver<Instant> {
 fn how_soon_a_write_is_seen_elsewhere() {
     const PATH: &str = "shared/pushed.py";
     const WRITES: usize = 5_000;
-    let server = RedisServer::start();
-    let writer = ModuleWriter::new(patient(&server.url())).unwrap();
+    let world = World::<Blocking>::new();
+    let (server, writer) = (&world.redis, &world.writer);
     let near = NearCache::live(patient(&server.url()), NearCacheOptions::default());
-    let announced = announcements(&server, PATH);
+    let announced = announcements(server, PATH);
     let is_seen = |expected: &CachedModule| near.get(PATH).unwrap().as_deref() == Some(expected);
     let (mut pushes, mut sights) = (Vec::new(), Vec::new());
     for version in 0..WRITES {

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, RedisServer, Writer, on_both_facades,
-    wait_until,
+    Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, RedisServer, StopOnDrop, Writer,
+    on_both_facades, wait_until,
 };
 use bifrost_module_cache::near::NearCacheOptions;
 use bifrost_module_cache::sync::Change;
@@ -80,7 +80,7 @@ struct Loss {
 }
 
 /// What has happened, as far as those who made it happen know.
-struct World {
+struct History {
     server: RedisServer,
     bound: Duration,
     histories: Vec<Mutex<Vec<Write>>>,
@@ -93,15 +93,6 @@ struct World {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Ends the load also when a check fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
 }
 
 fn path(number: usize) -> String {
@@ -132,7 +123,7 @@ impl Load {
         let near = F::Near::live(config(), options);
         let writer = F::Writer::new(config()).unwrap();
         near.tie(&writer);
-        let world = World {
+        let world = History {
             bound: self.bound,
             histories: (0..PATHS).map(|_| Mutex::default()).collect(),
             losses: Mutex::default(),
@@ -144,7 +135,7 @@ impl Load {
         };
         let reads_before = near.stats().reads();
         thread::scope(|scope| {
-            let stop = Stop(&world.is_over);
+            let stop = StopOnDrop(&world.is_over);
             let mut threads = Vec::new();
             for number in 0..READERS {
                 let (world, near) = (&world, &near);
@@ -173,7 +164,7 @@ impl Load {
     }
 }
 
-impl World {
+impl History {
     fn goes_on(&self) -> bool {
         !self.is_over.load(SeqCst)
     }
@@ -311,7 +302,7 @@ impl World {
             .is_some_and(|loss| loss.ended.is_none_or(|ended| ended >= then))
     }
 
-    /// Whoever writes with a tied writer sees it at once.
+    /// A caller that writes with a tied writer sees it at once.
     fn write_tied<F: Nearby>(&self, near: &F::Near, writer: &F::Writer) {
         for next in 1.. {
             if !self.goes_on() {
@@ -346,7 +337,7 @@ impl World {
         }
     }
 
-    /// As Python does it: in two steps, and nobody here is told.
+    /// As Python does it: in two steps, and the near cache is not told.
     fn write_foreign(&self) {
         let client = Client::open(self.server.url()).unwrap();
         let mut connection = None;

@@ -68,7 +68,7 @@ pub struct TlsRedis {
 }
 
 impl TlsRedis {
-    /// A server for everybody.
+    /// A server for every client.
     pub fn start(authority: &Authority, issued: &Issued) -> Self {
         Self::start_with(authority, issued, &["--tls-auth-clients", "no"])
     }

@@ -10,13 +10,20 @@
     reason = "every test binary compiles this module and uses a part of it"
 )]
 
+mod acl;
 #[cfg(all(feature = "postgres", feature = "tls"))]
 pub mod certificates;
 #[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
-pub mod consistency;
+mod convergence;
+#[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
+mod database;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 mod facade;
 mod fake;
+mod foreign;
+mod gate;
+#[cfg(feature = "postgres")]
+mod lent;
 mod monitor;
 #[cfg(all(feature = "blocking", feature = "nonblocking", feature = "near-cache"))]
 mod near;
@@ -29,17 +36,28 @@ mod proxy;
 mod python;
 mod redis;
 pub mod scripted;
+#[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
+mod syncing;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
-mod setup;
+mod world;
 
+pub use self::acl::{OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, WRITER_ACL, WRITER_OPTION};
+#[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
+pub use self::convergence::{Faults, Protocol, Round, Size, round};
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 pub(crate) use self::facade::on_both_facades;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 pub use self::facade::{Blocking, Facade, Nonblocking, Reader, Writer, block_on};
 pub use self::fake::fake_server;
+#[cfg(feature = "postgres")]
+pub use self::foreign::Table;
+pub use self::foreign::{Entry, Foreign, json};
+pub use self::gate::Gate;
+#[cfg(feature = "postgres")]
+pub use self::lent::LentPostgres;
 pub use self::monitor::Monitor;
 #[cfg(all(feature = "blocking", feature = "nonblocking", feature = "near-cache"))]
-pub use self::near::{Near, Nearby};
+pub use self::near::{Near, Nearby, content};
 #[cfg(feature = "postgres")]
 pub use self::pgbouncer::PgBouncer;
 #[cfg(feature = "postgres")]
@@ -47,28 +65,28 @@ pub use self::postgres::{Postgres, private_dir, private_file};
 pub use self::proxy::{Aim, Proxy};
 pub use self::python::python;
 pub use self::redis::{RedisServer, connect};
+#[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
+pub use self::syncing::{Syncing, after, at_each};
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
-pub use self::setup::{
-    OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, Setup, WRITER_ACL, WRITER_OPTION,
-};
+pub use self::world::{World, module, numbered, writer};
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bifrost_module_cache::{Config, Resolution};
 use socket2::{Domain, Socket, Type};
 
-/// A port of 127.0.0.1 on which nobody listens right now.
+/// A port of 127.0.0.1 on which no process listens right now.
 ///
 /// It lies below the kernel's range for outgoing connections (from 32768): there, a client could
 /// be given the port of a server that is down, or even connect to itself.
 ///
 /// It is tried without listening on it: a process that is being started holds all our sockets for
-/// an instant, and would be in the way of whoever listens there next.
+/// an instant, and would be in the way of the server that listens there next.
 pub fn free_port() -> u16 {
     const FIRST: u64 = 12_000;
     const COUNT: u64 = 20_000;
@@ -105,6 +123,9 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 /// How long a call that is to be answered may take: the machine may be slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long something that is awaited may take.
+pub const LIMIT: Duration = Duration::from_secs(10);
+
 /// A configuration for calls that are to be answered.
 pub fn patient(url: &str) -> Config {
     Config::new(url)
@@ -114,6 +135,11 @@ pub fn patient(url: &str) -> Config {
         .with_pool_timeout(PATIENCE)
         .with_lookup_deadline(PATIENCE)
         .with_bulk_deadline(PATIENCE)
+}
+
+/// A configuration with the usual deadlines.
+pub fn usual(url: &str) -> Config {
+    Config::new(url).expect("a Redis URL")
 }
 
 /// All that an error can say: `Display` and `Debug` of it and of every source behind it.
@@ -130,5 +156,14 @@ pub fn told(resolution: &Resolution) -> String {
         Resolution::Module(module) => format!("M {}", module.path),
         Resolution::Namespace { path } => format!("N {path}"),
         Resolution::NotFound => "-".to_owned(),
+    }
+}
+
+/// Tells other threads to stop when it is dropped, also when its owner panics.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }

@@ -10,9 +10,14 @@ use bifrost_module_cache::near::{Invalidation, NearCacheOptions, NearCacheStats,
 use bifrost_module_cache::{CachedModule, Config, Error, Resolution, blocking, nonblocking};
 
 use super::facade::{Blocking, Facade, Nonblocking, Reader, block_on};
-use super::{PATIENCE, wait_until};
+use super::{PATIENCE, World, wait_until};
 
 type Found = Option<Arc<CachedModule>>;
+
+/// The content of what a read found.
+pub fn content(found: Result<Found, Error>) -> Option<String> {
+    found.unwrap().map(|module| module.content.clone())
+}
 
 /// A facade with a near cache.
 pub trait Nearby: Facade {
@@ -162,4 +167,11 @@ fn at_once<T>(call: impl FnOnce() -> T) -> T {
 /// Inside the runtime.
 fn inside<T>(call: impl FnOnce() -> T) -> T {
     block_on(async { call() })
+}
+
+impl<F: Nearby> World<F> {
+    /// A near cache that follows Redis, with a reader of its own.
+    pub fn near(&self, options: NearCacheOptions) -> F::Near {
+        F::Near::live(self.reader_config(), options)
+    }
 }

@@ -70,7 +70,7 @@ fn launch(port: u16, postgres: u16, dir: &TempDir) -> Result<Process, String> {
         .collect();
     let file = dir.path().join("pgbouncer.ini");
     fs::write(&file, settings).map_err(|e| e.to_string())?;
-    // Debian has it in a directory that is not on everybody's PATH.
+    // Debian has it in a directory that is not on an ordinary user's PATH.
     let mut command = Command::new(program("pgbouncer", &["/usr/sbin"], "pgbouncer"));
     command.arg("pgbouncer.ini");
     drop_privileges(&mut command);

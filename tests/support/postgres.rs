@@ -80,7 +80,7 @@ impl Postgres {
         let segment = shared_memory(&fs::read_to_string(pid_file).unwrap_or_default());
         self.slot.kill();
         if let Some(id) = segment {
-            // Nobody else would remove it. If it fails, some 50 bytes are lost.
+            // Nothing else would remove it. If it fails, some 50 bytes are lost.
             let _ = Command::new("ipcrm")
                 .args(["-m", &id])
                 .stderr(Stdio::null())
@@ -234,7 +234,7 @@ fn as_ordinary_user(name: &str) -> Command {
     command
 }
 
-/// Postgres and `PgBouncer` refuse to run as root: lets `command` run as somebody else then.
+/// Postgres and `PgBouncer` refuse to run as root: lets `command` run as another user then.
 pub fn drop_privileges(command: &mut Command) {
     if let Some((uid, gid)) = owner() {
         command.uid(uid).gid(gid);
@@ -250,7 +250,7 @@ pub fn private_dir(prefix: &str) -> TempDir {
     dir
 }
 
-/// A file in such a directory that nobody but that program may read.
+/// A file in such a directory that only that program may read.
 pub fn private_file(dir: &TempDir, name: &str, contents: &str) -> PathBuf {
     let path = dir.path().join(name);
     fs::write(&path, contents).expect("a new file");

@@ -205,7 +205,7 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Starts a server on a free port, and on another one when somebody else was quicker.
+/// Starts a server on a free port, and on another one when another process was quicker.
 pub fn start_on_free_port(
     name: &str,
     start: impl Fn(u16) -> Result<Process, String>,

@@ -87,7 +87,7 @@ impl Proxy {
         self.set_flow(Direction::Request, Flow::Swallow);
     }
 
-    /// Swallows what the server sends: requests have their effect, nobody hears of it.
+    /// Swallows what the server sends: requests have their effect, no client hears of it.
     pub fn drop_replies(&self) {
         self.set_flow(Direction::Reply, Flow::Swallow);
     }
@@ -432,7 +432,7 @@ fn write_all(mut stream: &TcpStream, mut bytes: &[u8], closed: &AtomicBool) -> i
     Ok(())
 }
 
-/// A time-out, or a signal: a socket with a time-out reports even those that nobody handles.
+/// A time-out, or a signal: a socket with a time-out reports even those without a handler.
 fn can_go_on(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -79,7 +79,7 @@ impl RedisServer {
         connect(&self.url())
     }
 
-    /// SIGSTOP: the kernel goes on accepting connections and bytes, nobody answers.
+    /// SIGSTOP: the kernel goes on accepting connections and bytes, the server does not answer.
     pub fn freeze(&self) {
         self.slot.running(|process| process.freeze());
     }

@@ -95,7 +95,7 @@ impl Held {
         let _ = self.release.send(Some(answer));
     }
 
-    /// Nothing is answered: whoever holds it has written what there was.
+    /// Nothing is answered: the test that holds it has written what there was.
     pub fn forget(self) {
         let _ = self.release.send(None);
     }
@@ -183,12 +183,12 @@ impl ScriptedRedis {
         Arc::clone(&followers[0])
     }
 
-    /// Sends this to whoever follows.
+    /// Sends this to the followers.
     pub fn tell(&self, bytes: &[u8]) {
         self.follower().write(bytes).expect("the follower is there");
     }
 
-    /// Sends this to whoever follows as late as it may be: just before the next sign of life.
+    /// Sends this to the followers as late as it may be: just before the next sign of life.
     pub fn tell_late(&self, bytes: &[u8]) {
         self.shared.lock().pending.extend_from_slice(bytes);
     }
@@ -409,7 +409,7 @@ fn wait(gate: &Sender<Held>, answer: Vec<u8>) -> Option<Vec<u8>> {
         answer: answer.clone(),
         release,
     };
-    // If nobody wants to hold it any more, it goes.
+    // If the test does not want to hold it any more, it goes.
     if gate.send(held).is_err() {
         return Some(answer);
     }

@@ -1,4 +1,4 @@
-//! What warm-up, verification, repair, refresh and publication do and report, with nobody else
+//! What warm-up, verification, repair, refresh and publication do and report, with no other service
 //! around.
 
 use std::convert::Infallible;
@@ -7,10 +7,10 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::consistency::{
-    Foreign, Syncing, World, after, at_each, json, module, numbered, patient,
+use crate::support::{
+    Blocking, Facade, Foreign, Proxy, Reader, RedisServer, Syncing, World, Writer, after, at_each,
+    json, module, numbered, on_both_facades, patient,
 };
-use crate::support::{Facade, Proxy, Reader, RedisServer, Setup, Writer, on_both_facades};
 use bifrost_module_cache::diagnosis::{CacheState, Cause};
 use bifrost_module_cache::sync::{
     Change, Drift, Progress, Stage, SyncOptions, Unverified, WarmReport,
@@ -152,9 +152,7 @@ fn a_warm_up_prunes_what_has_no_row<F: Facade<Writer: Syncing>>() {
 }
 
 fn without_scan_a_warm_up_goes_by_the_index_and_says_so<F: Facade<Writer: Syncing>>() {
-    let setup = Setup::narrow_acl();
-    let config = setup.writer_config();
-    let world = World::<F>::around(setup.server, config);
+    let world = World::<F>::narrow_acl();
     let paths = numbered(3);
     world.table().fill(&paths);
     let mut foreign = world.foreign();
@@ -236,7 +234,7 @@ fn bounded<'a>() -> SyncOptions<'a> {
 fn a_long_open_transaction_leaves_the_warm_up_unverified_within_its_bound<
     F: Facade<Writer: Syncing>,
 >() {
-    let world = World::<F>::with_rows(&numbered(3));
+    let world = World::<Blocking>::with_rows(&numbered(3));
     let mut table = world.table();
     table.run("BEGIN");
     table.put("m/000.py", "2");
@@ -262,7 +260,7 @@ fn a_long_open_transaction_leaves_the_warm_up_unverified_within_its_bound<
 fn a_long_open_transaction_leaves_the_repair_unverified_within_its_bound<
     F: Facade<Writer: Syncing>,
 >() {
-    let world = World::<F>::with_rows(&numbered(3));
+    let world = World::<Blocking>::with_rows(&numbered(3));
     let mut table = world.table();
     table.run("BEGIN");
     table.put("other.py", "1");
@@ -500,7 +498,8 @@ fn the_mark_is_json_of_the_documented_form<F: Facade<Writer: Syncing>>() {
     assert_eq!(mark["verified"], true);
     assert_eq!(mark["run_id"].as_str(), run_id);
     assert!(mark["completed_at"].as_u64().unwrap() > 1_700_000_000);
-    assert_eq!(mark.as_object().unwrap().len(), 4);
+    assert_eq!(mark["evicted_keys"], 0);
+    assert_eq!(mark.as_object().unwrap().len(), 5);
 
     // No token is left, and readers of the modules don't meet the mark.
     let all: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();

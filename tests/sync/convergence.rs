@@ -1,8 +1,8 @@
-//! Whatever runs at the same time, whoever dies half-way: when all is silent, the cache equals the
-//! database. And the specification's protocol, under which it does not, so that this can fail.
+//! Whatever runs at the same time, whichever service dies half-way: when all is silent, the cache
+//! equals the database. And the specification's protocol, under which it does not, so that this can
+//! fail.
 
-use crate::support::consistency::{Protocol, Round, Size, Syncing, World, round};
-use crate::support::{Facade, on_both_facades};
+use crate::support::{Facade, Protocol, Round, Size, Syncing, World, on_both_facades, round};
 
 on_both_facades! {
     services_that_refresh_converge_and_never_go_back

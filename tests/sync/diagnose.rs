@@ -3,8 +3,7 @@
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::support::consistency::{LIMIT, Syncing, World, module};
-use crate::support::{Facade, Writer, on_both_facades};
+use crate::support::{Facade, LIMIT, Syncing, World, Writer, module, on_both_facades};
 use bifrost_module_cache::diagnosis::{CacheState, Cause, Diagnosis, RowState};
 use bifrost_module_cache::keys;
 use bifrost_module_cache::sync::SyncOptions;

@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::consistency::{
-    Foreign, Gate, LIMIT, StopOnDrop, Syncing, Table, World, after, at_each, module, numbered,
-    patient, writer,
+use crate::support::{
+    Facade, Foreign, Gate, LIMIT, Reader, RedisServer, StopOnDrop, Syncing, Table, World, Writer,
+    after, at_each, connect, module, numbered, on_both_facades, patient, wait_until, writer,
 };
-use crate::support::{Facade, Reader, RedisServer, Writer, connect, on_both_facades, wait_until};
 use bifrost_module_cache::diagnosis::CacheState;
 use bifrost_module_cache::keys;
 use bifrost_module_cache::sync::{
@@ -556,7 +555,7 @@ fn a_writer_that_sets_before_it_commits_is_mended_by_the_repair<F: Facade<Writer
             table.put(PATH, "2");
             world.foreign().set(PATH, "2");
         }
-        // Nobody may listen any more.
+        // The test may not listen any more.
         Stage::Mend => drop(mended.send(())),
         _ => {}
     });
@@ -894,7 +893,7 @@ fn a_watch_does_not_disturb_other_calls_of_the_same_writer<F: Facade<Writer: Syn
     let report = writer.refresh_from(&[PATH, "b.py"], |paths| {
         calls += 1;
         if calls == 1 {
-            // A change of what is watched, which aborts nobody else.
+            // A change of what is watched, which aborts no other service.
             foreign.set(PATH, "2");
             writer.set(&module("c.py", "1")).unwrap();
             writer.invalidate("d.py").unwrap();

@@ -5,9 +5,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::{env, thread};
 
-use crate::support::consistency::{Gate, Syncing, World, at_each, module, numbered, writer};
 use crate::support::{
-    Blocking, Facade, Nonblocking, RedisServer, Writer, connect, on_both_facades,
+    Blocking, Facade, Gate, Nonblocking, RedisServer, Syncing, World, Writer, at_each, connect,
+    module, numbered, on_both_facades, writer,
 };
 use bifrost_module_cache::diagnosis::CacheState;
 use bifrost_module_cache::sync::SyncOptions;
@@ -32,7 +32,7 @@ const STEP: &str = "step of the warm-up";
 #[test]
 #[ignore = "started by the other tests, to be killed"]
 fn warm_up_to_be_killed() {
-    // Without them, somebody runs all that is ignored.
+    // Without them, a developer runs all that is ignored.
     let Ok(facade) = env::var("KILLED_FACADE") else {
         return;
     };
@@ -155,7 +155,7 @@ fn killed_from_cold_the_cache_stays_cold_until_a_warm_up_succeeds<F: Facade<Writ
 fn kill_at<F: Facade<Writer: Syncing>>(world: &World<F>, steps: usize, needle: &'static str) {
     let (reached, is_reached) = mpsc::channel();
     let gate = Gate::start(world.redis.port(), needle, move || {
-        // Nobody may listen any more.
+        // The test may not listen any more.
         let _ = reached.send(());
         thread::park();
     });
@@ -178,7 +178,7 @@ fn killed_before_the_mark_the_cache_stays_cold<F: Facade<Writer: Syncing>>() {
     let paths = numbered(MODULES);
     let world = World::<F>::with_rows(&paths);
     kill_at(&world, EVENTS, keys::COMPLETE_KEY);
-    // All is there, and nobody may say so.
+    // All is there, and no writer may say so.
     world.foreign().assert_holds(&paths);
     assert_eq!(world.status().state, CacheState::Cold);
     assert_warms(&world, &paths);
@@ -192,7 +192,7 @@ fn killed_when_all_was_warm_the_mark_stays_and_all_is_right_afterwards<
     world.warm(SyncOptions::default());
     let mut table = world.table();
     for (steps, path) in paths.iter().take(EVENTS).enumerate() {
-        // Changes that nobody told the cache of.
+        // Changes that no service told the cache of.
         table.put(path, "changed");
         table.put("ghost.py", "1");
         world.refresh(&["ghost.py"]);

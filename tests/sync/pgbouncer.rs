@@ -1,7 +1,6 @@
 //! All that reads the database, through `PgBouncer` in transaction mode.
 
-use crate::support::consistency::{Syncing, World, after, numbered};
-use crate::support::{Facade, PgBouncer, Writer, on_both_facades};
+use crate::support::{Facade, PgBouncer, Syncing, World, Writer, after, numbered, on_both_facades};
 use bifrost_module_cache::sync::{Stage, SyncOptions};
 
 on_both_facades! {

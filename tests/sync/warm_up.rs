@@ -1,11 +1,11 @@
-//! The warm-up, with a database that nobody else writes to.
+//! The warm-up, with a database that no other service writes to.
 
 use std::collections::HashSet;
+use std::ops::{Deref, DerefMut};
 
-use crate::support::consistency::LentPostgres;
-use crate::support::{Facade, Monitor, Reader, RedisServer, Writer, on_both_facades, patient};
+use crate::support::{Facade, Monitor, Reader, Table, World, Writer, on_both_facades};
 use bifrost_module_cache::sync::{SyncOptions, WarmReport};
-use bifrost_module_cache::{CachedModule, Config, Error, nonblocking};
+use bifrost_module_cache::{CachedModule, Error, nonblocking};
 use redis::Commands;
 
 on_both_facades! {
@@ -25,38 +25,28 @@ on_both_facades! {
     entries_get_the_time_to_live_that_is_set
 }
 
-struct World<F: Facade> {
-    redis: RedisServer,
-    postgres: LentPostgres,
-    database: postgres::Client,
-    writer: F::Writer,
+/// A world, and the connections to its database that a test keeps.
+struct Workspace<F: Facade> {
+    world: World<F>,
+    table: Table,
     client: <F::Writer as Writer>::Client,
 }
 
-impl<F: Facade> World<F> {
+impl<F: Facade> Workspace<F> {
     fn new() -> Self {
-        Self::with_table("workspace_files")
+        Self::of(World::new())
     }
 
-    /// `table` is what stands in SQL.
-    fn with_table(table: &str) -> Self {
-        let (redis, postgres) = (RedisServer::start(), LentPostgres::take_with(table));
-        let writer = F::Writer::new(patient(&redis.url())).unwrap();
+    fn of(world: World<F>) -> Self {
         Self {
-            database: postgres.client(),
-            client: F::Writer::connect(&postgres.url()),
-            redis,
-            postgres,
-            writer,
+            table: world.table(),
+            client: world.client(),
+            world,
         }
     }
 
-    fn config(&self) -> Config {
-        patient(&self.redis.url())
-    }
-
     fn sql(&mut self, statements: &str) {
-        self.database.batch_execute(statements).unwrap();
+        self.table.run(statements);
     }
 
     fn insert(&mut self, module: &CachedModule) {
@@ -67,13 +57,14 @@ impl<F: Facade> World<F> {
             content,
             hash,
         } = module;
-        self.database
+        self.table
+            .0
             .execute(statement, &[path, content, hash])
             .unwrap();
     }
 
     fn warm(&mut self) -> Result<WarmReport, Error> {
-        self.writer.warm_from_db(&mut self.client)
+        self.world.writer.warm_from_db(&mut self.client)
     }
 
     fn get(&self, path: &str) -> Option<CachedModule> {
@@ -82,6 +73,20 @@ impl<F: Facade> World<F> {
 
     fn paths(&self) -> HashSet<String> {
         self.writer.reader().paths().unwrap()
+    }
+}
+
+impl<F: Facade> Deref for Workspace<F> {
+    type Target = World<F>;
+
+    fn deref(&self) -> &World<F> {
+        &self.world
+    }
+}
+
+impl<F: Facade> DerefMut for Workspace<F> {
+    fn deref_mut(&mut self) -> &mut World<F> {
+        &mut self.world
     }
 }
 
@@ -94,7 +99,7 @@ fn set_of(paths: &[&str]) -> HashSet<String> {
 }
 
 fn what_is_a_module_is_cached_and_nothing_else<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.sql(
         "INSERT INTO workspace_files (path, content, content_hash, entity_type, is_deleted) VALUES
             ('shared/a.py', 'x = 1', 'abc', 'module', FALSE),
@@ -140,7 +145,7 @@ fn what_is_a_module_is_cached_and_nothing_else<F: Facade>() {
 }
 
 fn a_second_warm_up_writes_nothing<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     for i in 0..300 {
         world.insert(&module(&format!("m{i}.py"), "x", ""));
     }
@@ -157,7 +162,7 @@ fn a_second_warm_up_writes_nothing<F: Facade>() {
 }
 
 fn what_differs_is_written_and_what_has_no_row_is_removed<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     let rows = [
         "same.py",
         "stale.py",
@@ -203,7 +208,7 @@ fn what_differs_is_written_and_what_has_no_row_is_removed<F: Facade>() {
 }
 
 fn rows_that_cannot_be_cached_are_skipped_and_counted<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.sql(
         r"INSERT INTO workspace_files (path, content, entity_type) VALUES
             ('index', 'x', 'module'), ('/abs.py', 'x', 'module'), ('', 'x', 'module'),
@@ -211,7 +216,7 @@ fn rows_that_cannot_be_cached_are_skipped_and_counted<F: Facade>() {
             ('large.py', '12345678901', 'module'), ('umlauts.py', 'éééééé', 'module'),
             ('fits.py', '1234567890', 'module'), ('index.py', 'x', 'module')",
     );
-    world.writer = F::Writer::new(world.config().with_max_content_bytes(10)).unwrap();
+    world.writer = F::Writer::new(world.writer_config().with_max_content_bytes(10)).unwrap();
     world.writer.set(&module("kept.py", "", "")).unwrap();
     let report = world.warm().unwrap();
     assert_eq!((report.modules, report.written, report.skipped), (2, 2, 8));
@@ -220,7 +225,7 @@ fn rows_that_cannot_be_cached_are_skipped_and_counted<F: Facade>() {
 }
 
 fn a_large_module_is_loaded<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     let large = module("large.py", &"x = 'é🦀'\n".repeat(4_000_000 / 13), "h");
     world.insert(&large);
     world.insert(&module("small.py", "x", ""));
@@ -232,7 +237,7 @@ fn a_large_module_is_loaded<F: Facade>() {
 }
 
 fn thousands_of_modules_are_loaded_in_bounded_batches<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.sql(
         "INSERT INTO workspace_files (path, content, content_hash, entity_type)
          SELECT 'pkg' || i % 97 || '/m' || i || '.py', repeat('x', i % 50), 'h' || i, 'module'
@@ -267,18 +272,18 @@ fn a_table_may_have_any_name<F: Facade>() {
         ("Odd Schema.sel\"ect", "\"Odd Schema\".\"sel\"\"ect\""),
         ("it's; DROP TABLE x; --", "\"it's; DROP TABLE x; --\""),
     ] {
-        let mut world = World::<F>::with_table(sql);
+        let mut world = Workspace::of(World::<F>::with_table(sql));
         world.sql(&format!(
             "INSERT INTO {sql} (path, content, entity_type) VALUES ('a.py', 'x', 'module')"
         ));
-        world.writer = F::Writer::new(world.config().with_workspace_table(name)).unwrap();
+        world.writer = F::Writer::new(world.writer_config().with_workspace_table(name)).unwrap();
         assert_eq!(world.warm().unwrap().modules, 1, "{name}");
         assert_eq!(world.get("a.py"), Some(module("a.py", "x", "")), "{name}");
     }
 }
 
 fn an_empty_table_makes_an_empty_cache<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     let report = world.warm().unwrap();
     assert_eq!((report.modules, report.written, report.pruned), (0, 0, 0));
     assert!(report.verified() && report.complete, "{report:?}");
@@ -287,7 +292,7 @@ fn an_empty_table_makes_an_empty_cache<F: Facade>() {
 
 /// It is more often the wrong database than a deleted workspace.
 fn an_empty_table_removes_nothing_unasked<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.writer.set(&module("a.py", "x", "")).unwrap();
     let report = world.warm().unwrap();
     assert_eq!((report.modules, report.pruned), (0, 0));
@@ -296,7 +301,7 @@ fn an_empty_table_removes_nothing_unasked<F: Facade>() {
     assert_eq!(world.get("a.py"), Some(module("a.py", "x", "")));
 }
 
-fn assert_fails<F: Facade>(world: &mut World<F>, transient: bool) {
+fn assert_fails<F: Facade>(world: &mut Workspace<F>, transient: bool) {
     let error = world.warm().unwrap_err();
     assert!(error.is_database() && !error.is_unavailable(), "{error:?}");
     assert_eq!(error.is_transient(), transient, "{error:?}");
@@ -306,7 +311,7 @@ fn assert_fails<F: Facade>(world: &mut World<F>, transient: bool) {
 }
 
 fn a_missing_table_is_an_error_of_the_database<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.writer.set(&module("a.py", "x", "")).unwrap();
     world.sql("DROP TABLE workspace_files");
     assert_fails(&mut world, false);
@@ -314,7 +319,7 @@ fn a_missing_table_is_an_error_of_the_database<F: Facade>() {
 }
 
 fn a_table_of_another_shape_is_an_error_of_the_database<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.sql(
         "INSERT INTO workspace_files (path, content, entity_type) VALUES ('a.py', 'x', 'module');
          ALTER TABLE workspace_files ALTER content_hash TYPE bytea USING ''::bytea",
@@ -323,18 +328,18 @@ fn a_table_of_another_shape_is_an_error_of_the_database<F: Facade>() {
 }
 
 fn a_database_that_has_gone_is_a_passing_error<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.insert(&module("a.py", "x", ""));
     world.postgres.kill();
     assert_fails(&mut world, true);
     world.postgres.restart();
     // With a new connection the same writer goes on.
-    world.client = F::Writer::connect(&world.postgres.url());
+    world.client = world.world.client();
     assert_eq!(world.warm().unwrap().modules, 1);
 }
 
 fn a_redis_that_has_gone_is_unavailable<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.insert(&module("a.py", "x", ""));
     world.redis.kill();
     let error = world.warm().unwrap_err();
@@ -345,14 +350,14 @@ fn a_redis_that_has_gone_is_unavailable<F: Facade>() {
 }
 
 fn entries_get_the_time_to_live_that_is_set<F: Facade>() {
-    let mut world = World::<F>::new();
+    let mut world = Workspace::<F>::new();
     world.insert(&module("a.py", "x", ""));
     let mut redis = world.redis.connection();
     let mut ttl = || redis.pttl::<_, i64>("bifrost:module:a.py").unwrap();
     assert_eq!(world.warm().unwrap().written, 1);
     assert_eq!(ttl(), -1);
     let hour = std::time::Duration::from_secs(3_600);
-    world.writer = F::Writer::new(world.config().with_ttl(Some(hour))).unwrap();
+    world.writer = F::Writer::new(world.writer_config().with_ttl(Some(hour))).unwrap();
     assert_eq!(world.warm().unwrap().written, 1);
     assert!((3_500_000..=3_600_000).contains(&ttl()));
 }

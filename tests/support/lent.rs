@@ -1,12 +1,10 @@
 //! Databases that the tests of a binary use one after another, because a start takes half a
-//! second. Nobody else uses one meanwhile: a transaction that is left open would disturb others.
+//! second. No other test uses one meanwhile: an open transaction of one would disturb the other.
 
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
-use crate::support::{Postgres, wait_until};
-
-use super::LIMIT;
+use super::{LIMIT, Postgres, wait_until};
 
 static IDLE: Mutex<Vec<Postgres>> = Mutex::new(Vec::new());
 

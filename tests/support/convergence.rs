@@ -10,19 +10,21 @@ use std::time::Duration;
 use bifrost_module_cache::sync::{Change, SyncOptions};
 use bifrost_module_cache::{CachedModule, keys, postgres};
 
-use super::world::{Foreign, World, numbered, writer};
-use super::{StopOnDrop, Syncing, at_each};
-use crate::support::facade::{Facade, Reader, Writer};
-use crate::support::proxy::Proxy;
+use super::StopOnDrop;
+use super::facade::{Facade, Reader, Writer};
+use super::foreign::Foreign;
+use super::proxy::Proxy;
+use super::syncing::{Syncing, at_each};
+use super::world::{World, numbered, writer};
 
 /// Who writes how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
-    /// Services commit and refresh; warm-ups, some of which are killed. Nobody tidies up.
+    /// Services commit and refresh; warm-ups, some of which are killed. No repair follows.
     Refresh,
-    /// Foreign services commit, then SET, each its own paths; warm-ups. Nobody tidies up.
+    /// Foreign services commit, then SET, each its own paths; warm-ups. No repair follows.
     CommitThenSet,
-    /// Foreign services SET, then commit, each its own paths; warm-ups. Nobody tidies up.
+    /// Foreign services SET, then commit, each its own paths; warm-ups. No repair follows.
     SetThenCommit,
     /// All of these on the same paths, roll-backs, publications, killed warm-ups and a FLUSHALL;
     /// in the end one warm-up.

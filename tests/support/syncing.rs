@@ -11,7 +11,7 @@ use bifrost_module_cache::{CachedModule, Error, blocking, nonblocking};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
-use crate::support::facade::{Writer, block_on};
+use super::facade::{Writer, block_on};
 
 /// The rest of `ModuleWriter`.
 pub trait Syncing: Writer<Client: Send> {
