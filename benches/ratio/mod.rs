@@ -119,7 +119,7 @@ fn in_turns(turns: u64, floor: &mut Runner<'_>, rival: &mut Runner<'_>) -> f64 {
         let turns = turns * (piece + 1) / pieces - turns * piece / pieces;
         // Either is the first as often as the other.
         let (of_floor, of_rival);
-        if piece % 2 == 0 {
+        if piece.is_multiple_of(2) {
             of_floor = floor(turns);
             of_rival = rival(turns);
         } else {
