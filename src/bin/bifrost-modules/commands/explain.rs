@@ -112,6 +112,7 @@ fn entry(diagnosis: &Diagnosis) -> String {
         (Some(module), _) => text::described(module),
         (None, Cause::Corrupt) => "an entry that can't be read".to_owned(),
         (None, Cause::Namespace) => "modules below it".to_owned(),
+        (None, Cause::Hidden) => "a module, which hides the name".to_owned(),
         (None, _) => "no module".to_owned(),
     }
 }
