@@ -4,6 +4,10 @@
 //! and a warm-up writes all modules and compares them again. Reading stays with the library, which
 //! refuses what is not JSON.
 
+use std::io::Write as _;
+
+use redis::{RedisWrite, ToRedisArgs};
+
 use crate::module::CachedModule;
 
 /// How many bytes are looked at at once: what the compiler makes one vector of.
@@ -14,15 +18,24 @@ impl CachedModule {
     /// Python's `json.loads` reads it to the same strings.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Source code is mostly text that needs no escapes, plus a `\n` per line.
-        let mut json = Vec::with_capacity(
-            self.content.len() + self.content.len() / 16 + self.path.len() + 128,
-        );
+        let mut json = Vec::with_capacity(self.expected_len());
         self.encode(&mut |piece| {
             json.extend_from_slice(piece);
             true
         });
         json
+    }
+
+    /// The same as the argument of a command, encoded where the command keeps it: a warm-up would
+    /// otherwise copy every module once more.
+    pub(crate) fn as_argument(&self) -> impl ToRedisArgs + '_ {
+        Json(self)
+    }
+
+    /// How long the JSON is about: source code is mostly text that needs no escapes, plus a `\n`
+    /// per line.
+    fn expected_len(&self) -> usize {
+        self.content.len() + self.content.len() / 16 + self.path.len() + 128
     }
 
     /// Whether `json` is what [`to_json`](Self::to_json) makes of this module, without making it: a
@@ -47,6 +60,17 @@ impl CachedModule {
             && emit(b"\",\"hash\":\"")
             && escape(self.hash.as_bytes(), emit)
             && emit(b"\"}")
+    }
+}
+
+struct Json<'a>(&'a CachedModule);
+
+impl ToRedisArgs for Json<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        out.reserve_space_for_args([self.0.expected_len()]);
+        let mut argument = out.writer_for_next_arg();
+        self.0
+            .encode(&mut |piece| argument.write_all(piece).is_ok());
     }
 }
 
@@ -100,6 +124,13 @@ mod tests {
             let module = CachedModule::with_hash("é\"\\.py".replace('\\', ""), content, hash).unwrap();
             let json = module.to_json();
             prop_assert_eq!(&json, &serde_json::to_vec(&module).unwrap());
+            let packed = |argument: &dyn Fn(&mut redis::Cmd)| {
+                let mut command = redis::cmd("SET");
+                argument(&mut command);
+                command.get_packed_command()
+            };
+            let as_argument = packed(&|command| _ = command.arg(module.as_argument()));
+            prop_assert_eq!(as_argument, packed(&|command| _ = command.arg(&json)));
             prop_assert!(module.is_encoded_as(&json));
             let at = other.index(json.len());
             prop_assert!(!module.is_encoded_as(&json[..at]));

@@ -218,7 +218,7 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
 pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
     let mut set = redis::cmd("SET");
     set.arg(module_key_unchecked(&module.path))
-        .arg(module.to_json());
+        .arg(module.as_argument());
     if let Some(ttl) = config.ttl {
         // Only if asked for: the specification's entries live for ever. The index never expires.
         set.arg("PX")
