@@ -17,7 +17,7 @@ pub const MODULE_INDEX_KEY: &str = "bifrost:module:index";
 /// The mark of a complete cache: written at the end of a warm-up, gone after a flush.
 ///
 /// JSON `{"completed_at": <Unix seconds>, "modules": <count>, "verified": <bool>, "run_id":
-/// <string>}`. Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
+/// <string>, "master_replid": <string>}`. Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
 pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
 
 /// What the key of the token begins with that a warm-up places while it runs. It lives for a day at

@@ -61,8 +61,9 @@ pub enum CacheState {
     Warm,
     /// Nothing says that it is complete: it was never warmed, or flushed since.
     Cold,
-    /// It was completed on another run of the server, so it came back from a snapshot on disk, or
-    /// from a replica, and may be older than the database: verify it or warm it again.
+    /// It was completed on another run of the server, or in another reign of it, so it came back
+    /// from a snapshot on disk, or from a replica, and may be older than the database: verify it or
+    /// warm it again.
     Restored,
     /// It was completed, and its index has lost most of what it named since: it was evicted, or
     /// deleted. What is saved from then on names itself again, so it need not be empty. Warm it
@@ -191,10 +192,12 @@ pub(super) fn status_of(
     status.since = Some(since.ok_or_else(out_of_range)?);
     status.modules = mark.modules;
     status.verified = mark.verified;
-    let run_id = info.run_id();
-    // Only where both run ids are known: INFO may be refused now, or have been refused then.
-    let is_other_run = run_id.is_some_and(|id| !mark.run_id.is_empty() && id != mark.run_id);
-    status.state = if is_other_run {
+    // Only where both ids are known: INFO may be refused now, or have been refused then.
+    let is_other =
+        |then: &str, now: Option<&str>| now.is_some_and(|now| !then.is_empty() && now != then);
+    let is_other_run = is_other(&mark.run_id, info.run_id());
+    let is_other_reign = is_other_run || is_other(&mark.master_replid, info.replid());
+    status.state = if is_other_reign {
         CacheState::Restored
     } else if members.is_some_and(|members| members < mark.modules / 2) {
         CacheState::Incomplete
@@ -261,5 +264,15 @@ mod tests {
         assert_eq!(state(4, ""), CacheState::Warm);
         assert_eq!(state(4, "run_id:b"), CacheState::Restored);
         assert_eq!(state(1, "run_id:a"), CacheState::Incomplete);
+        assert_eq!(
+            state(4, "run_id:a\r\nmaster_replid:x"),
+            CacheState::Warm,
+            "a mark of an older version"
+        );
+        let reign = MARK.replace('}', r#","master_replid":"x"}"#);
+        let state = |info| status(&reign, 4, info).state;
+        assert_eq!(state("run_id:a\r\nmaster_replid:x"), CacheState::Warm);
+        assert_eq!(state("run_id:a"), CacheState::Warm);
+        assert_eq!(state("run_id:a\r\nmaster_replid:y"), CacheState::Restored);
     }
 }

@@ -33,6 +33,11 @@ pub(crate) struct Mark {
     /// back from a snapshot on disk brings the mark along, and has another run id.
     #[serde(default)]
     pub(crate) run_id: String,
+    /// The id of the history that it held, which is new at each promotion: a server that was
+    /// demoted and promoted again has the same run id and may have lost writes. Marks of older
+    /// versions lack it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) master_replid: String,
     /// How many keys the server had evicted when the warm-up began, if it told: evictions since
     /// then may have taken modules. Marks of older versions lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +97,7 @@ impl Completion {
             modules,
             verified,
             run_id: self.info.run_id().unwrap_or_default().to_owned(),
+            master_replid: self.info.replid().unwrap_or_default().to_owned(),
             evicted_keys: self.info.number("evicted_keys"),
         };
         send(
@@ -108,7 +114,8 @@ impl Completion {
 }
 
 /// Places the token, and makes a generation unless there is one. INFO comes along: the run id and
-/// the evictions of the beginning, because what is evicted during the warm-up counts.
+/// the history of the beginning, because a failover during the warm-up counts, and the evictions,
+/// because what is evicted during the warm-up counts.
 struct Begin<'a> {
     key: &'a str,
 }
@@ -220,12 +227,13 @@ mod tests {
             modules: 3,
             verified: true,
             run_id: "r".into(),
+            master_replid: "h".into(),
             evicted_keys: Some(7),
         };
         let json = serde_json::to_string(&mark).unwrap();
         assert_eq!(
             json,
-            r#"{"completed_at":1700000000,"modules":3,"verified":true,"run_id":"r","evicted_keys":7}"#
+            r#"{"completed_at":1700000000,"modules":3,"verified":true,"run_id":"r","master_replid":"h","evicted_keys":7}"#
         );
         assert_eq!(serde_json::from_str::<Mark>(&json).unwrap(), mark);
     }

@@ -2,14 +2,16 @@
 
 use redis::{Pipeline, PushKind, Value};
 
+use super::rule::{Rule, Rules};
+use crate::command::reign::{self, Reign};
 use crate::command::reply;
 use crate::command::request::{Class, Request};
-use crate::command::server_id::{ServerId, server_id};
-use crate::error::Error;
+use crate::command::server_id::{ServerId, ask_server_id, server_id};
+use crate::error::{Error, Outage};
 use crate::keys::MODULE_KEY_PREFIX;
 
-/// Asks Redis to announce all changes below our prefix, has it confirm that and tell its run id,
-/// and asks for a heartbeat. All in one packet: the answers come in the order of the commands.
+/// Asks Redis to announce all changes below our prefix, has it confirm that and tell who it is. All
+/// in one packet: the answers come in the order of the commands.
 pub(crate) fn greeting() -> Request {
     let mut pipeline = Pipeline::new();
     pipeline
@@ -17,8 +19,7 @@ pub(crate) fn greeting() -> Request {
         .arg(&["TRACKING", "ON", "BCAST", "PREFIX"])
         .arg(MODULE_KEY_PREFIX);
     pipeline.cmd("CLIENT").arg("TRACKINGINFO");
-    pipeline.cmd("INFO").arg("server");
-    pipeline.cmd("PING");
+    ask_server_id(&mut pipeline);
     Request {
         pipeline,
         class: Class::Lookup,
@@ -28,22 +29,28 @@ pub(crate) fn greeting() -> Request {
 /// How many values answer the greeting.
 pub(crate) const GREETING_REPLIES: usize = 4;
 
-/// The id of the server that is followed from now on, by its answers to the greeting.
+/// The server that is followed from now on, and its place, by its answers to the greeting.
 ///
 /// # Errors
 ///
 /// Why this server can't be followed.
-pub(crate) fn confirmed(answers: Vec<Value>) -> Result<ServerId, Error> {
-    let [tracking, info, server, pong] = reply::exactly::<GREETING_REPLIES>(answers)?;
+pub(crate) fn confirmed(answers: Vec<Value>) -> Result<(ServerId, Reign), Error> {
+    let [tracking, info, server, replication] = reply::exactly::<GREETING_REPLIES>(answers)?;
     reply::ok(tracking)?;
     if !is_tracking(reply::ok(info)?) {
         return Err(untracked("it does not announce changes"));
     }
-    let server = server_id(server)?;
-    is_alive(pong)?;
+    let reign = reign::answer(replication.clone())?;
     // Answers are stored only if they come from the server that is followed. Without its run id
     // that can't be told: after a failover any server might answer.
-    server.ok_or_else(|| untracked("it does not tell its run id: INFO is not allowed"))
+    let server = server_id([server, replication])?;
+    let server =
+        server.ok_or_else(|| untracked("it does not tell its run id: INFO is not allowed"))?;
+    match reign {
+        reign::Answer::Reign(reign) => Ok((server, reign)),
+        reign::Answer::Loading => Err(reply::outage(Outage::Loading, None)),
+        reign::Answer::Silent => Err(untracked("it does not tell its role in INFO replication")),
+    }
 }
 
 /// A refusal that is not transient: the listener tries again only every 30 s.
@@ -77,16 +84,26 @@ fn is_tracking(info: Value) -> bool {
     on && prefixed
 }
 
-pub(crate) fn ping() -> Request {
-    Request::one(redis::cmd("PING"), Class::Lookup)
+/// Asks for a heartbeat that proves the place and not life alone: a demoted primary answers PING,
+/// and does not announce what its successor is told.
+pub(crate) fn heartbeat() -> Request {
+    Request::one(reign::ask(), Class::Lookup)
 }
 
-/// Whether this answers a heartbeat. False while a script keeps the server busy: it then answers
-/// `BUSY`, which is no loss, and proves nothing about announcements either.
-pub(crate) fn is_alive(pong: Value) -> Result<bool, Error> {
-    match reply::bytes(pong) {
-        Ok(Some(pong)) if pong == b"PONG" => Ok(true),
-        Ok(_) => Err(reply::unexpected()),
+/// Whether this heartbeat shows that the server still has the place in which it is followed. False
+/// while a script keeps the server busy: it then answers `BUSY`, which is no loss, and proves
+/// nothing about announcements either.
+///
+/// # Errors
+///
+/// It has another place, or does not say.
+pub(crate) fn proves_place(beat: Value, followed: &Reign, rules: Rules) -> Result<bool, Error> {
+    match reign::answer(beat) {
+        Ok(reign::Answer::Reign(now)) if now == *followed => Ok(true),
+        Ok(_) if !rules.enforces(Rule::HeartbeatProvesPlace) => Ok(true),
+        Ok(reign::Answer::Reign(_)) => Err(reply::outage(Outage::Elsewhere, None)),
+        Ok(reign::Answer::Loading) => Ok(false),
+        Ok(reign::Answer::Silent) => Err(reply::unexpected()),
         Err(Error::Unavailable { cause, .. }) if cause.was_answered() => Ok(false),
         Err(error) => Err(error),
     }
@@ -165,9 +182,11 @@ mod tests {
     fn only_a_server_that_announces_our_keys_and_tells_its_run_id_is_followed() {
         let run_id = "run_id:00000000000000ff\r\n";
         let on = || info(&["on", "bcast"], MODULE_KEY_PREFIX);
-        let pong = || Value::SimpleString("PONG".into());
-        let answers = |info, run_id| confirmed(vec![Value::Okay, info, text(run_id), pong()]);
-        assert_eq!(answers(on(), run_id).unwrap(), ServerId::new(255));
+        let role = || text("role:master\r\n");
+        let told = |info, run_id, role| confirmed(vec![Value::Okay, info, text(run_id), role]);
+        let answers = |info, run_id| told(info, run_id, role());
+        assert_eq!(answers(on(), run_id).unwrap().0, ServerId::new(255));
+        assert!(told(on(), run_id, text("")).unwrap_err().is_refused());
         for bad in [
             info(&["off"], MODULE_KEY_PREFIX),
             info(&["on"], MODULE_KEY_PREFIX),
