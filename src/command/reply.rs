@@ -82,8 +82,7 @@ const NOT_READY: &[(&str, Outage)] = &[
 
 /// The hint for WRONGTYPE in a write. SET replaces a value of any type, so only SADD and SREM of
 /// the index can be refused so.
-const INDEX_TYPE: &str =
-    "bifrost:module:index holds another type than a set: delete it and warm the cache again";
+const INDEX_TYPE: &str = "bifrost:module:index (behind the namespace, if there is one) holds another type than a set: delete it and warm the cache again";
 
 /// How Redis says that it does not hold the keys, or not any more. It keeps the connection open,
 /// over which it would say so for ever.

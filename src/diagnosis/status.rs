@@ -17,7 +17,7 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{COMPLETE_KEY, MODULE_INDEX_KEY};
+use crate::keys::Keys;
 use crate::rfc3339;
 use crate::sync::mark::Mark;
 use crate::sync::report::Endpoints;
@@ -140,9 +140,9 @@ struct AskStatus;
 impl Command for AskStatus {
     type Reply = Status;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();
-        ask_status(&mut pipeline);
+        ask_status(&mut pipeline, &config.keys);
         Request {
             pipeline,
             class: Class::Lookup,
@@ -155,9 +155,9 @@ impl Command for AskStatus {
 }
 
 /// What [`status_of`] needs the answers to.
-pub(super) fn ask_status(pipeline: &mut Pipeline) {
-    pipeline.cmd("GET").arg(COMPLETE_KEY);
-    pipeline.cmd("SCARD").arg(MODULE_INDEX_KEY);
+pub(super) fn ask_status(pipeline: &mut Pipeline, keys: &Keys) {
+    pipeline.cmd("GET").arg(keys.complete());
+    pipeline.cmd("SCARD").arg(keys.index());
     // Without a section, for all of them: several sections in one INFO are an error before Redis 7.
     pipeline.cmd("INFO");
 }
@@ -185,11 +185,11 @@ pub(super) fn status_of(
     let Some(json) = reply::bytes(mark)? else {
         return Ok(status);
     };
+    let corrupt = |reason| Error::corrupt(config.keys.complete(), reason);
     let mark: Mark = serde_json::from_slice(&json)
-        .map_err(|_| Error::corrupt(COMPLETE_KEY, "it is not the mark of a complete cache"))?;
+        .map_err(|_| corrupt("it is not the mark of a complete cache"))?;
     let since = UNIX_EPOCH.checked_add(Duration::from_secs(mark.completed_at));
-    let out_of_range = || Error::corrupt(COMPLETE_KEY, "its time is out of range");
-    status.since = Some(since.ok_or_else(out_of_range)?);
+    status.since = Some(since.ok_or_else(|| corrupt("its time is out of range"))?);
     status.modules = mark.modules;
     status.verified = mark.verified;
     // Only where both ids are known: INFO may be refused now, or have been refused then.

@@ -8,16 +8,16 @@ use crate::command::reply;
 use crate::command::request::{Class, Request};
 use crate::command::server_id::{ServerId, ask_server_id, server_id};
 use crate::error::{Error, Outage};
-use crate::keys::MODULE_KEY_PREFIX;
+use crate::keys::Keys;
 
 /// Asks Redis to announce all changes below our prefix, has it confirm that and tell who it is. All
 /// in one packet: the answers come in the order of the commands.
-pub(crate) fn greeting() -> Request {
+pub(crate) fn greeting(keys: &Keys) -> Request {
     let mut pipeline = Pipeline::new();
     pipeline
         .cmd("CLIENT")
         .arg(&["TRACKING", "ON", "BCAST", "PREFIX"])
-        .arg(MODULE_KEY_PREFIX);
+        .arg(keys.module_prefix());
     pipeline.cmd("CLIENT").arg("TRACKINGINFO");
     ask_server_id(&mut pipeline);
     Request {
@@ -34,10 +34,10 @@ pub(crate) const GREETING_REPLIES: usize = 4;
 /// # Errors
 ///
 /// Why this server can't be followed.
-pub(crate) fn confirmed(answers: Vec<Value>) -> Result<(ServerId, Reign), Error> {
+pub(crate) fn confirmed(answers: Vec<Value>, keys: &Keys) -> Result<(ServerId, Reign), Error> {
     let [tracking, info, server, replication] = reply::exactly::<GREETING_REPLIES>(answers)?;
     reply::ok(tracking)?;
-    if !is_tracking(reply::ok(info)?) {
+    if !is_tracking(reply::ok(info)?, keys) {
         return Err(untracked("it does not announce changes"));
     }
     let reign = reign::answer(replication.clone())?;
@@ -60,7 +60,7 @@ fn untracked(hint: &'static str) -> Error {
 
 /// Whether tracking really is on. Under RESP2, or behind a proxy, Redis answers OK to CLIENT
 /// TRACKING and never announces anything: a copy would be stale for ever.
-fn is_tracking(info: Value) -> bool {
+fn is_tracking(info: Value, keys: &Keys) -> bool {
     // RESP2 has no maps. If this one came as an array, the connection does not speak RESP3.
     let Value::Map(fields) = info else {
         return false;
@@ -77,7 +77,7 @@ fn is_tracking(info: Value) -> bool {
         };
         match name.as_slice() {
             b"flags" => on = says("on") && says("bcast"),
-            b"prefixes" => prefixed = says(MODULE_KEY_PREFIX),
+            b"prefixes" => prefixed = says(keys.module_prefix()),
             _ => {}
         }
     }
@@ -124,7 +124,7 @@ pub(crate) enum Message {
     Other,
 }
 
-pub(crate) fn read(value: Value) -> Message {
+pub(crate) fn read(value: Value, keys: &Keys) -> Message {
     let Value::Push { kind, data } = value else {
         return Message::Answer(value);
     };
@@ -135,7 +135,9 @@ pub(crate) fn read(value: Value) -> Message {
     for part in data {
         match part {
             Value::Nil => return Message::Flushed,
-            Value::Array(keys) => paths.extend(keys.into_iter().filter_map(path)),
+            Value::Array(changed) => {
+                paths.extend(changed.into_iter().filter_map(|key| path(key, keys)));
+            }
             _ => {}
         }
     }
@@ -143,15 +145,28 @@ pub(crate) fn read(value: Value) -> Message {
 }
 
 /// The path of a key. A key that is not UTF-8 is no path, so it was never stored.
-fn path(key: Value) -> Option<String> {
+fn path(key: Value, keys: &Keys) -> Option<String> {
     let key = reply::bytes(key).ok().flatten()?;
-    let path = key.strip_prefix(MODULE_KEY_PREFIX.as_bytes())?;
+    let path = key.strip_prefix(keys.module_prefix().as_bytes())?;
     String::from_utf8(path.to_vec()).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::MODULE_KEY_PREFIX;
+
+    fn keys() -> Keys {
+        Keys::new(String::new())
+    }
+
+    fn read(value: Value) -> Message {
+        super::read(value, &keys())
+    }
+
+    fn confirmed(answers: Vec<Value>) -> Result<(ServerId, Reign), Error> {
+        super::confirmed(answers, &keys())
+    }
 
     fn text(text: &str) -> Value {
         Value::BulkString(text.into())
@@ -202,10 +217,10 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart() {
-        let keys =
+        let changed =
             |keys: &[&str]| invalidation(Value::Array(keys.iter().map(|key| text(key)).collect()));
         assert_eq!(
-            read(keys(&[
+            read(changed(&[
                 "bifrost:module:a.py",
                 "bifrost:module:index",
                 "other"

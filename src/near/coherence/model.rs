@@ -20,7 +20,7 @@ use super::value::{Cached, Read as Begun};
 use crate::command::reply;
 use crate::command::server_id::ServerId;
 use crate::error::Outage;
-use crate::keys::MODULE_KEY_PREFIX;
+use crate::keys::{Keys, MODULE_KEY_PREFIX};
 use crate::module::CachedModule;
 use crate::near::hooks::Hooks;
 use crate::near::options::NearCacheOptions;
@@ -166,6 +166,7 @@ struct All {
 struct World<'p> {
     protocol: &'p Protocol,
     hooks: &'p Hooks,
+    keys: &'p Keys,
     tracker: Option<Tracker<'p>>,
     now: Tick,
     version: u64,
@@ -196,11 +197,12 @@ struct World<'p> {
 type Checked = Result<(), TestCaseError>;
 
 impl<'p> World<'p> {
-    fn new(protocol: &'p Protocol, hooks: &'p Hooks) -> Self {
+    fn new(protocol: &'p Protocol, hooks: &'p Hooks, keys: &'p Keys) -> Self {
         let now = Tick::default().plus(Duration::from_secs(1_000));
         Self {
             protocol,
             hooks,
+            keys,
             tracker: None,
             now,
             version: 0,
@@ -555,7 +557,7 @@ impl<'p> World<'p> {
 
     fn connect(&mut self) {
         if self.tracker.is_none() {
-            self.tracker = Some(Tracker::new(self.protocol, self.hooks));
+            self.tracker = Some(Tracker::new(self.protocol, self.hooks, self.keys));
             self.followed = self.active;
             self.failed_over = None;
         }
@@ -642,7 +644,8 @@ fn play(steps: &[Step], rules: Rules) -> Checked {
         .with_stale_if_error(BOUND);
     let protocol = Protocol::new(options, rules);
     let hooks = Hooks::new(Arc::default());
-    let mut world = World::new(&protocol, &hooks);
+    let keys = Keys::new(String::new());
+    let mut world = World::new(&protocol, &hooks, &keys);
     // From a session that runs: what comes before it is rarely of interest.
     world.connect();
     if steps.len().is_multiple_of(2) {

@@ -18,6 +18,7 @@ use crate::command::reign::Reign;
 use crate::command::reply;
 use crate::command::request::Request;
 use crate::error::{Error, Outage};
+use crate::keys::Keys;
 use crate::near::hooks::Hooks;
 
 /// A heartbeat is asked for so many times in the staleness bound, so that an answer may be late for
@@ -28,6 +29,7 @@ const HEARTBEATS: u32 = 4;
 pub(crate) struct Tracker<'p> {
     protocol: &'p Protocol,
     hooks: &'p Hooks,
+    keys: &'p Keys,
     stage: Stage,
 }
 
@@ -70,10 +72,11 @@ pub(crate) enum Action {
 }
 
 impl<'p> Tracker<'p> {
-    pub(crate) fn new(protocol: &'p Protocol, hooks: &'p Hooks) -> Self {
+    pub(crate) fn new(protocol: &'p Protocol, hooks: &'p Hooks, keys: &'p Keys) -> Self {
         Self {
             protocol,
             hooks,
+            keys,
             stage: Stage::New,
         }
     }
@@ -94,7 +97,7 @@ impl<'p> Tracker<'p> {
             Stage::New => {
                 let answers = Vec::with_capacity(GREETING_REPLIES);
                 self.stage = Stage::Greeting { sent: now, answers };
-                Ok(Action::Send(message::greeting()))
+                Ok(Action::Send(message::greeting(self.keys)))
             }
             Stage::Greeting { sent, .. } => receive_until(sent.plus(bound), now),
             // A reader was answered by another server: leave this one, and follow where the address
@@ -134,7 +137,7 @@ impl<'p> Tracker<'p> {
     ///
     /// Why the session is over.
     pub(crate) fn received(&mut self, value: Value, now: Tick) -> Result<(), Error> {
-        match message::read(value) {
+        match message::read(value, self.keys) {
             Message::Changed(paths) => {
                 self.changed(paths, now);
                 Ok(())
@@ -175,7 +178,7 @@ impl<'p> Tracker<'p> {
                 answers.push(answer);
                 if answers.len() == GREETING_REPLIES {
                     let (sent, answers) = (*sent, std::mem::take(answers));
-                    let (server, place) = message::confirmed(answers)?;
+                    let (server, place) = message::confirmed(answers, self.keys)?;
                     self.protocol.index_delta.begin();
                     self.protocol.begin(server, from(sent));
                     // Until now no change was announced, so any module may have changed.
