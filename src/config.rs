@@ -4,6 +4,7 @@
 //! time-out is as it is: docs/failures.md.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "near-cache")]
@@ -11,6 +12,7 @@ use redis::ProtocolVersion;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::error::Error;
+use crate::keys::Keys;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 
@@ -37,6 +39,7 @@ pub struct Config {
     pub(crate) redis: ConnectionInfo,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) pool_size: u32,
     pub(crate) max_in_flight: usize,
     pub(crate) connect_timeout: Duration,
@@ -110,6 +113,7 @@ impl Config {
             redis: info.set_tcp_settings(tcp).set_redis_settings(settings),
             #[cfg(feature = "tls")]
             tls: Tls::default(),
+            keys: Arc::new(Keys::new(String::new())),
             pool_size: 8,
             max_in_flight: 256,
             connect_timeout: Duration::from_secs(1),
@@ -141,18 +145,39 @@ impl Config {
     /// | Variable | Meaning | Default |
     /// | --- | --- | --- |
     /// | `REDIS_URL` | as in [`Config::new`] | [`DEFAULT_REDIS_URL`] |
+    /// | `BIFROST_NAMESPACE` | as in [`with_namespace`](Self::with_namespace) | none |
     ///
     /// # Errors
     ///
-    /// As [`Config::new`]; also if the variable is not valid Unicode.
+    /// As [`Config::new`]; also if a variable is not valid Unicode.
     pub fn from_env() -> Result<Self, Error> {
-        match std::env::var("REDIS_URL") {
-            Ok(url) => Self::new(&url),
-            Err(std::env::VarError::NotPresent) => Self::new(DEFAULT_REDIS_URL),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(Error::invalid_config("REDIS_URL is not valid Unicode"))
-            }
-        }
+        let url = variable("REDIS_URL")?;
+        let config = Self::new(url.as_deref().unwrap_or(DEFAULT_REDIS_URL))?;
+        Ok(config.with_namespace(variable("BIFROST_NAMESPACE")?.unwrap_or_default()))
+    }
+
+    /// What goes before every key: one namespace is one workspace, such as that of a tenant.
+    /// Default: nothing, so that the keys are exactly the specification's.
+    ///
+    /// Everything is apart: modules, index, the mark of a complete cache, what a near cache follows
+    /// and what `verify` compares. ASCII letters and digits, and `- _ . : / { }`; see
+    /// [security](crate::guide::security) for the users of one.
+    ///
+    /// ```
+    /// # use bifrost_module_cache::Config;
+    /// let config = Config::from_env()?.with_namespace("{tenant-a}:");
+    /// # Ok::<(), bifrost_module_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.keys = Arc::new(Keys::new(namespace.into()));
+        self
+    }
+
+    /// The names of the keys, behind the namespace.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Where Redis is: `host:port/database`, or `path?db=database` for a socket, for a message.
@@ -340,6 +365,7 @@ impl Config {
                 "the pool size and the calls in flight must be at least 1",
             ));
         }
+        self.keys.checked()?;
         if quoted_table(&self.workspace_table).is_none() {
             return Err(Error::invalid_config(
                 "the workspace table must be a name or schema.name, without NUL",
@@ -354,6 +380,17 @@ impl Config {
         self.max_content_bytes
             .saturating_mul(6)
             .saturating_add(8 * 1024)
+    }
+}
+
+/// A variable of the environment; `None` if it is not set.
+fn variable(name: &str) -> Result<Option<String>, Error> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(Error::invalid_config(format!(
+            "{name} is not valid Unicode"
+        ))),
     }
 }
 
@@ -392,6 +429,7 @@ impl fmt::Debug for Config {
             redis,
             #[cfg(feature = "tls")]
                 tls: _,
+            keys,
             pool_size,
             max_in_flight,
             connect_timeout,
@@ -408,6 +446,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("redis", &format_args!("{}", redis.addr()))
             .field("database", &redis.redis_settings().db())
+            .field("namespace", &keys.namespace())
             .field("pool_size", pool_size)
             .field("max_in_flight", max_in_flight)
             .field("connect_timeout", connect_timeout)
@@ -515,6 +554,7 @@ mod tests {
             config().with_index_max_age(Duration::MAX),
             config().with_max_in_flight(usize::MAX),
             config().with_workspace_table("a.b.c"),
+            config().with_namespace("a*"),
         ] {
             assert!(bad.checked().unwrap_err().is_invalid_config());
         }

@@ -175,6 +175,8 @@ pub enum Outage {
     Protocol,
     /// It is there, but modules changed faster than a snapshot of them could be taken.
     Contended,
+    /// It does not hold the keys any more: it was demoted, or promoted anew, or they were moved.
+    Elsewhere,
 }
 
 impl fmt::Display for Outage {
@@ -198,6 +200,7 @@ impl fmt::Display for Outage {
             Self::Rejected => "it failed so often that it is left alone for a moment",
             Self::Protocol => "its answer is not valid protocol",
             Self::Contended => "modules changed faster than a snapshot of them could be taken",
+            Self::Elsewhere => "another server holds the keys now",
         })
     }
 }

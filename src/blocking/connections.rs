@@ -140,6 +140,11 @@ impl Transport for Connections {
         };
         let answer = open.exchange(&self.servers, request, budget);
         let answer = pool.watch(open.losses_before, answer)?;
+        if answer.replies.iter().any(reply::leads_elsewhere) {
+            // So do all that are as old. The server keeps them open, and would refuse for ever.
+            pool.lost(open.losses_before);
+            return Ok(answer);
+        }
         open.used = Instant::now();
         // Put back only now, after an answer.
         *slot = Some(open);

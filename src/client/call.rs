@@ -47,6 +47,9 @@ async fn attempt<T: Transport, C: Command>(
                 client.monitor.retries.add(1);
                 client.transport.exchange(request, budget).await
             }
+            Ok(answer) if answer.replies.iter().any(reply::leads_elsewhere) => {
+                sent_elsewhere(client, answer, request, budget).await
+            }
             answer => answer,
         },
     );
@@ -60,13 +63,18 @@ async fn attempt<T: Transport, C: Command>(
 }
 
 /// A write: never repeated blindly. The first attempt may have been applied though its answer was
-/// lost, and a late repeat could cover a newer write of another service.
+/// lost, and a late repeat could cover a newer write of another service. Only what a server refused
+/// as a whole, because another one holds the keys now, is sent once more.
 pub(crate) async fn write<T: Transport, C: Command>(
     client: &Client<T>,
     command: &C,
 ) -> Result<C::Reply, Error> {
     let answer = guarded(client, command, None, async |request, budget| {
-        client.transport.exchange(request, budget.once()).await
+        let answer = client.transport.exchange(request, budget.once()).await?;
+        if reply::was_sent_elsewhere(&answer.replies) {
+            return sent_elsewhere(client, answer, request, budget.once()).await;
+        }
+        Ok(answer)
     });
     counted(
         client,
@@ -74,6 +82,20 @@ pub(crate) async fn write<T: Transport, C: Command>(
             .await
             .and_then(|answer| command.decode(answer.replies, client.config())),
     )
+}
+
+/// Sends a request once more, to where the address leads now, if there is time for it.
+async fn sent_elsewhere<T: Transport>(
+    client: &Client<T>,
+    answer: Answer,
+    request: &Request,
+    budget: Budget,
+) -> Result<Answer, Error> {
+    if budget.left().is_zero() {
+        return Ok(answer);
+    }
+    client.monitor.retries.add(1);
+    client.transport.exchange(request, budget).await
 }
 
 /// Makes a call if the breaker lets it through, and tells the breaker how it went.

@@ -18,7 +18,8 @@ pub struct Stats {
     pub calls: u64,
     /// Modules that Redis said are absent, and names that are not found.
     pub absent: u64,
-    /// Reads that were tried a second time.
+    /// Calls that were tried a second time: reads without an answer, and what a server refused
+    /// because another one holds the keys now.
     pub retries: u64,
     /// Calls that failed as [`Error::Unavailable`], the rejected ones included.
     pub unavailable: u64,

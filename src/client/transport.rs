@@ -92,7 +92,8 @@ pub(crate) trait Transport {
     /// `Value::ServerError` among them. Ends within the budget.
     ///
     /// An error that says "may have been applied" comes from an attempt that sent something. After
-    /// a lost or silent connection the next exchange uses a fresh one.
+    /// a lost or silent connection, and after an answer that the keys are elsewhere, the next
+    /// exchange uses a fresh one.
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error>;
 
     /// A connection for one caller alone, which ends with the value: for WATCH.

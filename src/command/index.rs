@@ -8,7 +8,7 @@ use super::reply;
 use super::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, validate_path};
+use crate::keys::{Keys, validate_path};
 
 /// Everything that the index names.
 pub(crate) struct Members;
@@ -24,9 +24,9 @@ pub(crate) struct Index {
 
 impl Members {
     /// Also a part of other requests, such as that of a name.
-    pub(crate) fn command() -> Cmd {
+    pub(crate) fn command(keys: &Keys) -> Cmd {
         let mut command = redis::cmd("SMEMBERS");
-        command.arg(MODULE_INDEX_KEY);
+        command.arg(keys.index());
         command
     }
 }
@@ -34,8 +34,8 @@ impl Members {
 impl Command for Members {
     type Reply = Index;
 
-    fn request(&self, _: &Config) -> Request {
-        Request::one(Self::command(), Class::Bulk)
+    fn request(&self, config: &Config) -> Request {
+        Request::one(Self::command(&config.keys), Class::Bulk)
     }
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Index, Error> {
@@ -66,9 +66,9 @@ impl Command for Unlist<'_> {
     type Reply = ();
     const WRITES: bool = true;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SREM");
-        command.arg(MODULE_INDEX_KEY).arg(self.members);
+        command.arg(config.keys.index()).arg(self.members);
         Request::one(command, Class::Bulk)
     }
 

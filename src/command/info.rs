@@ -35,6 +35,17 @@ impl Info {
     pub(crate) fn run_id(&self) -> Option<&str> {
         self.field("run_id")
     }
+
+    /// The id of the history that it holds, which is new at each promotion, and that of its primary
+    /// where it is a replica. With the run id it tells one reign of a server from another.
+    pub(crate) fn replid(&self) -> Option<&str> {
+        self.field("master_replid")
+    }
+
+    /// `master` or `slave`, as INFO says it.
+    pub(crate) fn role(&self) -> Option<&str> {
+        self.field("role")
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use super::reply;
 use super::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{COMPLETE_KEY, GENERATION_KEY};
 
 /// Takes the mark of a complete cache away.
 pub(crate) struct Unmark {
@@ -20,11 +19,11 @@ impl Command for Unmark {
     type Reply = ();
     const WRITES: bool = true;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("DEL");
-        command.arg(COMPLETE_KEY);
+        command.arg(config.keys.complete());
         if self.generation {
-            command.arg(GENERATION_KEY);
+            command.arg(&config.keys.generation);
         }
         Request::one(command, Class::Lookup)
     }

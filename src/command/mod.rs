@@ -9,6 +9,7 @@ pub(crate) mod index;
 pub(crate) mod info;
 pub(crate) mod mark;
 pub(crate) mod modules;
+pub(crate) mod reign;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod server_id;

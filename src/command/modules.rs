@@ -6,30 +6,27 @@ use super::reply;
 use super::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path};
+use crate::keys::{Keys, validate_path};
 use crate::module::CachedModule;
 
 /// The module at one path.
 pub(crate) struct Get<'a> {
     path: &'a str,
-    key: String,
 }
 
 impl<'a> Get<'a> {
     pub(crate) fn new(path: &'a str) -> Result<Self, Error> {
-        Ok(Self {
-            path,
-            key: module_key(path)?,
-        })
+        validate_path(path)?;
+        Ok(Self { path })
     }
 }
 
 impl Command for Get<'_> {
     type Reply = Option<CachedModule>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("GET");
-        command.arg(&self.key);
+        command.arg(config.keys.module_unchecked(self.path));
         Request::one(command, Class::Lookup)
     }
 
@@ -42,17 +39,15 @@ impl Command for Get<'_> {
 /// The modules at many paths, in their order. With no paths there is nothing to send.
 pub(crate) struct GetMany<'a, S> {
     paths: &'a [S],
-    keys: Vec<String>,
     class: Class,
 }
 
 impl<'a, S: AsRef<str>> GetMany<'a, S> {
     pub(crate) fn new(paths: &'a [S], class: Class) -> Result<Self, Error> {
-        let keys = paths
+        paths
             .iter()
-            .map(|path| module_key(path.as_ref()))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { paths, keys, class })
+            .try_for_each(|path| validate_path(path.as_ref()))?;
+        Ok(Self { paths, class })
     }
 }
 
@@ -60,9 +55,11 @@ impl<S: AsRef<str>> Command for GetMany<'_, S> {
     /// A corrupt entry is an error in its own place: it must not hide the others.
     type Reply = Vec<Result<Option<CachedModule>, Error>>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("MGET");
-        command.arg(&self.keys);
+        for path in self.paths {
+            command.arg(config.keys.module_unchecked(path.as_ref()));
+        }
         Request::one(command, self.class)
     }
 
@@ -113,7 +110,10 @@ impl Command for Set<'_> {
     const WRITES: bool = true;
 
     fn request(&self, config: &Config) -> Request {
-        let removal = self.old_path.into_iter().flat_map(|old| remove(&[old]));
+        let removal = self
+            .old_path
+            .into_iter()
+            .flat_map(|old| remove(&[old], &config.keys));
         let commands = removal.chain(put(self.module, config));
         let class = if self.module.content.len() > LARGE_WRITE {
             Class::Bulk
@@ -181,8 +181,8 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
     type Reply = u64;
     const WRITES: bool = true;
 
-    fn request(&self, _: &Config) -> Request {
-        let commands = remove(self.paths);
+    fn request(&self, config: &Config) -> Request {
+        let commands = remove(self.paths, &config.keys);
         if self.atomic {
             return Request::transaction(commands, self.class);
         }
@@ -217,7 +217,7 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
 /// SET and SADD: a module is never without its place in the index.
 pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
     let mut set = redis::cmd("SET");
-    set.arg(module_key_unchecked(&module.path))
+    set.arg(config.keys.module_unchecked(&module.path))
         .arg(module.as_argument());
     if let Some(ttl) = config.ttl {
         // Only if asked for: the specification's entries live for ever. The index never expires.
@@ -225,18 +225,18 @@ pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
             .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     }
     let mut sadd = redis::cmd("SADD");
-    sadd.arg(MODULE_INDEX_KEY).arg(&module.path);
+    sadd.arg(config.keys.index()).arg(&module.path);
     [set, sadd]
 }
 
 /// DEL and SREM of valid paths.
-pub(crate) fn remove<S: AsRef<str>>(paths: &[S]) -> [Cmd; 2] {
+pub(crate) fn remove<S: AsRef<str>>(paths: &[S], keys: &Keys) -> [Cmd; 2] {
     let mut del = redis::cmd("DEL");
     let mut srem = redis::cmd("SREM");
-    srem.arg(MODULE_INDEX_KEY);
+    srem.arg(keys.index());
     for path in paths {
         let path = path.as_ref();
-        del.arg(module_key_unchecked(path));
+        del.arg(keys.module_unchecked(path));
         srem.arg(path);
     }
     [del, srem]

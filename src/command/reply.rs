@@ -82,11 +82,19 @@ const NOT_READY: &[(&str, Outage)] = &[
 
 /// The hint for WRONGTYPE in a write. SET replaces a value of any type, so only SADD and SREM of
 /// the index can be refused so.
-const INDEX_TYPE: &str =
-    "bifrost:module:index holds another type than a set: delete it and warm the cache again";
+const INDEX_TYPE: &str = "bifrost:module:index (behind the namespace, if there is one) holds another type than a set: delete it and warm the cache again";
+
+/// How Redis says that it does not hold the keys, or not any more. It keeps the connection open,
+/// over which it would say so for ever.
+const ELSEWHERE: [&str; 4] = ["READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN"];
+
+/// Where EXEC alone was refused, because the server's place changed after the commands were queued,
+/// the real refusal stands behind this.
+const DISCARDED: &str = "because of: ";
 
 /// The error for a code that Redis sent. `detail` is looked at and never shown.
 fn refused(code: &str, detail: &str) -> Error {
+    let (code, detail) = told(code, detail);
     // First of all: it has the code ERR, and is an outage that passes, not a refusal.
     if no_client_slot(detail) {
         return outage(Outage::TooManyClients, None);
@@ -100,6 +108,15 @@ fn refused(code: &str, detail: &str) -> Error {
         ("ERR", said.map_or("", |(_, hint)| hint))
     });
     refusal(code, hint)
+}
+
+/// The code that a refusal is about, and what follows it.
+fn told<'a>(code: &'a str, detail: &'a str) -> (&'a str, &'a str) {
+    let inner = detail.split_once(DISCARDED).map(|(_, inner)| inner);
+    match inner.filter(|_| code == "EXECABORT") {
+        Some(inner) => inner.split_once(' ').unwrap_or((inner, "")),
+        None => (code, detail),
+    }
 }
 
 /// An answer that is no.
@@ -247,6 +264,33 @@ fn no_client_slot(detail: &str) -> bool {
 }
 
 const NO_CLIENT_SLOT: &str = "max number of clients";
+
+/// True for a refusal because the keys are elsewhere, or not there at this moment: the connection
+/// is of no use any more, though the server keeps it open.
+pub(crate) fn leads_elsewhere(value: &Value) -> bool {
+    let Value::ServerError(error) = value else {
+        return false;
+    };
+    let (code, _) = told(error.code(), error.details().unwrap_or_default());
+    ELSEWHERE.contains(&code)
+}
+
+/// True if a request was refused as a whole because the keys are elsewhere, so that nothing of it
+/// was carried out: it can be sent again, to another server. Of a MULTI all is refused where its
+/// EXEC is.
+pub(crate) fn was_sent_elsewhere(replies: &[Value]) -> bool {
+    let is_error = |value: &Value| matches!(value, Value::ServerError(_));
+    let is_queued = |value: &Value| match value {
+        Value::Okay => true,
+        Value::SimpleString(text) => text == "QUEUED",
+        value => is_error(value),
+    };
+    let is_refused = match replies {
+        [Value::Okay, queued @ .., last] => is_error(last) && queued.iter().all(is_queued),
+        replies => replies.iter().all(is_error),
+    };
+    is_refused && replies.iter().any(leads_elsewhere)
+}
 
 /// The same for the first bytes that came over a connection, before any parser has seen them.
 #[cfg(feature = "nonblocking")]
@@ -505,6 +549,58 @@ mod tests {
         for other in [server_error("ERR syntax error"), Value::Okay, Value::Nil] {
             assert!(!ends_connection(&other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_is_refused_as_elsewhere_was_not_carried_out() {
+        let queued = || Value::SimpleString("QUEUED".into());
+        let readonly = || server_error("READONLY You can't write against a read only replica.");
+        let discarded = |why: &str| server_error(&format!("EXECABORT Transaction discarded {why}"));
+        let late = || discarded("because of: READONLY You can't write against a replica.");
+        for refused in [
+            vec![readonly()],
+            vec![
+                server_error("MOVED 1 127.0.0.1:1"),
+                server_error("MOVED 2 127.0.0.1:1"),
+            ],
+            vec![server_error("CLUSTERDOWN The cluster is down")],
+            vec![server_error("MASTERDOWN Link with MASTER is down")],
+            vec![
+                Value::Okay,
+                readonly(),
+                readonly(),
+                discarded("because of previous errors."),
+            ],
+            vec![Value::Okay, queued(), queued(), late()],
+        ] {
+            assert!(was_sent_elsewhere(&refused), "{refused:?}");
+            assert!(refused.iter().any(leads_elsewhere), "{refused:?}");
+        }
+        for other in [
+            vec![],
+            vec![server_error("NOPERM no")],
+            vec![Value::Okay],
+            vec![Value::Int(1), readonly()],
+            vec![
+                Value::Okay,
+                queued(),
+                discarded("because of previous errors."),
+            ],
+            vec![Value::Okay, queued(), Value::Array(vec![Value::Int(1)])],
+        ] {
+            assert!(!was_sent_elsewhere(&other), "{other:?}");
+        }
+        let error = transaction(vec![Value::Okay, queued(), late()]).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Refused {
+                    code: "READONLY",
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
     }
 
     #[test]

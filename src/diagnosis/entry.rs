@@ -15,7 +15,7 @@ use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::database::row::RowState;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, module_key};
+use crate::keys::validate_path;
 use crate::module::CachedModule;
 
 /// What Redis has at a path.
@@ -30,26 +30,25 @@ pub(super) async fn ask<T: Transport>(
     client: &Client<T>,
     paths: &[&str],
 ) -> Result<(Status, Vec<Entry>), Error> {
-    let keys = paths.iter().map(|path| module_key(path));
-    let keys = keys.collect::<Result<_, _>>()?;
-    call::read(client, &AskEntries { paths, keys }).await
+    paths.iter().try_for_each(|path| validate_path(path))?;
+    call::read(client, &AskEntries { paths }).await
 }
 
 struct AskEntries<'a> {
     paths: &'a [&'a str],
-    keys: Vec<String>,
 }
 
 impl Command for AskEntries<'_> {
     type Reply = (Status, Vec<Entry>);
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
+        let keys = &config.keys;
         let mut pipeline = Pipeline::new();
-        ask_status(&mut pipeline);
-        for (path, key) in self.paths.iter().zip(&self.keys) {
+        ask_status(&mut pipeline, keys);
+        for path in self.paths {
             // GET and not EXISTS: an empty value exists and means absent.
-            pipeline.cmd("GET").arg(key);
-            pipeline.cmd("SISMEMBER").arg(MODULE_INDEX_KEY).arg(path);
+            pipeline.cmd("GET").arg(keys.module_unchecked(path));
+            pipeline.cmd("SISMEMBER").arg(keys.index()).arg(path);
         }
         Request {
             pipeline,

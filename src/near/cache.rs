@@ -76,7 +76,12 @@ impl<T: SpawnListener> Near<T> {
         client.transport.identify_servers();
         let registry = Arc::default();
         let near = Self {
-            first: Arc::new(Instance::new(&options, &registry, rules)),
+            first: Arc::new(Instance::new(
+                &options,
+                &registry,
+                &client.config().keys,
+                rules,
+            )),
             client,
             options,
             registry,
@@ -105,7 +110,8 @@ impl<T: SpawnListener> Near<T> {
         if instance.is_ours() {
             return instance;
         }
-        instance.child_or_init(|| Instance::new(&self.options, &self.registry, self.rules))
+        let keys = &self.client.config().keys;
+        instance.child_or_init(|| Instance::new(&self.options, &self.registry, keys, self.rules))
     }
 
     /// The instance of this process, with a listener if one can be started. That it can't is no

@@ -13,12 +13,14 @@ use super::coherence::rule::Rules;
 use super::hooks::{Hooks, Registry};
 use super::options::NearCacheOptions;
 use crate::error::Error;
+use crate::keys::Keys;
 
 /// All that belongs to one process: what is stored, the listener, and the queue of the hooks.
 pub(crate) struct Instance {
     process: u32,
     pub(crate) protocol: Protocol,
     pub(crate) hooks: Hooks,
+    pub(crate) keys: Arc<Keys>,
     listener: Mutex<Option<Box<dyn ListenerHandle>>>,
     /// Whether the listener has begun to run. In a child that was forked while its parent started a
     /// thread, none ever does: the standard library held a lock meanwhile, which the child inherits
@@ -39,11 +41,17 @@ pub(crate) trait ListenerHandle: Send + Sync {
 }
 
 impl Instance {
-    pub(crate) fn new(options: &NearCacheOptions, registry: &Arc<Registry>, rules: Rules) -> Self {
+    pub(crate) fn new(
+        options: &NearCacheOptions,
+        registry: &Arc<Registry>,
+        keys: &Arc<Keys>,
+        rules: Rules,
+    ) -> Self {
         Self {
             process: process::id(),
             protocol: Protocol::new(options.clone(), rules),
             hooks: Hooks::new(Arc::clone(registry)),
+            keys: Arc::clone(keys),
             listener: Mutex::new(None),
             has_begun: AtomicBool::new(false),
             child: OnceBox::new(),

@@ -97,7 +97,7 @@ async fn session<Io: ListenerIo>(
     // Always a fresh connection: on one that was in use, replies to earlier commands might be taken
     // for answers to the greeting.
     let mut connection = io.connect().await?;
-    let mut tracker = Tracker::new(&instance.protocol, &instance.hooks);
+    let mut tracker = Tracker::new(&instance.protocol, &instance.hooks, &instance.keys);
     while !io.is_over() {
         match tracker.next(Tick::now())? {
             Action::Send(request) => connection.send(request).await?,

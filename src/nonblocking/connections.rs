@@ -173,11 +173,14 @@ impl Transport for Connections {
         let open = self.open(shared, budget).await?;
         let _in_flight = InFlight::new(shared, &open);
         let result = open.answer(&self.servers, request, budget).await;
-        if result.as_ref().map_or(true, |answer| {
-            answer.replies.iter().any(reply::ends_connection)
-        }) {
+        let is_last = |reply| reply::ends_connection(reply) || reply::leads_elsewhere(reply);
+        if result
+            .as_ref()
+            .map_or(true, |answer| answer.replies.iter().any(is_last))
+        {
             // No answer, or one after which the server closes: a late reply must not meet the next
-            // call. Other calls on this connection may still get their answers.
+            // call. Or one that the server would give for ever. Other calls on this connection may
+            // still get their answers.
             shared.discard(&open);
         }
         result

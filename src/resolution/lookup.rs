@@ -8,7 +8,6 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::module_key_unchecked;
 use crate::module::CachedModule;
 use crate::paths::name::Name;
 
@@ -36,15 +35,18 @@ impl Lookup<'_> {
 impl Command for Lookup<'_> {
     type Reply = Reply;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();
-        let keys: Vec<String> = self.paths().map(module_key_unchecked).collect();
+        let keys: Vec<String> = self
+            .paths()
+            .map(|path| config.keys.module_unchecked(path))
+            .collect();
         // MGET without keys is an error.
         if !keys.is_empty() {
             pipeline.cmd("MGET").arg(keys);
         }
         if self.with_index {
-            pipeline.add_command(Members::command());
+            pipeline.add_command(Members::command(&config.keys));
         }
         // The index may be large: it goes over the connection on which it holds up no lookup.
         let class = if self.with_index {

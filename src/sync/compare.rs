@@ -12,7 +12,6 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, module_key_unchecked};
 use crate::module::CachedModule;
 
 /// The state of these paths in Redis. With `watch` their keys are watched from before they are read
@@ -58,11 +57,11 @@ pub(crate) struct Cached {
 impl Command for Inspect<'_> {
     type Reply = Vec<Cached>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let keys: Vec<String> = self
             .paths
             .iter()
-            .map(|path| module_key_unchecked(path))
+            .map(|path| config.keys.module_unchecked(path))
             .collect();
         let mut pipeline = Pipeline::new();
         if self.watch {
@@ -75,7 +74,7 @@ impl Command for Inspect<'_> {
         }
         pipeline
             .cmd("SMISMEMBER")
-            .arg(MODULE_INDEX_KEY)
+            .arg(config.keys.index())
             .arg(self.paths);
         for key in &keys {
             pipeline.cmd("PTTL").arg(key);

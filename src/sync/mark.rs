@@ -15,14 +15,13 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{COMPLETE_KEY, GENERATION_KEY, WARMING_KEY_PREFIX};
 use crate::random::random;
 
 /// How long the token of a warm-up and the generation live, in milliseconds: longer than any
 /// warm-up, and not for ever, because a warm-up that is killed leaves its token behind.
 const TOKEN_MS: u64 = 24 * 3_600 * 1_000;
 
-/// What is stored under [`COMPLETE_KEY`].
+/// What is stored under [`COMPLETE_KEY`](crate::keys::COMPLETE_KEY).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// Seconds since 1970.
@@ -33,6 +32,11 @@ pub(crate) struct Mark {
     /// back from a snapshot on disk brings the mark along, and has another run id.
     #[serde(default)]
     pub(crate) run_id: String,
+    /// The id of the history that it held, which is new at each promotion: a server that was
+    /// demoted and promoted again has the same run id and may have lost writes. Marks of older
+    /// versions lack it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) master_replid: String,
     /// How many keys the server had evicted when the warm-up began, if it told: evictions since
     /// then may have taken modules. Marks of older versions lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,7 +59,12 @@ impl Completion {
         connection: &mut Conn,
         config: &Config,
     ) -> Result<Self, Error> {
-        let key = format!("{WARMING_KEY_PREFIX}{:016x}{:016x}", random(), random());
+        let key = format!(
+            "{}{:016x}{:016x}",
+            config.keys.warming_prefix,
+            random(),
+            random()
+        );
         let (generation, info) = send(connection, &Begin { key: &key }, config).await?;
         Ok(Self {
             key,
@@ -92,6 +101,7 @@ impl Completion {
             modules,
             verified,
             run_id: self.info.run_id().unwrap_or_default().to_owned(),
+            master_replid: self.info.replid().unwrap_or_default().to_owned(),
             evicted_keys: self.info.number("evicted_keys"),
         };
         send(
@@ -108,7 +118,8 @@ impl Completion {
 }
 
 /// Places the token, and makes a generation unless there is one. INFO comes along: the run id and
-/// the evictions of the beginning, because what is evicted during the warm-up counts.
+/// the history of the beginning, because a failover during the warm-up counts, and the evictions,
+/// because what is evicted during the warm-up counts.
 struct Begin<'a> {
     key: &'a str,
 }
@@ -117,7 +128,8 @@ impl Command for Begin<'_> {
     /// The generation, and what INFO tells of the server.
     type Reply = (Option<Vec<u8>>, Info);
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
+        let generation = &config.keys.generation;
         let mut pipeline = Pipeline::new();
         let set = |key: &str, value: &str| {
             let mut set = redis::cmd("SET");
@@ -125,11 +137,11 @@ impl Command for Begin<'_> {
             set
         };
         pipeline.add_command(set(self.key, "1"));
-        let mut generate = set(GENERATION_KEY, &format!("{:016x}", random()));
+        let mut generate = set(generation, &format!("{:016x}", random()));
         // Warm-ups that run at the same time share one generation: each must survive the other.
         generate.arg("NX");
         pipeline.add_command(generate);
-        pipeline.cmd("GET").arg(GENERATION_KEY);
+        pipeline.cmd("GET").arg(generation);
         // All sections: a request for several at once is an error before Redis 7.
         pipeline.cmd("INFO");
         Request {
@@ -157,12 +169,13 @@ impl Command for Guard<'_> {
     /// The generation, if the token is there.
     type Reply = Option<Vec<u8>>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
+        let generation = &config.keys.generation;
         let mut pipeline = Pipeline::new();
         pipeline.cmd("UNWATCH");
-        pipeline.cmd("WATCH").arg(self.key).arg(GENERATION_KEY);
+        pipeline.cmd("WATCH").arg(self.key).arg(generation);
         pipeline.cmd("EXISTS").arg(self.key);
-        pipeline.cmd("GET").arg(GENERATION_KEY);
+        pipeline.cmd("GET").arg(generation);
         Request {
             pipeline,
             class: Class::Bulk,
@@ -189,9 +202,9 @@ impl Command for Finish<'_> {
     type Reply = bool;
     const WRITES: bool = true;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut set = redis::cmd("SET");
-        set.arg(COMPLETE_KEY)
+        set.arg(config.keys.complete())
             .arg(serde_json::to_string(&self.mark).unwrap_or_default());
         if let Some(expires) = self.expires {
             let left = expires.saturating_duration_since(Instant::now());
@@ -220,12 +233,13 @@ mod tests {
             modules: 3,
             verified: true,
             run_id: "r".into(),
+            master_replid: "h".into(),
             evicted_keys: Some(7),
         };
         let json = serde_json::to_string(&mark).unwrap();
         assert_eq!(
             json,
-            r#"{"completed_at":1700000000,"modules":3,"verified":true,"run_id":"r","evicted_keys":7}"#
+            r#"{"completed_at":1700000000,"modules":3,"verified":true,"run_id":"r","master_replid":"h","evicted_keys":7}"#
         );
         assert_eq!(serde_json::from_str::<Mark>(&json).unwrap(), mark);
     }

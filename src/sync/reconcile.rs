@@ -21,7 +21,6 @@ use crate::command::request::{Class, Command, Request};
 use crate::command::{modules, reply};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::module_key_unchecked;
 use crate::module::CachedModule;
 use crate::random::random;
 
@@ -209,13 +208,13 @@ impl Command for Reserve<'_> {
     /// request: paths without a row need no placeholder, and are removed all the same.
     type Reply = Result<bool, Error>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();
         // What an earlier, unfinished attempt on this connection watched must not abort this one.
         pipeline.cmd("UNWATCH");
         let (mut watch, mut exists) = (redis::cmd("WATCH"), redis::cmd("EXISTS"));
         for path in self.paths {
-            let key = module_key_unchecked(path);
+            let key = config.keys.module_unchecked(path);
             watch.arg(&key);
             exists.arg(&key);
             pipeline
@@ -271,7 +270,7 @@ impl Write<'_> {
             all.extend(modules::put(module, config));
         }
         if !self.remove.is_empty() {
-            all.extend(modules::remove(&self.remove));
+            all.extend(modules::remove(&self.remove, &config.keys));
         }
         all
     }

@@ -23,6 +23,10 @@ pub struct Endpoints {
     /// `host:port/database` as Postgres itself says, or the database alone through a local socket;
     /// `None` where no database was asked.
     pub database: Option<String>,
+    /// What goes before every key, as [`Config::with_namespace`](crate::Config::with_namespace) has
+    /// it; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 impl Endpoints {
@@ -30,6 +34,7 @@ impl Endpoints {
         Self {
             redis: config.redis_address(),
             database: database.map(str::to_owned),
+            namespace: config.keys.namespace().to_owned(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_KEY_PREFIX, validate_path};
+use crate::keys::validate_path;
 
 /// The paths of the index, and of the keys where SCAN is permitted.
 #[derive(Debug, Default)]
@@ -65,18 +65,18 @@ struct Scan<'a> {
 impl Command for Scan<'_> {
     type Reply = (Vec<u8>, Vec<String>);
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SCAN");
         command
             .arg(self.cursor)
             .arg("MATCH")
-            .arg(format!("{MODULE_KEY_PREFIX}*"))
+            .arg(format!("{}*", config.keys.module_prefix()))
             .arg("COUNT")
             .arg(1_000);
         Request::one(command, Class::Bulk)
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
         let mut parts = reply::sequence(reply::single(replies)?)?.into_iter();
         let (Some(cursor), Some(keys)) = (parts.next(), parts.next()) else {
             return Err(reply::unexpected());
@@ -87,7 +87,7 @@ impl Command for Scan<'_> {
             // The index itself lies under the same prefix, and a foreign key there may be no path:
             // neither is ours to remove.
             let path = key
-                .strip_prefix(MODULE_KEY_PREFIX.as_bytes())
+                .strip_prefix(config.keys.module_prefix().as_bytes())
                 .and_then(|path| std::str::from_utf8(path).ok());
             paths.extend(
                 path.filter(|path| validate_path(path).is_ok())

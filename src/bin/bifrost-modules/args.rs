@@ -48,6 +48,9 @@ pub struct ServerArgs {
     /// A file that holds the URL of Redis, such as a mounted secret [env: REDIS_URL_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub redis_url_file: Option<PathBuf>,
+    /// What goes before every key, where the services set a namespace [env: BIFROST_NAMESPACE]
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub namespace: Option<String>,
     /// Postgres; ?sslmode=require for TLS [env: DATABASE_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub database_url: Option<String>,

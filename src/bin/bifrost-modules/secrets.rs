@@ -47,7 +47,7 @@ pub fn url(
 }
 
 /// A variable. One that is not Unicode is refused instead of taken for not set.
-fn var(name: &str) -> Result<Option<String>, Failure> {
+pub fn var(name: &str) -> Result<Option<String>, Failure> {
     match env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(VarError::NotPresent) => Ok(None),

@@ -43,8 +43,13 @@ impl<'a> Servers<'a> {
             "--redis-url",
         )?;
         let tls = tls(args)?;
+        let namespace = match &args.namespace {
+            Some(namespace) => Some(namespace.clone()),
+            None => secrets::var("BIFROST_NAMESPACE")?,
+        };
         let config = Config::new(url.as_deref().unwrap_or(DEFAULT_REDIS_URL))?
             .with_tls(tls.clone())
+            .with_namespace(namespace.unwrap_or_default())
             // The tool asks from one or two threads.
             .with_pool_size(2)
             .with_ttl(args.ttl)

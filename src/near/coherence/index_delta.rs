@@ -18,7 +18,7 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, validate_path};
+use crate::keys::validate_path;
 use crate::paths::index::PathIndex;
 
 /// For how long the index may rest on one listing. It bounds how long a change of the index alone
@@ -203,9 +203,9 @@ impl Command for AskMembership<'_> {
     /// For each path, in their order.
     type Reply = Vec<bool>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SMISMEMBER");
-        command.arg(MODULE_INDEX_KEY).arg(self.paths);
+        command.arg(config.keys.index()).arg(self.paths);
         Request::one(command, Class::Lookup)
     }
 

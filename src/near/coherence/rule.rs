@@ -42,6 +42,9 @@ pub(crate) enum Rule {
     LiveAfterConfirmation,
     /// The lease counts from when the heartbeat was asked for.
     LeaseFromSending,
+    /// A heartbeat proves that the server has the place in which it is followed, and not only that
+    /// it is alive.
+    HeartbeatProvesPlace,
     /// What Redis announced before a heartbeat is applied before the lease is renewed.
     ApplyBeforeRenewal,
     /// A snapshot waits until what it could have seen has been announced.

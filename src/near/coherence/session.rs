@@ -155,7 +155,7 @@ impl Session {
     /// Redis answered a heartbeat that was asked for at `sent`, and all that it announced before
     /// has been applied.
     ///
-    /// The lease counts from the sending. A late PONG only proves that Redis was alive when it
+    /// The lease counts from the sending. A late answer only proves that Redis was there when it
     /// left: counted from its arrival, the bound would stretch by the delay.
     pub(crate) fn renew(&self, sent: Tick) {
         let state = self.lock();
@@ -240,8 +240,8 @@ impl Session {
     /// A promise that is fulfilled when all that Redis did before now has been announced and
     /// applied: with true then, with false if the session ended first.
     ///
-    /// A write that was acknowledged before a PING was sent is announced before its PONG. So this
-    /// waits for the PONG of a PING that is sent after now.
+    /// A write that was acknowledged before a heartbeat was asked for is announced before its
+    /// answer. So this waits for the answer to one that is asked for after now.
     pub(crate) fn barrier(&self) -> Arc<Promise<bool>> {
         let barrier = Arc::new(Promise::new());
         self.lock().barriers.push(Arc::clone(&barrier));

@@ -14,9 +14,11 @@ use super::promise::Promise;
 use super::protocol::Protocol;
 use super::rule::Rule;
 use super::value::INDEX_PATH;
+use crate::command::reign::Reign;
 use crate::command::reply;
 use crate::command::request::Request;
 use crate::error::{Error, Outage};
+use crate::keys::Keys;
 use crate::near::hooks::Hooks;
 
 /// A heartbeat is asked for so many times in the staleness bound, so that an answer may be late for
@@ -27,24 +29,33 @@ const HEARTBEATS: u32 = 4;
 pub(crate) struct Tracker<'p> {
     protocol: &'p Protocol,
     hooks: &'p Hooks,
+    keys: &'p Keys,
     stage: Stage,
 }
 
 /// How far the session has come.
 enum Stage {
     New,
-    Greeting { sent: Tick, answers: Vec<Value> },
-    Following { ping: Option<Ping>, next: Tick },
+    Greeting {
+        sent: Tick,
+        answers: Vec<Value>,
+    },
+    Following {
+        /// The place of the server when the session began.
+        place: Reign,
+        beat: Option<Beat>,
+        next: Tick,
+    },
 }
 
-/// A heartbeat that was asked for and is not answered yet. There is one at a time, so a PONG needs
-/// no number to be told from another.
-struct Ping {
+/// A heartbeat that was asked for and is not answered yet. There is one at a time, so its answer
+/// needs no number to be told from another.
+struct Beat {
     sent: Tick,
     barriers: Vec<Arc<Promise<bool>>>,
 }
 
-impl Drop for Ping {
+impl Drop for Beat {
     fn drop(&mut self) {
         // The first value counts: a barrier that was fulfilled with true stays so.
         for barrier in &self.barriers {
@@ -61,10 +72,11 @@ pub(crate) enum Action {
 }
 
 impl<'p> Tracker<'p> {
-    pub(crate) fn new(protocol: &'p Protocol, hooks: &'p Hooks) -> Self {
+    pub(crate) fn new(protocol: &'p Protocol, hooks: &'p Hooks, keys: &'p Keys) -> Self {
         Self {
             protocol,
             hooks,
+            keys,
             stage: Stage::New,
         }
     }
@@ -85,7 +97,7 @@ impl<'p> Tracker<'p> {
             Stage::New => {
                 let answers = Vec::with_capacity(GREETING_REPLIES);
                 self.stage = Stage::Greeting { sent: now, answers };
-                Ok(Action::Send(message::greeting()))
+                Ok(Action::Send(message::greeting(self.keys)))
             }
             Stage::Greeting { sent, .. } => receive_until(sent.plus(bound), now),
             // A reader was answered by another server: leave this one, and follow where the address
@@ -93,19 +105,19 @@ impl<'p> Tracker<'p> {
             Stage::Following { .. } if session.is_suspected() => {
                 Err(reply::outage(Outage::Lost, None))
             }
-            Stage::Following { ping, next } => {
-                if ping.is_none() && (now >= *next || session.has_barriers()) {
-                    *ping = Some(Ping {
+            Stage::Following { beat, next, .. } => {
+                if beat.is_none() && (now >= *next || session.has_barriers()) {
+                    *beat = Some(Beat {
                         sent: now,
                         barriers: session.take_barriers(),
                     });
                     *next = now.plus(bound / HEARTBEATS);
-                    return Ok(Action::Send(message::ping()));
+                    return Ok(Action::Send(message::heartbeat()));
                 }
-                // While a PING is unanswered the only thing left to do is to notice that the lease
+                // While a heartbeat is unanswered the only thing left to do is to notice that the lease
                 // lapsed.
                 let lapse = session.lease();
-                let until = if ping.is_none() {
+                let until = if beat.is_none() {
                     lapse.min(*next)
                 } else {
                     lapse
@@ -125,7 +137,7 @@ impl<'p> Tracker<'p> {
     ///
     /// Why the session is over.
     pub(crate) fn received(&mut self, value: Value, now: Tick) -> Result<(), Error> {
-        match message::read(value) {
+        match message::read(value, self.keys) {
             Message::Changed(paths) => {
                 self.changed(paths, now);
                 Ok(())
@@ -152,7 +164,7 @@ impl<'p> Tracker<'p> {
         self.hooks.paths(paths);
     }
 
-    /// Applies an answer: to the greeting, or to the one PING that is out. Any other is a server
+    /// Applies an answer: to the greeting, or to the one heartbeat that is out. Any other is a server
     /// that we don't understand, and ends the session.
     fn answered(&mut self, answer: Value, now: Tick) -> Result<(), Error> {
         let session = &self.protocol.session;
@@ -166,25 +178,26 @@ impl<'p> Tracker<'p> {
                 answers.push(answer);
                 if answers.len() == GREETING_REPLIES {
                     let (sent, answers) = (*sent, std::mem::take(answers));
-                    let server = message::confirmed(answers)?;
+                    let (server, place) = message::confirmed(answers, self.keys)?;
                     self.protocol.index_delta.begin();
                     self.protocol.begin(server, from(sent));
                     // Until now no change was announced, so any module may have changed.
                     self.hooks.everything();
                     self.stage = Stage::Following {
-                        ping: None,
+                        place,
+                        beat: None,
                         next: sent.plus(session.bound() / HEARTBEATS),
                     };
                 }
                 Ok(())
             }
-            Stage::Following { ping, .. } => {
-                let Some(ping) = ping.take() else {
+            Stage::Following { place, beat, .. } => {
+                let Some(beat) = beat.take() else {
                     return Err(reply::unexpected());
                 };
-                if message::is_alive(answer)? {
-                    session.renew(from(ping.sent));
-                    for barrier in &ping.barriers {
+                if message::proves_place(answer, place, self.protocol.rules)? {
+                    session.renew(from(beat.sent));
+                    for barrier in &beat.barriers {
                         barrier.fulfil(true);
                     }
                 }
