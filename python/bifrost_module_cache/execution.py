@@ -26,12 +26,11 @@ class Executions:
     """The executions of a process. Those that run at the same time, in several threads, share one
     snapshot; one that would need a newer one waits until the others have ended."""
 
-    def __init__(self, take_snapshot: Callable[[], Snapshot], patience: float) -> None:
+    def __init__(self, patience: float) -> None:
         self.snapshot: Snapshot | None = None
         """Of the executions that run now."""
         self.imported_outside = False
         """Whether modules may have been imported while none ran."""
-        self._take_snapshot = take_snapshot
         self._patience = patience
         self._changed = threading.Condition()
         # By thread: how many executions it is in, one inside the other.
@@ -41,7 +40,7 @@ class Executions:
         self._imported_from: Snapshot | None = None
         _all.add(self)
 
-    def begin(self, finder: Finder | None) -> Snapshot:
+    def begin(self, take_snapshot: Callable[[], Snapshot], finder: Finder | None) -> Snapshot:
         """Waits until the workspace of now can be imported. Returns it."""
         thread = threading.get_ident()
         end = time.monotonic() + self._patience
@@ -51,7 +50,7 @@ class Executions:
                     self._running[thread] += 1
                     return self.snapshot
                 begun = self._begun
-            snapshot = self._take_snapshot()
+            snapshot = take_snapshot()
             with self._changed:
                 if self._begun != begun:
                     continue  # Another one has begun, perhaps with a newer one.
@@ -108,17 +107,19 @@ class Execution(AbstractContextManager["Snapshot", None]):
     def __init__(
         self,
         executions: Executions,
+        take_snapshot: Callable[[], Snapshot],
         finder: Callable[[], Finder | None],
         explain: Callable[[str], Diagnosis],
     ) -> None:
         self._executions = executions
+        self._take_snapshot = take_snapshot
         self._finder = finder
         self._explain = explain
         self._thread: list[int] = []
         self._snapshot: Snapshot | None = None
 
     def __enter__(self) -> Snapshot:
-        self._snapshot = self._executions.begin(self._finder())
+        self._snapshot = self._executions.begin(self._take_snapshot, self._finder())
         self._thread.append(threading.get_ident())
         return self._snapshot
 

@@ -51,7 +51,7 @@ class Modules:
         self._taken = 0.0
         self._is_closed = False
         patience = config.bulk_deadline if config is not None else None
-        self._executions = Executions(self._take_snapshot, patience or _PATIENCE)
+        self._executions = Executions(patience or _PATIENCE)
 
     def install(self, *, root: str = _DEFAULT_ROOT) -> Finder:
         """Has ``import`` find the workspace's modules, before anything but the standard library and
@@ -104,7 +104,8 @@ class Modules:
         While it lasts, imports ask no server. Executions in several threads share a workspace, or
         wait for each other; ``Busy`` if that takes too long.
         """
-        return Execution(self._executions, lambda: self._finder, self._explain)
+        finder = lambda: self._finder  # noqa: E731
+        return Execution(self._executions, self._take_snapshot, finder, self._explain)
 
     def snapshot(self) -> Snapshot:
         """All modules as they are now."""

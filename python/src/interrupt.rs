@@ -11,9 +11,12 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::errors::raised;
+use crate::threads;
 
 /// How long a signal may wait until it is heard.
 const LOOK: Duration = Duration::from_millis(50);
+
+const THREAD: &str = "bifrost-call";
 
 /// The process that imported us.
 static PROCESS: OnceLock<u32> = OnceLock::new();
@@ -43,7 +46,7 @@ pub fn interruptible<T: Send + 'static>(
     }
     let (sender, mut answer) = sync_channel(1);
     let thread = thread::Builder::new()
-        .name("bifrost-call".to_owned())
+        .name(THREAD.to_owned())
         .spawn(move || {
             // Nobody listens any more if the caller was interrupted.
             let _ = sender.send(call());
@@ -53,7 +56,10 @@ pub fn interruptible<T: Send + 'static>(
         match py.detach(move || waiting.recv_timeout(LOOK)) {
             Ok(answer) => {
                 // So that no thread lives when the caller forks next.
-                let _ = py.detach(|| thread.join());
+                py.detach(|| {
+                    let _ = thread.join();
+                    threads::joined(THREAD);
+                });
                 return answer.map_err(|error| raised(py, &error));
             }
             Err(RecvTimeoutError::Timeout) => py.check_signals()?,

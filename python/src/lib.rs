@@ -10,6 +10,7 @@ mod reader;
 mod reports;
 mod snapshot;
 mod text;
+mod threads;
 mod writer;
 
 use pyo3::prelude::*;

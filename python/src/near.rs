@@ -15,19 +15,19 @@ use crate::module::{CachedModule, Resolution, wrapped};
 use crate::reports::{Diagnosis, counters};
 use crate::snapshot::Snapshot;
 use crate::text::{Name, Path};
+use crate::threads;
 
 /// An in-process copy that Redis keeps current: what Modules works with.
 #[pyclass(frozen, module = "bifrost_module_cache._native")]
 pub struct NearCache {
-    reader: blocking::ModuleReader,
     options: NearCacheOptions,
-    /// None before the first use, which starts a thread, and after `close`. The lock is not held
-    /// while anything waits.
+    /// The lock is not held while anything waits.
     near: Mutex<State>,
 }
 
 enum State {
-    Unused,
+    /// The first use starts a thread.
+    Unused(blocking::ModuleReader),
     Open(blocking::NearCache),
     Closed,
 }
@@ -35,13 +35,23 @@ enum State {
 impl NearCache {
     fn open(&self, py: Python<'_>) -> PyResult<blocking::NearCache> {
         let mut state = self.near.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Unused = *state {
-            let near = blocking::NearCache::new(self.reader.clone(), self.options.clone());
+        if let State::Unused(reader) = &*state {
+            let near = blocking::NearCache::new(reader.clone(), self.options.clone());
             *state = State::Open(near.map_err(|error| raised(py, &error))?);
+            threads::opened();
         }
         match &*state {
             State::Open(near) => Ok(near.clone()),
             _ => Err(closed(py)),
+        }
+    }
+}
+
+impl Drop for NearCache {
+    fn drop(&mut self) {
+        let state = self.near.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let State::Open(_) = state {
+            threads::forgotten();
         }
     }
 }
@@ -73,10 +83,10 @@ impl NearCache {
             options = options.with_stale_if_error(seconds("stale_if_error", age)?);
         }
         let reader = blocking::ModuleReader::new(config::of(py, url, config)?);
+        let reader = reader.map_err(|error| raised(py, &error))?;
         Ok(Self {
-            reader: reader.map_err(|error| raised(py, &error))?,
             options,
-            near: Mutex::new(State::Unused),
+            near: Mutex::new(State::Unused(reader)),
         })
     }
 
@@ -139,7 +149,7 @@ impl NearCache {
         let closed = std::mem::replace(&mut *state, State::Closed);
         drop(state);
         if let State::Open(near) = closed {
-            py.detach(|| drop(near));
+            py.detach(|| threads::closed(near));
         }
     }
 }
@@ -157,7 +167,10 @@ pub fn load_snapshot(
     let snapshot = interruptible(py, move || {
         let reader = blocking::ModuleReader::new(config)?;
         let near = blocking::NearCache::new(reader, NearCacheOptions::default())?;
-        near.snapshot()
+        threads::opened();
+        let snapshot = near.snapshot();
+        threads::closed(near);
+        snapshot
     });
     snapshot.map(Snapshot::new)
 }
