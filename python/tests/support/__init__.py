@@ -1,0 +1,1 @@
+"""Servers and workspaces of the tests' own."""
