@@ -692,30 +692,40 @@ fn all_rules_together_leave_no_counterexample_in_millions_of_steps() {
     );
 }
 
-#[test]
-fn each_broken_rule_has_a_counterexample() {
-    for rule in [
-        Rule::EpochOnHit,
-        Rule::Lease,
-        Rule::Generation,
-        Rule::Detach,
-        Rule::JoinInSession,
-        Rule::Remove,
-        Rule::Flush,
-        Rule::Begin,
-        Rule::LocalWrite,
-        Rule::SameServer,
-        Rule::Learn,
-        Rule::LiveAfterConfirmation,
-        Rule::ApplyBeforeRenewal,
-        Rule::HeartbeatProvesPlace,
-    ] {
-        let broken = Rules { broken: Some(rule) };
-        // The same steps each time: what is found once is found always.
-        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-        let found = counterexample(broken, 200_000, 0, rng);
-        assert!(found.is_some(), "nothing goes wrong without {rule:?}");
-    }
+/// A test for each rule, so that they run at once: without it, random steps find a counterexample.
+macro_rules! a_counterexample_without {
+    ($($test:ident: $rule:ident)+) => {
+        mod a_counterexample_without {
+            use super::*;
+
+            $(#[test]
+            fn $test() {
+                let broken = Rules {
+                    broken: Some(Rule::$rule),
+                };
+                // The same steps each time: what is found once is found always.
+                let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+                assert!(counterexample(broken, 200_000, 0, rng).is_some());
+            })+
+        }
+    };
+}
+
+a_counterexample_without! {
+    epoch_on_hit: EpochOnHit
+    lease: Lease
+    generation: Generation
+    detach: Detach
+    join_in_session: JoinInSession
+    remove: Remove
+    flush: Flush
+    begin: Begin
+    local_write: LocalWrite
+    same_server: SameServer
+    learn: Learn
+    live_after_confirmation: LiveAfterConfirmation
+    apply_before_renewal: ApplyBeforeRenewal
+    heartbeat_proves_place: HeartbeatProvesPlace
 }
 
 fn only_goes_wrong_without(rule: Rule, steps: &[Step]) {
