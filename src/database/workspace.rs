@@ -104,7 +104,7 @@ impl<'a> Paths<'a> {
 
 /// What the table holds, without the contents.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
+pub(crate) struct ModuleList {
     /// The paths of all modules that can be cached, in the database's order, cut so that the
     /// contents of each batch are bounded.
     pub(crate) batches: Vec<Vec<String>>,
@@ -167,7 +167,7 @@ impl<D: Database> Workspace<D> {
     }
 
     /// All modules by path and size. A row that can't be cached is logged and counted.
-    pub(crate) async fn list(&mut self, config: &Config) -> Result<Listing, Error> {
+    pub(crate) async fn list(&mut self, config: &Config) -> Result<ModuleList, Error> {
         let mut listing = self.listing(None, config).await?;
         if listing.modules + listing.skipped == 0 {
             let rows: i64 = self.single(&self.count.clone(), None).await?;
@@ -181,7 +181,7 @@ impl<D: Database> Workspace<D> {
         &mut self,
         paths: &[String],
         config: &Config,
-    ) -> Result<(Listing, Vec<String>), Error> {
+    ) -> Result<(ModuleList, Vec<String>), Error> {
         let listing = self.listing(Some(paths), config).await?;
         let listed: HashSet<&String> = listing.batches.iter().flatten().collect();
         let others = paths.iter().filter(|path| !listed.contains(path));
@@ -194,7 +194,7 @@ impl<D: Database> Workspace<D> {
         &mut self,
         paths: Option<&[String]>,
         config: &Config,
-    ) -> Result<Listing, Error> {
+    ) -> Result<ModuleList, Error> {
         let mut skipped = 0;
         let mut found: Vec<(String, usize)> = Vec::new();
         let statement = paths.map_or(&self.list, |_| &self.list_these);
@@ -221,7 +221,7 @@ impl<D: Database> Workspace<D> {
             .into_iter()
             .map(|batch| batch.into_iter().map(|(path, _)| path).collect())
             .collect();
-        Ok(Listing {
+        Ok(ModuleList {
             batches,
             modules,
             skipped,

@@ -4,7 +4,7 @@
 use redis::Value;
 
 #[cfg(feature = "postgres")]
-use super::compare::Verdict;
+use super::verdict::Verdict;
 use crate::client::dedicated::send;
 use crate::client::transport::DedicatedConnection;
 use crate::command::info::Info;

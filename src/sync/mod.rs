@@ -20,8 +20,10 @@
 // between wins. Warm-up, verification and repair are made of them. Why: docs/design/consistency.md.
 
 pub(crate) mod clear;
+#[cfg(feature = "postgres")]
 pub(crate) mod compare;
 pub(crate) mod eviction;
+pub(crate) mod inspect;
 #[cfg(feature = "postgres")]
 pub(crate) mod inventory;
 pub(crate) mod mark;
@@ -36,6 +38,7 @@ pub(crate) mod report;
 pub(crate) mod report_json;
 pub(crate) mod scan;
 pub(crate) mod source;
+pub(crate) mod verdict;
 #[cfg(feature = "postgres")]
 pub(crate) mod verify;
 #[cfg(feature = "postgres")]

@@ -5,12 +5,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use super::compare::{Inspect, Verdict};
+use super::inspect::Inspect;
 use super::mark::Completion;
 use super::options::{Stage, SyncOptions};
 use super::publish::{Edit, writes};
 use super::report::{DryRun, PublishReport};
 use super::scan::cached_paths;
+use super::verdict::Verdict;
 use crate::client::Client;
 use crate::client::batch::{BATCH_BYTES, BATCH_MODULES, batches};
 use crate::client::dedicated;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 
-use super::compare::{PLACEHOLDER_MS, cacheable};
 use super::eviction::Evictions;
+use super::inspect::PLACEHOLDER_MS;
 use super::report::RefreshReport;
 use super::source::Source;
+use super::verdict::cacheable;
 use crate::client::Client;
 use crate::client::batch::BATCH_BYTES;
 use crate::client::dedicated::send;

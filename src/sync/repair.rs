@@ -3,12 +3,13 @@
 
 use std::time::Instant;
 
-use super::compare::Verdict;
+use super::compare::{Comparison, PASSES, compare_all, compare_any};
 use super::eviction::Evictions;
-use super::inventory::{Comparison, Inventory, PASSES, compare_any};
+use super::inventory::Inventory;
 use super::options::{Stage, SyncOptions};
 use super::reconcile::reconcile;
 use super::report::{DryRun, RefreshReport, RepairReport, Unverified};
+use super::verdict::Verdict;
 use super::verify::verify;
 use crate::client::Client;
 use crate::client::batch::BATCH_MODULES;
@@ -78,9 +79,8 @@ pub(crate) async fn check<T: Transport, D: Database>(
     let barrier_held = barrier(client, workspace, options.barrier_timeout()).await?;
     let inventory = Inventory::take(connection, workspace, config).await?;
     inventory.check_removals(options)?;
-    let Comparison { drift, expires } = inventory
-        .compare(connection, workspace, config, options)
-        .await?;
+    let Comparison { drift, expires } =
+        compare_all(&inventory, connection, workspace, config, options).await?;
     Ok(Checked {
         inventory,
         drift,

@@ -2,7 +2,8 @@
 //!
 //! [`repair`](super::repair) is what mends.
 
-use super::inventory::{Inventory, compare_any};
+use super::compare::{compare_all, compare_any};
+use super::inventory::Inventory;
 use super::options::{Stage, SyncOptions};
 use super::report::{Drift, Unverified};
 use crate::client::Client;
@@ -19,29 +20,22 @@ pub(crate) async fn verify<T: Transport, D: Database>(
     mut options: SyncOptions<'_>,
 ) -> Result<Drift, Error> {
     let config = client.config();
-    let mut connection = dedicated::open(client).await?;
-    let mut workspace = Workspace::open(database, config).await?;
-    let inventory = Inventory::take(&mut connection, &mut workspace, config).await?;
-    let mut drift = inventory
-        .compare(&mut connection, &mut workspace, config, &mut options)
+    let connection = &mut dedicated::open(client).await?;
+    let workspace = &mut Workspace::open(database, config).await?;
+    let inventory = Inventory::take(connection, workspace, config).await?;
+    let mut drift = compare_all(&inventory, connection, workspace, config, &mut options)
         .await?
         .drift;
     let mut held = true;
     if !drift.is_empty() {
         // A writer between its commit and its write to Redis looks like drift. So what differs is
         // looked at once more, after every transaction that was open has ended.
-        held = barrier(client, &mut workspace, options.barrier_timeout()).await?;
+        held = barrier(client, workspace, options.barrier_timeout()).await?;
         let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
         let mut progress = options.counted(Stage::Compare, paths.len());
-        drift = compare_any(
-            &mut connection,
-            &mut workspace,
-            &paths,
-            config,
-            &mut progress,
-        )
-        .await?
-        .drift;
+        drift = compare_any(connection, workspace, &paths, config, &mut progress)
+            .await?
+            .drift;
     }
     // Without drift there is nothing to doubt, even if a transaction is still open.
     let unsure = !held && !drift.is_empty();

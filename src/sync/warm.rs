@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::compare::{Cached, Inspect, Verdict, cacheable};
+use super::inspect::{Cached, Inspect};
 use super::inventory::Inventory;
 use super::mark::Completion;
 use super::options::{Stage, SyncOptions};
@@ -14,13 +14,14 @@ use super::reconcile::Write;
 use super::repair::check;
 use super::report::{DryRun, Endpoints, Unverified, WarmReport};
 use super::source::Source as _;
+use super::verdict::{Verdict, cacheable};
 use super::verify::verify;
 use crate::client::Client;
 use crate::client::dedicated;
 use crate::client::dedicated::{begin, finish, send};
 use crate::client::transport::{DedicatedConnection, Transport};
 use crate::config::Config;
-use crate::database::workspace::{Database, Listing, Paths, Workspace, collect};
+use crate::database::workspace::{Database, ModuleList, Paths, Workspace, collect};
 use crate::error::Error;
 use crate::module::CachedModule;
 
@@ -145,7 +146,7 @@ async fn load<Conn: DedicatedConnection, D: Database>(
     config: &Config,
     connections: &mut [Conn; 2],
     workspace: &mut Workspace<D>,
-    listing: Listing,
+    listing: ModuleList,
     options: &mut SyncOptions<'_>,
     report: &mut WarmReport,
 ) -> Result<(), Error> {
