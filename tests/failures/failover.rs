@@ -4,7 +4,8 @@ use std::thread;
 
 use crate::support::scripted::{Reply, ScriptedRedis};
 use crate::support::{
-    Facade, Proxy, Reader, RedisServer, Writer, module, on_both_facades, patient,
+    Facade, PATIENCE, Proxy, Reader, RedisServer, Writer, module, on_both_facades, patient,
+    wait_until,
 };
 use bifrost_module_cache::diagnosis::CacheState;
 use bifrost_module_cache::sync::Change;
@@ -102,7 +103,10 @@ fn a_server_that_reigns_again_has_no_complete_cache<F: Facade>() {
     let status = || writer.reader().status().unwrap();
     assert_eq!(status().state, CacheState::Warm);
     let run = first.info("run_id");
-    second.replicate(&first);
+    let replica = F::Reader::new(patient(&second.url())).unwrap();
+    wait_until("the replica has it all", PATIENCE, || {
+        replica.paths().unwrap().len() == 1
+    });
     second.promote();
     first.replicate(&second);
     first.promote();

@@ -714,6 +714,8 @@ fn rows_none_of_which_is_a_module_are_counted<F: Facade<Writer: Syncing>>() {
     table.run("UPDATE workspace_files SET entity_type = NULL");
     let report = world.warm(SyncOptions::default());
     assert_eq!((report.modules, report.not_modules), (0, 3));
+    let dry_run = SyncOptions::default().with_dry_run(true);
+    assert_eq!(world.warm(dry_run).not_modules, 3);
     assert!(
         report.to_string().contains("3 rows that are no modules"),
         "{report}"
