@@ -9,16 +9,16 @@
 //! [its design](crate::guide::design::near_cache).
 
 // `coherence` keeps the copy right and is pure. `listener` feeds it with what Redis announces,
-// `cache`, `resolve`, `paths` and `snapshot` with what readers ask, both over the connections of a
+// `cache`, `resolve`, `index` and `snapshot` with what readers ask, both over the connections of a
 // facade. An `instance` is all of that in one process: a forked child has its own.
 
 pub(crate) mod cache;
 pub(crate) mod coherence;
 pub(crate) mod hooks;
+mod index;
 pub(crate) mod instance;
 pub(crate) mod listener;
 pub(crate) mod options;
-mod paths;
 mod resolve;
 pub(crate) mod snapshot;
 

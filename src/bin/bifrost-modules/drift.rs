@@ -4,8 +4,8 @@
 use bifrost_module_cache::sync::{Drift, Unverified};
 
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::{BAD, GOOD, Output, PLAIN};
-use crate::text;
 
 /// How many paths of a kind of drift a report for people lists.
 const MOST_PATHS: usize = 20;
@@ -60,26 +60,26 @@ pub fn print_drift(output: &mut Output, drift: &Drift) -> Result<(), Failure> {
         }
     }
     if drift.bad_members > 0 {
-        let count = text::counted(drift.bad_members, "member");
+        let count = format::counted(drift.bad_members, "member");
         output.line(format_args!("{count} of the index can't be paths"))?;
     }
     if drift.skipped > 0 {
-        let count = text::counted(drift.skipped, "row");
+        let count = format::counted(drift.skipped, "row");
         output.line(format_args!(
             "{count} can't be cached: a bad path, or too large"
         ))?;
     }
-    let modules = text::counted(drift.modules, "module");
+    let modules = format::counted(drift.modules, "module");
     let differ = if drift.is_clean() {
         output.paint(GOOD, "the cache equals it")
     } else {
         output.paint(
             BAD,
-            format_args!("{} differ", text::counted(drift.paths(), "path")),
+            format_args!("{} differ", format::counted(drift.paths(), "path")),
         )
     };
     output.line(format_args!("{modules} in the database: {differ}"))?;
-    output.table(&text::servers(&drift.servers))?;
+    output.table(&format::servers(&drift.servers))?;
     // The drift may be a writer's that is between its commit and its write.
     if drift.unverified.is_some() {
         output

@@ -11,6 +11,7 @@ mod args;
 mod commands;
 mod drift;
 mod failure;
+mod format;
 mod output;
 mod redact;
 mod retry;
@@ -18,7 +19,6 @@ mod secrets;
 mod servers;
 mod signals;
 mod stderr;
-mod text;
 mod watchdog;
 
 use std::process::ExitCode;

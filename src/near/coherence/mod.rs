@@ -12,7 +12,7 @@ pub(crate) mod index_delta;
 pub(crate) mod message;
 #[cfg(test)]
 mod model;
-pub(crate) mod negative;
+pub(crate) mod names;
 pub(crate) mod promise;
 pub(crate) mod protocol;
 pub(crate) mod rule;

@@ -1,9 +1,9 @@
 //! `clear`: removes all modules. The cache is cold then.
 
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::Output;
 use crate::servers::Servers;
-use crate::text;
 
 pub fn clear(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failure> {
     let report = servers
@@ -13,7 +13,7 @@ pub fn clear(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failure
     if output.json {
         output.json(&report)?;
     } else if output.reports() {
-        let count = text::counted(
+        let count = format::counted(
             usize::try_from(report.removed).unwrap_or(usize::MAX),
             "module",
         );

@@ -3,9 +3,9 @@
 use bifrost_module_cache::diagnosis::{Cause, Diagnosis, RowState};
 
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::{BAD, GOOD, Output, harmless};
 use crate::servers::Servers;
-use crate::text;
 
 pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Result<Exit, Failure> {
     // A path has a slash or ends in `.py`. A module's name has no slash, and could end so only if
@@ -81,17 +81,17 @@ fn print(
     };
     let mut rows = vec![("redis", redis)];
     if let Some(status) = &diagnosis.status {
-        rows.push(("cache", text::state_and_age(status)));
+        rows.push(("cache", format::state_and_age(status)));
     }
     if let Some(database) = &diagnosis.servers.database {
         let row = match &diagnosis.row {
-            Some(RowState::Module(module)) => text::described(module),
+            Some(RowState::Module(module)) => format::described(module),
             Some(other) => other.to_string(),
             None => "not asked".to_owned(),
         };
         rows.push(("database", format!("{database}: {row}")));
     }
-    let changed = diagnosis.changed.map(text::time_and_age);
+    let changed = diagnosis.changed.map(format::time_and_age);
     rows.extend(changed.map(|changed| ("changed", changed)));
     rows.push(("why", diagnosis.reason().into_owned()));
     if !cause.remedy().is_empty() {
@@ -109,7 +109,7 @@ fn print(
 
 fn entry(diagnosis: &Diagnosis) -> String {
     match (&diagnosis.cached, diagnosis.cause) {
-        (Some(module), _) => text::described(module),
+        (Some(module), _) => format::described(module),
         (None, Cause::Corrupt) => "an entry that can't be read".to_owned(),
         (None, Cause::Namespace) => "modules below it".to_owned(),
         (None, Cause::Hidden) => "a module, which hides the name".to_owned(),

@@ -11,10 +11,10 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::args::Removals;
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::{BAD, GOOD, Output};
 use crate::servers::Servers;
 use crate::stderr::Stderr;
-use crate::text;
 
 pub fn publish(
     servers: &Servers<'_>,
@@ -90,10 +90,10 @@ fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(),
         return Ok(());
     }
     if let Some(dry_run) = &report.dry_run {
-        return text::print_dry_run(output, dry_run);
+        return format::print_dry_run(output, dry_run);
     }
-    let written = format!("{} ({})", report.written, text::bytes(report.bytes));
-    let mut rows = text::servers(&report.servers);
+    let written = format!("{} ({})", report.written, format::bytes(report.bytes));
+    let mut rows = format::servers(&report.servers);
     if exact {
         let (style, state) = if report.complete {
             (GOOD, "warm: it holds exactly this directory")

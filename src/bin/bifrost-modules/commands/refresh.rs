@@ -6,10 +6,10 @@ use bifrost_module_cache::keys::module_key;
 
 use crate::args::Removals;
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::Output;
 use crate::servers::Servers;
 use crate::stderr::Stderr;
-use crate::text;
 
 /// Brings paths to what the database has.
 pub fn refresh(
@@ -30,13 +30,13 @@ pub fn refresh(
     if output.json {
         output.json(&report)?;
     } else if output.reports() {
-        let mut rows = text::servers(&report.servers);
+        let mut rows = format::servers(&report.servers);
         rows.push(("written", report.written.to_string()));
         rows.push(("removed", report.removed.to_string()));
         output.table(&rows)?;
     }
     if report.skipped > 0 {
-        let count = text::counted(report.skipped, "module");
+        let count = format::counted(report.skipped, "module");
         output.hint(&format!("{count} of them can't be cached: too large"))?;
     }
     if report.unsettled.is_empty() {

@@ -7,10 +7,10 @@ use bifrost_module_cache::sync::{RepairReport, Unverified};
 use crate::args::Removals;
 use crate::drift::{outcome, print_drift, verification};
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::Output;
 use crate::servers::Servers;
 use crate::stderr::Stderr;
-use crate::text;
 
 pub fn repair(
     servers: &Servers<'_>,
@@ -50,7 +50,7 @@ fn print_repair(output: &mut Output, report: &RepairReport) -> Result<(), Failur
         return Ok(());
     }
     if let Some(dry_run) = &report.dry_run {
-        return text::print_dry_run(output, dry_run);
+        return format::print_dry_run(output, dry_run);
     }
     print_drift(output, &report.drift)?;
     output.table(&[

@@ -3,9 +3,9 @@
 use bifrost_module_cache::diagnosis::{CacheState, Status};
 
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::{BAD, GOOD, Output};
 use crate::servers::Servers;
-use crate::text;
 
 pub fn status(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failure> {
     let status = servers
@@ -30,7 +30,7 @@ fn print(servers: &Servers<'_>, output: &mut Output, status: &Status) -> Result<
         ("cache", format!("{state}: {}", meaning(status.state))),
     ];
     if let Some(since) = status.since {
-        rows.push(("since", text::time_and_age(since)));
+        rows.push(("since", format::time_and_age(since)));
         let verified = if status.verified {
             "yes: compared with the database"
         } else {

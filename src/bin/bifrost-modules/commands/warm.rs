@@ -8,11 +8,11 @@ use bifrost_module_cache::sync::WarmReport;
 use crate::args::Removals;
 use crate::drift::{hint_unscanned, outcome, verification};
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::{BAD, GOOD, Output};
 use crate::retry;
 use crate::servers::Servers;
 use crate::stderr::Stderr;
-use crate::text;
 
 pub fn warm(
     servers: &Servers<'_>,
@@ -45,7 +45,7 @@ fn print_warm(output: &mut Output, report: &WarmReport) -> Result<(), Failure> {
         return Ok(());
     }
     if let Some(dry_run) = &report.dry_run {
-        text::print_dry_run(output, dry_run)?;
+        format::print_dry_run(output, dry_run)?;
         return hint_unscanned(output, report.scanned);
     }
     let (style, state) = if report.complete {
@@ -53,8 +53,8 @@ fn print_warm(output: &mut Output, report: &WarmReport) -> Result<(), Failure> {
     } else {
         (BAD, "not complete")
     };
-    let written = text::bytes(report.bytes);
-    let mut rows = text::servers(&report.servers);
+    let written = format::bytes(report.bytes);
+    let mut rows = format::servers(&report.servers);
     rows.extend([
         ("cache", output.paint(style, state)),
         ("modules", report.modules.to_string()),

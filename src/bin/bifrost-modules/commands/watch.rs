@@ -13,9 +13,9 @@ use serde::Serialize;
 
 use super::ls::{Entry, entries};
 use crate::failure::{Exit, Failure};
+use crate::format;
 use crate::output::{BAD, DIM, GOOD, Output, PLAIN, harmless};
 use crate::servers::Servers;
-use crate::text;
 
 /// How many paths are looked at together.
 const BATCH: usize = 100;
@@ -177,7 +177,7 @@ impl Watch<'_> {
 impl<'a> News<'a> {
     fn new(event: &'static str) -> Self {
         Self {
-            time: text::time(SystemTime::now()),
+            time: format::time(SystemTime::now()),
             event,
             ..Self::default()
         }
@@ -206,15 +206,15 @@ fn print(output: &mut Output, news: &News<'_>) -> Result<(), Failure> {
             ("everything", _, Some(modules)) => {
                 format!(
                     "any module may have changed; {} now",
-                    text::counted(modules, "module")
+                    format::counted(modules, "module")
                 )
             }
             (_, Some(path), _) => path.to_owned(),
-            (_, None, modules) => text::counted(modules.unwrap_or(0), "module"),
+            (_, None, modules) => format::counted(modules.unwrap_or(0), "module"),
         };
         let details = match (news.bytes, news.hash) {
             (Some(bytes), Some(hash)) => {
-                format!("  {}, {}", text::counted(bytes, "byte"), harmless(hash))
+                format!("  {}, {}", format::counted(bytes, "byte"), harmless(hash))
             }
             _ => String::new(),
         };
