@@ -64,7 +64,7 @@ where
 {
     use std::time::Instant;
 
-    use crate::blocking::socket::within;
+    use crate::blocking::deadline_thread::within;
     use crate::database::workspace::{connect_failed, connect_timed_out};
 
     // The client's own time-out covers the TCP connection alone, so a thread does it: see `within`.

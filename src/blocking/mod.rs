@@ -88,6 +88,7 @@ mod connection;
 mod connections;
 #[cfg(feature = "postgres")]
 mod database;
+mod deadline_thread;
 #[cfg(feature = "near-cache")]
 mod listener;
 #[cfg(feature = "near-cache")]
