@@ -264,4 +264,15 @@ mod tests {
         drop(socket);
         trickle.join().unwrap();
     }
+
+    #[test]
+    fn a_server_that_takes_nothing_in_does_not_outlast_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let start = Instant::now();
+        let mut socket = Socket::connect_tcp("127.0.0.1", port, start + 100 * MS).unwrap();
+        let error = socket.write_all(&vec![0; 64 << 20]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() < Duration::from_secs(2));
+    }
 }
