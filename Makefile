@@ -26,6 +26,9 @@ MATURIN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(
 PACKAGE = -m python/Cargo.toml
 CRATE = -p bifrost-module-cache-python
 
+# Most tests wait for a time-out or a server, and need little of a processor.
+THREADS_PER_CPU = 4
+
 .DEFAULT_GOAL = help
 .PHONY: help setup demo test test-rust test-python lint lint-rust lint-python wheel bench bench-python soak
 
@@ -46,7 +49,7 @@ demo: ## Serve a real workspace from throw-away servers; WORKSPACE=dir picks ano
 test: test-rust test-python ## Run all tests; REDIS=program and POSTGRES=directory pick other servers
 
 test-rust: setup ## Run the Rust crate's tests alone
-	cargo test --all-features
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($(THREADS_PER_CPU) * $$(nproc)))} cargo test --all-features
 
 test-python: setup ## Run the Python package's tests alone; PYTHONS=programs: its wheel in these too
 	$(MATURIN) develop --quiet --profile dev $(PACKAGE)

@@ -132,7 +132,7 @@ fn in_a_thread<T>(lookups: u64, paths: &[String], get: impl Fn(&str) -> T) -> Du
     start.elapsed()
 }
 
-/// In so many threads at once: how long the last one takes for its share.
+/// In so many threads at once: how long it takes until all have had their lookups.
 fn in_threads<T>(
     threads: usize,
     lookups: u64,
@@ -142,15 +142,19 @@ fn in_threads<T>(
     if threads == 1 {
         return in_a_thread(lookups, paths, get);
     }
-    let barrier = Barrier::new(threads);
+    let barrier = Barrier::new(threads + 1);
     thread::scope(|scope| {
         let work = || {
             barrier.wait();
             in_a_thread(lookups, paths, &get)
         };
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let times = threads.into_iter().map(|thread| thread.join().unwrap());
-        times.max().unwrap()
+        barrier.wait();
+        let start = Instant::now();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        start.elapsed()
     })
 }
 

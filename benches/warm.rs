@@ -147,6 +147,7 @@ fn from_cold(
         .sum()
 }
 
+#[allow(clippy::too_many_lines, reason = "one comparison after the other")]
 fn warm(criterion: &mut Criterion<Ratio>) {
     let (server, postgres) = (RedisServer::start(), Postgres::start());
     fill(&postgres, MODULES);

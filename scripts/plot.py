@@ -90,7 +90,8 @@ def draw(groups):
             y += GAP
     line = f'<line x1="{place(1):.1f}" x2="{place(1):.1f}" y1="6" y2="{y - GAP + 4}"/>'
     style = (
-        "text{font:12px sans-serif;fill:#57606a}.title{font-weight:bold}.floor{font-weight:normal}"
+        "text{font:12px sans-serif;fill:#57606a;paint-order:stroke;stroke:#fff;stroke-width:4px}"
+        ".title{font-weight:bold}.floor{font-weight:normal}"
         ".label{text-anchor:end}.ours{fill:#0969da}.peer{fill:#afb8c1}"
         "line{stroke:#57606a;stroke-dasharray:3 3}svg{background:#fff}"
     )

@@ -1,6 +1,10 @@
 //! Every setting, its unit and its default.
+//!
+//! Defaults are those of an import hook: a lookup that hangs is a workflow that hangs. Why each
+//! time-out is as it is: docs/failures.md.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "near-cache")]
@@ -8,13 +12,15 @@ use redis::ProtocolVersion;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::error::Error;
+use crate::keys::Keys;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 
 /// What [`Config::from_env`] takes when `REDIS_URL` is not set, as the specification does.
 pub const DEFAULT_REDIS_URL: &str = "redis://localhost:6379/0";
 
-/// How to reach Redis, how long to wait for it, and what to write.
+/// How to reach Redis, how long to wait for it, and what to write: the argument of every reader and
+/// writer.
 ///
 /// Setters return the changed configuration, so that they chain; a setting that can't be used is
 /// refused by the constructor that takes the configuration.
@@ -33,6 +39,7 @@ pub struct Config {
     pub(crate) redis: ConnectionInfo,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) pool_size: u32,
     pub(crate) max_in_flight: usize,
     pub(crate) connect_timeout: Duration,
@@ -47,7 +54,7 @@ pub struct Config {
     pub(crate) workspace_table: String,
 }
 
-/// Whether a read compares a module's content with its hash.
+/// Whether a read compares a module's content with its hash: see [`Config::with_integrity`].
 ///
 /// It costs half a microsecond a kilobyte and finds damage, not a forger, who writes both. An empty
 /// hash says nothing and passes.
@@ -96,13 +103,17 @@ impl Config {
                 ));
             }
         }
+        // Off by default in the library: small requests would wait for the acknowledgement of
+        // others.
         let tcp = info.tcp_settings().clone().set_nodelay(true);
-        // CLIENT SETINFO is beyond the reader's ACL.
+        // The library sends CLIENT SETINFO by itself. The reader's ACL does not permit it: Redis
+        // 7.0 refuses an ACL line that names it.
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
         Ok(Self {
             redis: info.set_tcp_settings(tcp).set_redis_settings(settings),
             #[cfg(feature = "tls")]
             tls: Tls::default(),
+            keys: Arc::new(Keys::new(String::new())),
             pool_size: 8,
             max_in_flight: 256,
             connect_timeout: Duration::from_secs(1),
@@ -118,7 +129,8 @@ impl Config {
         })
     }
 
-    /// The same for a connection on which Redis announces changes.
+    /// The same with RESP3, for a connection on which Redis announces changes: under RESP2 it
+    /// answers OK to CLIENT TRACKING, and announces nothing.
     #[cfg(feature = "near-cache")]
     pub(crate) fn with_resp3(&self) -> Self {
         let mut config = self.clone();
@@ -133,22 +145,43 @@ impl Config {
     /// | Variable | Meaning | Default |
     /// | --- | --- | --- |
     /// | `REDIS_URL` | as in [`Config::new`] | [`DEFAULT_REDIS_URL`] |
+    /// | `BIFROST_NAMESPACE` | as in [`with_namespace`](Self::with_namespace) | none |
     ///
     /// # Errors
     ///
-    /// As [`Config::new`]; also if the variable is not valid Unicode.
+    /// As [`Config::new`]; also if a variable is not valid Unicode.
     pub fn from_env() -> Result<Self, Error> {
-        match std::env::var("REDIS_URL") {
-            Ok(url) => Self::new(&url),
-            Err(std::env::VarError::NotPresent) => Self::new(DEFAULT_REDIS_URL),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(Error::invalid_config("REDIS_URL is not valid Unicode"))
-            }
-        }
+        let url = variable("REDIS_URL")?;
+        let config = Self::new(url.as_deref().unwrap_or(DEFAULT_REDIS_URL))?;
+        Ok(config.with_namespace(variable("BIFROST_NAMESPACE")?.unwrap_or_default()))
+    }
+
+    /// What goes before every key: one namespace is one workspace, such as that of a tenant.
+    /// Default: nothing, so that the keys are exactly the specification's.
+    ///
+    /// Everything is apart: modules, index, the mark of a complete cache, what a near cache follows
+    /// and what `verify` compares. ASCII letters and digits, and `- _ . : / { }`; see
+    /// [security](crate::guide::security) for the users of one.
+    ///
+    /// ```
+    /// # use bifrost_module_cache::Config;
+    /// let config = Config::from_env()?.with_namespace("{tenant-a}:");
+    /// # Ok::<(), bifrost_module_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.keys = Arc::new(Keys::new(namespace.into()));
+        self
+    }
+
+    /// The names of the keys, behind the namespace.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Where Redis is: `host:port/database`, or `path?db=database` for a socket, for a message.
-    /// Never who may log in.
+    /// Never the user or the password.
     #[must_use]
     pub fn redis_address(&self) -> String {
         let database = self.redis.redis_settings().db();
@@ -160,8 +193,8 @@ impl Config {
         }
     }
 
-    /// Whom to trust where the URL is `rediss://`, and how to show who we are. Default: the
-    /// certificate authorities of the system, and not.
+    /// Which certificate authorities to trust where the URL is `rediss://`, and which certificate
+    /// to show. Default: the authorities of the system, and none.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
@@ -196,7 +229,8 @@ impl Config {
         self
     }
 
-    /// How long Redis may take to answer one attempt of a lookup or a write. Default 250 ms.
+    /// How long Redis may take to answer one attempt of a lookup or a write. Default 250 ms, so
+    /// that a second attempt fits into [`with_lookup_deadline`](Self::with_lookup_deadline).
     #[must_use]
     pub fn with_response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
@@ -218,9 +252,9 @@ impl Config {
         self
     }
 
-    /// The same for calls whose request or answer may be large: `get_many`, `resolve_many`, `paths`,
-    /// a write of more than 256 KiB, one batch of the warm-up, and one round trip of a prefetch or
-    /// a snapshot. Default 5 s.
+    /// The same for calls whose request or answer may be large: `get_many`, `resolve_many`,
+    /// `paths`, a write of more than 256 KiB, one batch of the warm-up, and one round trip of a
+    /// prefetch or a snapshot. Default 5 s.
     #[must_use]
     pub fn with_bulk_deadline(mut self, deadline: Duration) -> Self {
         self.bulk_deadline = deadline;
@@ -281,7 +315,8 @@ impl Config {
         self
     }
 
-    /// Refuses what can't be used; every constructor that takes a `Config` calls it.
+    /// Refuses what can't be used; every constructor that takes a `Config` calls it. Setters don't,
+    /// so that they chain.
     pub(crate) fn checked(self) -> Result<Self, Error> {
         let durations = [
             (self.connect_timeout, "the connect time-out"),
@@ -291,7 +326,7 @@ impl Config {
             (self.bulk_deadline, "the bulk deadline"),
             (self.ttl.unwrap_or(Duration::MAX), "the time to live"),
         ];
-        // Sockets and PX take no less than a millisecond.
+        // A socket's time-out of zero is an error, and PX takes whole milliseconds above zero.
         if let Some((_, what)) = durations
             .iter()
             .find(|(d, _)| *d < Duration::from_millis(1))
@@ -300,7 +335,7 @@ impl Config {
                 "{what} must be at least a millisecond"
             )));
         }
-        // Above that a deadline is none, and clocks overflow.
+        // Above a day a deadline is none, and `Instant` overflows when much more is added.
         let longest = Duration::from_secs(24 * 3_600);
         if let Some((_, what)) = durations[..5].iter().find(|(d, _)| *d > longest) {
             return Err(Error::invalid_config(format!(
@@ -330,6 +365,7 @@ impl Config {
                 "the pool size and the calls in flight must be at least 1",
             ));
         }
+        self.keys.checked()?;
         if quoted_table(&self.workspace_table).is_none() {
             return Err(Error::invalid_config(
                 "the workspace table must be a name or schema.name, without NUL",
@@ -338,7 +374,8 @@ impl Config {
         Ok(self)
     }
 
-    /// How large a stored entry may be.
+    /// How large a stored entry may be: `\uXXXX`, as Python's json.dumps writes all that is not
+    /// ASCII, takes six bytes for one; 8 KiB are for the path, the hash and the braces.
     pub(crate) fn max_entry_bytes(&self) -> usize {
         self.max_content_bytes
             .saturating_mul(6)
@@ -346,7 +383,19 @@ impl Config {
     }
 }
 
-/// `host:port`, also where the host is an IPv6 address.
+/// A variable of the environment; `None` if it is not set.
+fn variable(name: &str) -> Result<Option<String>, Error> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(Error::invalid_config(format!(
+            "{name} is not valid Unicode"
+        ))),
+    }
+}
+
+/// `host:port`, with brackets around an IPv6 address, or its last group could be taken for the
+/// port.
 pub(crate) fn address(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -355,7 +404,8 @@ pub(crate) fn address(host: &str, port: u16) -> String {
     }
 }
 
-/// `schema.table` as SQL wants it, each part quoted.
+/// `schema.table` as SQL wants it, each part quoted: a table's name can't be a parameter of a
+/// statement.
 pub(crate) fn quoted_table(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
     if parts.len() > 2
@@ -379,6 +429,7 @@ impl fmt::Debug for Config {
             redis,
             #[cfg(feature = "tls")]
                 tls: _,
+            keys,
             pool_size,
             max_in_flight,
             connect_timeout,
@@ -395,6 +446,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("redis", &format_args!("{}", redis.addr()))
             .field("database", &redis.redis_settings().db())
+            .field("namespace", &keys.namespace())
             .field("pool_size", pool_size)
             .field("max_in_flight", max_in_flight)
             .field("connect_timeout", connect_timeout)
@@ -502,6 +554,7 @@ mod tests {
             config().with_index_max_age(Duration::MAX),
             config().with_max_in_flight(usize::MAX),
             config().with_workspace_table("a.b.c"),
+            config().with_namespace("a*"),
         ] {
             assert!(bad.checked().unwrap_err().is_invalid_config());
         }

@@ -1,11 +1,16 @@
 //! A module as JSON, and whether some JSON is just that.
 //!
-//! By hand: the library looks at one byte after another, which takes three times as long, and a
-//! warm-up writes all modules and compares them again.
+//! Written by hand: the library looks at one byte after another, which takes three times as long,
+//! and a warm-up writes all modules and compares them again. Reading stays with the library, which
+//! refuses what is not JSON.
+
+use std::io::Write as _;
+
+use redis::{RedisWrite, ToRedisArgs};
 
 use crate::module::CachedModule;
 
-/// How many bytes are looked at at once.
+/// How many bytes are looked at at once: what the compiler makes one vector of.
 const BLOCK: usize = 16;
 
 impl CachedModule {
@@ -13,10 +18,7 @@ impl CachedModule {
     /// Python's `json.loads` reads it to the same strings.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Source code is mostly text that needs no escapes, plus a `\n` per line.
-        let mut json = Vec::with_capacity(
-            self.content.len() + self.content.len() / 16 + self.path.len() + 128,
-        );
+        let mut json = Vec::with_capacity(self.expected_len());
         self.encode(&mut |piece| {
             json.extend_from_slice(piece);
             true
@@ -24,7 +26,20 @@ impl CachedModule {
         json
     }
 
-    /// Whether this is what [`to_json`](Self::to_json) makes of it. Without a copy.
+    /// The same as the argument of a command, encoded where the command keeps it: a warm-up would
+    /// otherwise copy every module once more.
+    pub(crate) fn as_argument(&self) -> impl ToRedisArgs + '_ {
+        Json(self)
+    }
+
+    /// How long the JSON is about: source code is mostly text that needs no escapes, plus a `\n`
+    /// per line.
+    fn expected_len(&self) -> usize {
+        self.content.len() + self.content.len() / 16 + self.path.len() + 128
+    }
+
+    /// Whether `json` is what [`to_json`](Self::to_json) makes of this module, without making it: a
+    /// comparison stops at the first difference, and copies nothing.
     pub(crate) fn is_encoded_as(&self, json: &[u8]) -> bool {
         let mut rest = json;
         let equal = self.encode(&mut |piece| {
@@ -35,7 +50,8 @@ impl CachedModule {
         equal && rest.is_empty()
     }
 
-    /// Piece by piece, until one is not wanted.
+    /// Emits the JSON piece by piece, until `emit` says that the rest is not wanted. Writing and
+    /// comparing share it, so they can't disagree about the format.
     fn encode(&self, emit: &mut impl FnMut(&[u8]) -> bool) -> bool {
         emit(b"{\"content\":\"")
             && escape(self.content.as_bytes(), emit)
@@ -44,6 +60,17 @@ impl CachedModule {
             && emit(b"\",\"hash\":\"")
             && escape(self.hash.as_bytes(), emit)
             && emit(b"\"}")
+    }
+}
+
+struct Json<'a>(&'a CachedModule);
+
+impl ToRedisArgs for Json<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        out.reserve_space_for_args([self.0.expected_len()]);
+        let mut argument = out.writer_for_next_arg();
+        self.0
+            .encode(&mut |piece| argument.write_all(piece).is_ok());
     }
 }
 
@@ -77,7 +104,7 @@ fn escape(text: &[u8], emit: &mut impl FnMut(&[u8]) -> bool) -> bool {
 /// How many bytes need no escape.
 fn plain(text: &[u8]) -> usize {
     let is_special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    // No early end within a block, so that it takes a few instructions.
+    // `fold` and not `any`: without an early end, a block takes a few vector instructions.
     let is_plain = |block: &&[u8]| !block.iter().fold(false, |any, byte| any | is_special(byte));
     let blocks = BLOCK * text.chunks_exact(BLOCK).take_while(is_plain).count();
     let rest = &text[blocks..];
@@ -97,6 +124,13 @@ mod tests {
             let module = CachedModule::with_hash("é\"\\.py".replace('\\', ""), content, hash).unwrap();
             let json = module.to_json();
             prop_assert_eq!(&json, &serde_json::to_vec(&module).unwrap());
+            let packed = |argument: &dyn Fn(&mut redis::Cmd)| {
+                let mut command = redis::cmd("SET");
+                argument(&mut command);
+                command.get_packed_command()
+            };
+            let as_argument = packed(&|command| _ = command.arg(module.as_argument()));
+            prop_assert_eq!(as_argument, packed(&|command| _ = command.arg(&json)));
             prop_assert!(module.is_encoded_as(&json));
             let at = other.index(json.len());
             prop_assert!(!module.is_encoded_as(&json[..at]));

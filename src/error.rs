@@ -111,8 +111,8 @@ pub enum Error {
         may_have_been_applied: bool,
     },
 
-    /// Nothing was given, and nobody said that nothing is meant: all modules would have been
-    /// removed.
+    /// No module was given, and the caller did not say that none is meant: all modules would have
+    /// been removed.
     #[error(
         "an empty workspace would remove every module: allow it with SyncOptions::with_allow_empty if it is meant"
     )]
@@ -146,7 +146,7 @@ pub enum Error {
     },
 }
 
-/// How Redis was unavailable.
+/// How Redis was unavailable: `cause` of [`Error::Unavailable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outage {
@@ -175,6 +175,8 @@ pub enum Outage {
     Protocol,
     /// It is there, but modules changed faster than a snapshot of them could be taken.
     Contended,
+    /// It does not hold the keys any more: it was demoted, or promoted anew, or they were moved.
+    Elsewhere,
 }
 
 impl fmt::Display for Outage {
@@ -198,12 +200,14 @@ impl fmt::Display for Outage {
             Self::Rejected => "it failed so often that it is left alone for a moment",
             Self::Protocol => "its answer is not valid protocol",
             Self::Contended => "modules changed faster than a snapshot of them could be taken",
+            Self::Elsewhere => "another server holds the keys now",
         })
     }
 }
 
 impl Outage {
-    /// True if Redis has said so itself: it is there, and the connection is sound.
+    /// True if Redis has said so itself: it is there, and the connection is sound. Such an outage
+    /// opens no breaker and discards no connection.
     pub(crate) fn was_answered(self) -> bool {
         matches!(
             self,
@@ -259,7 +263,7 @@ impl Error {
         matches!(self, Self::Database { .. })
     }
 
-    /// True if the same call may succeed later though nobody changes anything: an outage, a busy
+    /// True if the same call may succeed later without any change by an operator: an outage, a busy
     /// moment, a failover.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -301,14 +305,15 @@ impl Error {
         }
     }
 
-    /// True if Redis has no memory for what was asked: what frees some is another thing.
+    /// True if Redis has no memory for what was asked. Commands that free some are still permitted,
+    /// outside MULTI.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Refused { code: "OOM", .. })
     }
 
     /// Which server the error is about, if it is about one: `host:port/database`, as
-    /// [`Config::redis_address`](crate::config::Config::redis_address) has it for Redis, and as Postgres
-    /// itself says where it could be asked. Never who may log in.
+    /// [`Config::redis_address`](crate::config::Config::redis_address) has it for Redis, and as
+    /// Postgres itself says where it could be asked. Never the user or the password.
     #[must_use]
     pub fn server(&self) -> Option<&str> {
         match self {
@@ -322,7 +327,8 @@ impl Error {
         .map(String::as_str)
     }
 
-    /// The error of a call to this Redis, unless it says already whose it is.
+    /// The error of a call to this Redis, unless it names one already. Errors are made where the
+    /// address is not known, and named where a call ends.
     pub(crate) fn of_redis(mut self, address: &str) -> Self {
         if let Self::Unavailable { server, .. }
         | Self::Busy { server, .. }
@@ -355,7 +361,8 @@ impl Error {
         )
     }
 
-    /// The failed attempt had sent something. Who does not trust us has not carried it out.
+    /// Marks an error of an attempt that had sent something: a write may have been applied. Not so
+    /// where the certificate was refused: such a server has carried out nothing.
     pub(crate) fn maybe_applied(self) -> Self {
         let trusted = !matches!(
             self,
@@ -367,12 +374,13 @@ impl Error {
         self.with_applied(trusted)
     }
 
-    /// The failed attempt was a read, or had sent nothing.
+    /// Marks an error of an attempt that was a read, or had sent nothing.
     pub(crate) fn not_applied(self) -> Self {
         self.with_applied(false)
     }
 
-    /// For everybody who waited for the same. The source is kept as its text.
+    /// A copy for each reader that waited for the same answer. `Box<dyn Error>` can't be cloned, so
+    /// the source becomes its text.
     #[cfg(feature = "near-cache")]
     pub(crate) fn copied(&self) -> Self {
         let copied =
@@ -455,6 +463,8 @@ impl Error {
         self
     }
 
+    /// An invalid path is shown, because a person has to find it; it is escaped, because it may
+    /// hold anything.
     pub(crate) fn invalid_path(path: &str, reason: &'static str) -> Self {
         Self::InvalidPath {
             path: shown(path),
@@ -468,6 +478,8 @@ impl Error {
         }
     }
 
+    /// A corrupt entry. The path is valid, so it is shown as it is; `reason` must not quote the
+    /// content.
     pub(crate) fn corrupt(path: &str, reason: impl Into<String>) -> Self {
         Self::Corrupt {
             server: String::new(),
@@ -477,7 +489,7 @@ impl Error {
     }
 }
 
-/// The name of a server where it is known, as a part of a sentence.
+/// The name of a server as a part of a sentence; nothing where it is not known.
 fn named(before: &str, server: &str) -> String {
     if server.is_empty() {
         String::new()
@@ -486,7 +498,8 @@ fn named(before: &str, server: &str) -> String {
     }
 }
 
-/// A foreign string as it may appear in an error or a log line: quoted, escaped, cut short.
+/// A string that is not ours as it may appear in an error or a log line: quoted, escaped so that it
+/// can't forge a line, cut short.
 pub(crate) fn shown(text: &str) -> String {
     const LONGEST: usize = 120;
     match text.char_indices().nth(LONGEST) {

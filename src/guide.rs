@@ -29,7 +29,7 @@ macro_rules! page {
         /// [design-consistency]: crate::guide::design::consistency
         /// [design-near-cache]: crate::guide::design::near_cache
         ///
-        // The examples compile where all that they use is there.
+        // A page's examples need its features. Without these it is left out of doc tests only.
         #[cfg_attr(
             any(not(doctest), all($(feature = $feature),*)),
             doc = include_str!($file)

@@ -1,8 +1,10 @@
 //! Where the modules live in Redis, and which paths may live there.
 //!
-//! The two names of the specification, [`MODULE_KEY_PREFIX`] and [`MODULE_INDEX_KEY`], are a wire
+//! The two names of the specification, [`MODULE_KEY_PREFIX`] and [`MODULE_INDEX_KEY`], are a
 //! contract with Python code that is not ours. [`module_key`] is the only way from a path to a key:
 //! it refuses every path that could damage the index or be read differently elsewhere.
+//!
+//! [`Keys`] are the same names behind a namespace, for the workspace of one tenant among several.
 
 use crate::error::Error;
 
@@ -16,17 +18,127 @@ pub const MODULE_INDEX_KEY: &str = "bifrost:module:index";
 
 /// The mark of a complete cache: written at the end of a warm-up, gone after a flush.
 ///
-/// JSON `{"completed_at": <Unix seconds>, "modules": <count>, "verified": <bool>, "run_id": <string>}`.
-/// Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
+/// JSON `{"completed_at": <Unix seconds>, "modules": <count>, "verified": <bool>, "run_id":
+/// <string>, "master_replid": <string>}`. Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
 pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
 
-/// What the key of a warm-up that is under way begins with. It lives for a day at most.
+/// What the key of the token begins with that a warm-up places while it runs. It lives for a day at
+/// most. If it is gone at the end, the data was flushed meanwhile.
 pub(crate) const WARMING_KEY_PREFIX: &str = "bifrost:module-cache:warming:";
 
-/// What is under it changes whenever the cache is cleared.
+/// Its value changes whenever the cache is cleared, which tells warm-ups under way not to mark it
+/// as complete.
 pub(crate) const GENERATION_KEY: &str = "bifrost:module-cache:generation";
 
-/// How long a path may be, in characters: the width of its column in `workspace_files`.
+/// How long a namespace may be, in bytes.
+const MAX_NAMESPACE_BYTES: usize = 200;
+
+/// What no namespace may contain: the keys of one would lie among those of another.
+const OURS: &str = "bifrost:module";
+
+/// The names of one workspace's keys: those of the specification, behind a namespace. Returned by
+/// [`Config::keys`](crate::Config::keys), for programs that write beside this crate.
+///
+/// ```
+/// use bifrost_module_cache::Config;
+///
+/// let config = Config::from_env()?.with_namespace("{tenant-a}:");
+/// let keys = config.keys();
+/// assert_eq!(keys.module("a.py")?, "{tenant-a}:bifrost:module:a.py");
+/// assert_eq!(keys.index(), "{tenant-a}:bifrost:module:index");
+/// # Ok::<(), bifrost_module_cache::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    namespace: String,
+    module_prefix: String,
+    index: String,
+    complete: String,
+    pub(crate) generation: String,
+    pub(crate) warming_prefix: String,
+}
+
+impl Keys {
+    /// The names behind a namespace, which is [checked](Self::checked) later: setters can't fail.
+    pub(crate) fn new(namespace: String) -> Self {
+        let name = |name| format!("{namespace}{name}");
+        Self {
+            module_prefix: name(MODULE_KEY_PREFIX),
+            index: name(MODULE_INDEX_KEY),
+            complete: name(COMPLETE_KEY),
+            generation: name(GENERATION_KEY),
+            warming_prefix: name(WARMING_KEY_PREFIX),
+            namespace,
+        }
+    }
+
+    /// Refuses a namespace that can't be used. It goes into patterns of SCAN and ACL, where some
+    /// characters mean something else.
+    pub(crate) fn checked(&self) -> Result<(), Error> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/{}".contains(c);
+        if !self.namespace.chars().all(is_plain) {
+            return Err(Error::invalid_config(
+                "the namespace may hold only letters and digits of ASCII, and - _ . : / { }",
+            ));
+        }
+        if self.namespace.len() > MAX_NAMESPACE_BYTES {
+            return Err(Error::invalid_config(
+                "the namespace must be at most 200 characters",
+            ));
+        }
+        if self.namespace.contains(OURS) {
+            return Err(Error::invalid_config(
+                "the namespace must not contain bifrost:module: its keys would lie among those of another",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What goes before every key; empty where the keys are the specification's own.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The key under which the module at `path` is stored, as [`module_key`].
+    ///
+    /// # Errors
+    ///
+    /// As [`module_key`].
+    pub fn module(&self, path: &str) -> Result<String, Error> {
+        validate_path(path)?;
+        Ok(self.module_unchecked(path))
+    }
+
+    /// The same for a path that has been checked.
+    pub(crate) fn module_unchecked(&self, path: &str) -> String {
+        let mut key = String::with_capacity(self.module_prefix.len() + path.len());
+        key.push_str(&self.module_prefix);
+        key.push_str(path);
+        key
+    }
+
+    /// What every module's key begins with, and the index: [`MODULE_KEY_PREFIX`].
+    #[must_use]
+    pub fn module_prefix(&self) -> &str {
+        &self.module_prefix
+    }
+
+    /// The SET of all module paths: [`MODULE_INDEX_KEY`].
+    #[must_use]
+    pub fn index(&self) -> &str {
+        &self.index
+    }
+
+    /// The mark of a complete cache: [`COMPLETE_KEY`].
+    #[must_use]
+    pub fn complete(&self) -> &str {
+        &self.complete
+    }
+}
+
+/// How long a path may be, in characters, not bytes: the width of its column in the specification's
+/// `workspace_files`.
 pub const MAX_PATH_CHARS: usize = 1_000;
 
 /// The key under which the module at `path` is stored.
@@ -49,15 +161,7 @@ pub const MAX_PATH_CHARS: usize = 1_000;
 /// backslash or a control character.
 pub fn module_key(path: &str) -> Result<String, Error> {
     validate_path(path)?;
-    Ok(module_key_unchecked(path))
-}
-
-/// The same for a path that has been checked.
-pub(crate) fn module_key_unchecked(path: &str) -> String {
-    let mut key = String::with_capacity(MODULE_KEY_PREFIX.len() + path.len());
-    key.push_str(MODULE_KEY_PREFIX);
-    key.push_str(path);
-    key
+    Ok([MODULE_KEY_PREFIX, path].concat())
 }
 
 /// Checks a path by the rules of [`module_key`] without building its key.
@@ -164,7 +268,74 @@ mod tests {
         assert!(fault_in(&"🦀".repeat(1_001)).is_some());
     }
 
+    #[test]
+    fn a_namespace_goes_before_every_key() {
+        let keys = Keys::new("{a}:".to_owned());
+        assert_eq!(keys.module("a.py").unwrap(), "{a}:bifrost:module:a.py");
+        assert!(keys.module("index").is_err());
+        for key in [
+            keys.module_prefix(),
+            keys.index(),
+            keys.complete(),
+            &keys.generation,
+        ] {
+            assert!(key.starts_with("{a}:bifrost:module"), "{key}");
+        }
+        let none = Keys::new(String::new());
+        assert_eq!(
+            (none.index(), none.complete()),
+            (MODULE_INDEX_KEY, COMPLETE_KEY)
+        );
+        assert_eq!(none.module("a.py").unwrap(), module_key("a.py").unwrap());
+    }
+
+    #[test]
+    fn a_namespace_that_means_something_else_is_refused() {
+        for good in [
+            "",
+            "a",
+            "{tenant-a}:",
+            "prod/eu_1.x:",
+            "bifrost:",
+            &"x".repeat(200),
+        ] {
+            assert!(Keys::new(good.to_owned()).checked().is_ok(), "{good}");
+        }
+        for bad in [
+            "*",
+            "a?",
+            "[a]",
+            "a\\",
+            "a b",
+            "a\n",
+            "ü",
+            "~a",
+            "bifrost:module:",
+            "xbifrost:module",
+            &"x".repeat(201),
+        ] {
+            let error = Keys::new(bad.to_owned()).checked().unwrap_err();
+            assert!(error.is_invalid_config(), "{bad}");
+        }
+    }
+
     proptest! {
+        /// What is found below one namespace's prefix is of no other namespace.
+        #[test]
+        fn no_key_of_a_namespace_lies_in_another(
+            one in "[ab:bifrost]{0,6}(bifrost:)?(modul)?",
+            two in "[ab:bifrost]{0,6}(bifrost:)?(modul)?",
+            path in "[a:bifrostmodule]{1,9}",
+        ) {
+            let [one, two] = [one, two].map(Keys::new);
+            prop_assume!(one.checked().is_ok() && two.checked().is_ok() && one != two);
+            let foreign = two.module_unchecked(&path);
+            prop_assert!(!foreign.starts_with(one.module_prefix()));
+            for key in [two.complete(), &two.generation, &two.warming_prefix] {
+                prop_assert!(!key.starts_with(one.module_prefix()));
+            }
+        }
+
         #[test]
         fn a_key_never_is_the_index_and_always_gives_its_path_back(path in "\\PC{1,40}|[./a\\\\]{1,8}|index/?") {
             if let Ok(key) = module_key(&path) {

@@ -55,7 +55,7 @@ pub use r2d2;
 #[cfg(feature = "postgres")]
 pub use tokio_postgres;
 
-/// Compiles the examples of the README.
+/// Compiles the examples of the README, so that they can't rot.
 #[cfg(all(
     doctest,
     feature = "blocking",

@@ -1,4 +1,5 @@
-//! A cached module and its JSON, the wire format that Python shares with us.
+//! A cached module and its JSON, the format that services and workers in Python share with this
+//! crate.
 
 use std::fmt::{self, Write as _};
 
@@ -11,8 +12,9 @@ use crate::keys;
 
 /// The source of one Python module, as the specification's `CachedModule`.
 ///
-/// In Redis it is a JSON object with the fields in this order. `hash` is opaque to this crate: it is
-/// kept to the letter, and empty where the writer knew none.
+/// In Redis it is a JSON object with the fields in this order, as the specification has them.
+/// `hash` is opaque to this crate: it is stored to the letter, and empty where the writer knew
+/// none.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct CachedModule {
     /// The source text. Empty is a valid module (`__init__.py`).
@@ -45,7 +47,7 @@ impl CachedModule {
         Self::with_hash(path, content, hash)
     }
 
-    /// A module with a hash that the caller knows, kept to the letter.
+    /// A module with a hash that the caller knows, which is stored to the letter and not checked.
     ///
     /// # Errors
     ///
@@ -115,6 +117,7 @@ fn reason(error: &serde_json::Error) -> String {
     format!("{what}, at line {} column {}", error.line(), error.column())
 }
 
+/// Lowercase, as Python's `hexdigest` writes it: hashes are compared as text.
 fn sha256_hex(content: &str) -> String {
     let digest = Sha256::digest(content.as_bytes());
     let mut hex = String::with_capacity(2 * digest.len());
@@ -141,6 +144,8 @@ enum Field {
     Unknown,
 }
 
+/// Accepts an object only. A JSON array of three strings would fit the derived implementation, and
+/// is not what the specification calls a module.
 struct ObjectVisitor;
 
 impl<'de> Visitor<'de> for ObjectVisitor {
@@ -172,6 +177,8 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
+/// Refuses a field that comes twice: Python takes the last one, other parsers the first, so the
+/// same entry would be two modules.
 fn once<T, E: serde::de::Error>(
     slot: &mut Option<T>,
     name: &'static str,

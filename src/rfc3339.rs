@@ -1,10 +1,11 @@
-//! Times as text, in UTC: `2026-01-31T23:59:59Z`.
+//! Times as text, in UTC: `2026-01-31T23:59:59Z`. By hand, because a library of dates would be a
+//! large dependency of every worker for this one format.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize as _, Serializer};
 
-/// What can be written with four digits for the year.
+/// The last second that can be written with four digits for the year, which is all RFC 3339 has.
 const LAST: u64 = 253_402_300_799;
 
 const DAY: u64 = 86_400;
@@ -14,7 +15,8 @@ pub(crate) fn text(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs().min(LAST);
     let (hour, minute) = (seconds % DAY / 3_600, seconds % 3_600 / 60);
-    // In years that begin with March, so that a leap day is the last; 400 of them have 146,097 days.
+    // In years that begin with March, so that a leap day is the last; 400 of them have 146,097
+    // days.
     let days = seconds / DAY + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -13,7 +13,8 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::Error;
 
-/// Whom to trust, and how to show who we are.
+/// Which certificate authorities to trust, and which certificate to show: for
+/// [`Config::with_tls`](crate::Config::with_tls) and `connect_postgres`.
 ///
 /// The default trusts the certificate authorities of the system.
 ///
@@ -30,7 +31,8 @@ pub struct Tls {
     /// `None`: those of the system.
     authorities: Option<Vec<CertificateDer<'static>>>,
     identity: Option<Arc<Identity>>,
-    /// Made when it is first needed, because the system's authorities are files.
+    /// Made when it is first needed, because reading the system's authorities is IO, which
+    /// constructors don't do. Shared by clones.
     client: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
@@ -70,6 +72,8 @@ impl Tls {
         })
     }
 
+    /// The settings of rustls, made once. Two threads may make them at the same time: the first one
+    /// counts, and nothing is locked that a fork could leave locked.
     pub(crate) fn client_config(&self) -> Result<Arc<ClientConfig>, Error> {
         if let Some(client) = self.client.get() {
             return Ok(Arc::clone(client));
@@ -84,7 +88,8 @@ impl Tls {
                 }
             }
             None => {
-                // Some systems have a broken file among many good ones.
+                // Errors are ignored: some systems have a broken file among many good ones. That
+                // none was good is noticed below.
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
         }
@@ -93,7 +98,8 @@ impl Tls {
                 "the system has no certificate authorities: name one with Tls::with_ca_pem",
             ));
         }
-        // Named, because rustls panics where nobody chose one for the process.
+        // Named here, because rustls panics where the process has not chosen a provider, and a
+        // library should not choose one for the process.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -107,7 +113,7 @@ impl Tls {
                     Error::invalid_config("the client key does not fit the client certificate")
                 })?,
         };
-        // Its store of sessions has a lock, which a forked child could inherit locked.
+        // The store of sessions has a lock, which a forked child could inherit locked.
         client.resumption = Resumption::disabled();
         Ok(Arc::clone(self.client.get_or_init(|| Arc::new(client))))
     }
@@ -115,6 +121,7 @@ impl Tls {
 
 #[cfg(feature = "postgres")]
 impl Tls {
+    /// The same trust and identity for Postgres.
     pub(crate) fn postgres_connector(
         &self,
     ) -> Result<tokio_postgres_rustls_improved::MakeRustlsConnect, Error> {
@@ -152,7 +159,7 @@ pub(crate) fn is_distrust(error: &io::Error) -> bool {
                     | Alert::CertificateUnknown
                     | Alert::UnknownCA
                     | Alert::AccessDenied
-                    // Of a known name, and signed by another.
+                    // A certificate of a known name that another key has signed.
                     | Alert::DecryptError
                     | Alert::CertificateRequired
                     | Alert::HandshakeFailure
@@ -160,6 +167,8 @@ pub(crate) fn is_distrust(error: &io::Error) -> bool {
     )
 }
 
+/// The certificates in a PEM. None at all is an error: the wrong file was given, and it would show
+/// only at the first connection.
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
@@ -172,7 +181,7 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-/// Shows no key.
+/// Shows no key: only how many authorities there are, and whether there is a certificate to show.
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

@@ -39,6 +39,7 @@ class Config:
         ttl: float | None = None,
         max_content_bytes: int | None = None,
         integrity: Literal["off", "warn", "enforce"] = "off",
+        namespace: str | None = None,
         ca_pem: bytes | None = None,
         client_certificate_pem: bytes | None = None,
         client_key_pem: bytes | None = None,

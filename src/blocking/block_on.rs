@@ -1,4 +1,5 @@
-//! Waits in a thread for what other threads or tasks do.
+//! Waits in a thread for what other threads or tasks do: the only place where `blocking` parks a
+//! thread for a future. Not tokio's `block_on`, because this facade starts no runtime.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ impl Wake for Unpark {
     }
 }
 
-/// The future's output, or `None` if there is none for so long.
+/// The future's output, or `None` if there is none within `limit`. A wake-up that comes between the
+/// poll and `park` is not lost: `unpark` leaves a token, and `park` returns at once.
 pub(super) fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     let deadline = Instant::now() + limit;
     let waker = Waker::from(Arc::new(Unpark(thread::current())));

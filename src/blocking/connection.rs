@@ -1,4 +1,7 @@
 //! One synchronous connection: a stream with a deadline and the library's parser.
+//!
+//! Only the parser is the library's. Its synchronous connection has no absolute deadline: see
+//! [`socket`](super::socket).
 
 #[cfg(feature = "near-cache")]
 use std::io;
@@ -14,7 +17,8 @@ use crate::command::{connection, reply};
 use crate::config::Config;
 use crate::error::{Error, Outage};
 
-/// An open connection. After an error it must be dropped: a late answer may still arrive on it.
+/// An open connection. After an error it must be dropped: a late answer may still arrive on it, and
+/// would be taken for the answer to the next request.
 pub(crate) struct Connection {
     stream: BufReader<Stream>,
     parser: Parser,
@@ -45,7 +49,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// True if the server has neither closed the connection nor sent what nobody asked for.
+    /// True if the server has neither closed the connection nor sent anything unasked. Then it is
+    /// likely to be alive.
     pub(crate) fn is_quiet(&self) -> bool {
         self.stream.buffer().is_empty() && self.stream.get_ref().is_quiet()
     }
@@ -69,8 +74,8 @@ impl Connection {
         self.stream.get_mut()
     }
 
-    /// The next value, if all of it is here. `has_come` allows one look at the socket; half a value
-    /// stays for the next time.
+    /// The next value, if all of it is here. `has_come` permits one read of the socket, which then
+    /// does not wait; the parser holds half a value until the next call.
     #[cfg(feature = "near-cache")]
     pub(crate) fn try_next(&mut self, has_come: bool) -> Result<Option<Value>, Error> {
         let stream = &mut self.stream;
@@ -97,8 +102,9 @@ impl Connection {
         let mut replies = Vec::with_capacity(awaited);
         while replies.len() < awaited {
             match self.parser.parse_value(&mut self.stream) {
+                // A push is no answer. Only a tracking connection gets any.
                 Ok(Value::Push { .. }) => {}
-                // Nothing follows.
+                // The server closes the connection after this: no other answer follows.
                 Ok(value) if reply::ends_connection(&value) => reply::ok(value).map(drop)?,
                 Ok(value) => replies.push(value),
                 Err(error) => {
@@ -110,7 +116,8 @@ impl Connection {
     }
 }
 
-/// What can be read without waiting.
+/// A reader that never waits: the buffer, and at most one read of the socket. Where the library's
+/// connection times out in the middle of a value, it skips a later reply.
 #[cfg(feature = "near-cache")]
 struct Here<'a> {
     stream: &'a mut BufReader<Stream>,

@@ -22,9 +22,12 @@ use crate::command::{connection, reply};
 use crate::config::Config;
 use crate::error::Error;
 
-/// A connection unused for longer than this is looked at, which costs three system calls.
+/// A connection that was unused for longer than this is looked at before it is used, which costs
+/// three system calls. In a burst of lookups it would cost them at each one.
 const PEEKED_IDLE: Duration = Duration::from_millis(5);
 
+/// The connections behind one reader or writer and all of its clones, and what a fork makes of
+/// them.
 pub(crate) struct Connections {
     pub(super) config: Arc<Config>,
     servers: Servers,
@@ -35,15 +38,17 @@ pub(crate) struct Connections {
 struct ProcessPool {
     process: u32,
     slots: Pool,
-    /// Counts lost connections. All that were opened before the last loss are taken for lost too:
-    /// after a restart of the server every one of them is.
+    /// Counts lost connections. All that were opened before the last loss are taken for lost, too:
+    /// after a restart of the server every one of them is, and a retry must not meet the next dead
+    /// one.
     losses: AtomicU64,
 }
 
 impl Connections {
     /// Does no IO. `config` has been checked.
     pub(crate) fn new(config: Arc<Config>) -> Self {
-        // Processes that are forked from here on must know that they were.
+        // Notes the process id, so that processes which are forked from here on know that they
+        // were.
         is_forked();
         Self {
             config,
@@ -52,8 +57,8 @@ impl Connections {
         }
     }
 
-    /// The same, with a pool of the caller's, whose size becomes the setting: children have so many
-    /// connections, too.
+    /// The same, on a pool that the caller brings. Its size becomes the setting, so that forked
+    /// children have as many connections.
     pub(crate) fn with_pool(mut config: Config, builder: r2d2::Builder<ConnectionManager>) -> Self {
         let (slots, size) = Pool::built_by(builder);
         config.pool_size = size;
@@ -80,11 +85,12 @@ impl Connections {
             .pool
             .compare_and_swap(&current, Some(Arc::clone(&fresh)));
         if found.as_ref().map(Arc::as_ptr) != current.as_ref().map(Arc::as_ptr) {
-            return self.pool(); // another thread was first
+            // Another thread made this process's pool first.
+            return self.pool();
         }
         drop(current);
-        // The parent's, if any: closing its connections could disturb the parent, and the threads
-        // that it would wait for don't exist in this process.
+        // The parent's pool, if any, is leaked. Closing its connections could disturb the parent,
+        // and dropping it would wait for threads that don't exist in this process.
         if let Some(inherited) = arc_swap::Guard::into_inner(found) {
             mem::forget(inherited);
         }
@@ -94,6 +100,7 @@ impl Connections {
 
 impl Drop for Connections {
     fn drop(&mut self) {
+        // In a forked child: see `pool`.
         if let Some(pool) = self.pool.swap(None)
             && pool.process != process::id()
         {
@@ -117,14 +124,14 @@ impl Transport for Connections {
 
     fn in_use(&self) -> usize {
         let pool = self.pool.load();
-        // A parent's may be locked for ever.
+        // Asking the parent's pool takes a lock that may be held for ever.
         let ours = pool.as_ref().filter(|pool| pool.process == process::id());
         ours.map_or(0, |pool| pool.slots.lent())
     }
 
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error> {
         let (pool, is_new) = self.pool();
-        // While its thread makes the slots.
+        // Connects while the pool's thread makes the slots, instead of waiting for one first.
         let early = is_new.then(|| pool.connect(self, budget)).transpose()?;
         let mut slot = pool.slot(self.config.pool_timeout, budget)?;
         let mut open = match early.or_else(|| pool.reuse(&mut slot, budget)) {
@@ -133,7 +140,13 @@ impl Transport for Connections {
         };
         let answer = open.exchange(&self.servers, request, budget);
         let answer = pool.watch(open.losses_before, answer)?;
+        if answer.replies.iter().any(reply::leads_elsewhere) {
+            // So do all that are as old. The server keeps them open, and would refuse for ever.
+            pool.lost(open.losses_before);
+            return Ok(answer);
+        }
         open.used = Instant::now();
+        // Put back only now, after an answer.
         *slot = Some(open);
         Ok(answer)
     }
@@ -161,25 +174,28 @@ impl ProcessPool {
         }
     }
 
+    /// A slot, or `Busy` after the pool time-out.
     fn slot(&self, limit: Duration, budget: Budget) -> Result<LentSlot<'_>, Error> {
         let limit = limit.min(budget.left());
         let slot = self.slots.lend(limit, budget);
         slot.ok_or_else(|| reply::busy(limit))
     }
 
-    /// The slot's connection, unless it is likely to be dead. While it is in use the slot is empty,
-    /// so that no way out of a failed exchange can put it back.
+    /// The slot's connection, unless it is likely to be dead. It is taken out of the slot, and put
+    /// back after an answer only: no way out of a failed exchange can put it back.
     fn reuse(&self, slot: &mut Option<Open>, budget: Budget) -> Option<Open> {
         let mut open = slot.take()?;
         if open.losses_before < self.losses.load(Ordering::Relaxed) {
             return None;
         }
         let idle = open.used.elapsed();
-        // What the server has closed meanwhile, a write would find out too late.
+        // The server may have closed it meanwhile. A write would find that out too late: it can't
+        // be repeated.
         if idle > PEEKED_IDLE && !open.connection.is_quiet() {
             self.lost(open.losses_before);
             return None;
         }
+        // See `TRUSTED_IDLE`: a peer that went away without closing looks quiet, too.
         if budget.once && idle > TRUSTED_IDLE {
             let answer = open.connection.exchange(&connection::ping(), budget);
             self.watch(open.losses_before, answer).ok()?;
@@ -197,8 +213,9 @@ impl ProcessPool {
         })
     }
 
-    /// Counts a loss once, however many connections of that age find it out. For want of a client
-    /// slot the server ends one connection and keeps the others.
+    /// Counts a loss once, however many connections of that age find it out. An error that the
+    /// server sends is no loss: for want of a client slot it ends one connection, and the others
+    /// live on.
     fn watch<T>(&self, losses_before: u64, result: Result<T, Error>) -> Result<T, Error> {
         let said = |error: &Error| matches!(error, Error::Unavailable { cause, .. } if cause.was_answered());
         if result.as_ref().is_err_and(|error| !said(error)) {
@@ -207,6 +224,7 @@ impl ProcessPool {
         result
     }
 
+    /// Counts the loss unless another connection of that age has.
     fn lost(&self, losses_before: u64) {
         let (now, then) = (losses_before + 1, losses_before);
         let _ = self

@@ -1,4 +1,7 @@
-//! The synchronous Postgres client.
+//! The synchronous Postgres client, as the core's [`Database`].
+//!
+//! The core runs in a single poll here, so the client may block. Its own bridge to async panics
+//! inside an async task, which every method that takes it documents.
 
 pub(super) use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
@@ -8,6 +11,7 @@ use postgres::{Row, RowIter};
 use crate::database::workspace::{Database, Rows, query_failed};
 use crate::error::Error;
 
+/// A borrowed client. The core's futures end within one poll, so the borrow need not cross threads.
 pub(crate) struct BlockingDatabase<'c>(&'c mut Client);
 
 /// Runs a call over `client`.
@@ -29,6 +33,7 @@ impl Database for BlockingDatabase<'_> {
         statement: &str,
         paths: Option<&[String]>,
     ) -> Result<BlockingRows<'_>, Error> {
+        // The typed form sends an unnamed statement, which PgBouncer's transaction mode bears.
         let parameters = paths.map(|paths| (paths, Type::TEXT_ARRAY));
         self.0
             .query_typed_raw(statement, parameters)
@@ -62,6 +67,7 @@ where
     use crate::blocking::socket::within;
     use crate::database::workspace::{connect_failed, connect_timed_out};
 
+    // The client's own time-out covers the TCP connection alone, so a thread does it: see `within`.
     let config = postgres::Config::from(config.clone());
     within(
         Instant::now() + limit,

@@ -1,4 +1,7 @@
 //! The thread that follows Redis for a near cache.
+//!
+//! It polls the tracking connection and a [self-pipe](super::self_pipe), so that a caller can wake
+//! it. It runs until the near cache is dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
@@ -19,7 +22,7 @@ use crate::near::cache::SpawnListener;
 use crate::near::instance::{Instance, ListenerHandle};
 use crate::near::listener::{ListenerConnection, ListenerIo, listen};
 
-/// How often a thread that waits for a connection looks whether it is still needed.
+/// How often the listener looks whether it is to end while another thread connects for it.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl SpawnListener for Connections {
@@ -42,6 +45,7 @@ impl SpawnListener for Connections {
     }
 }
 
+/// What the handle and the thread share.
 struct Shared {
     pipe: SelfPipe,
     is_over: AtomicBool,
@@ -62,6 +66,8 @@ impl ListenerHandle for ThreadHandle {
     }
 }
 
+/// Tells the thread to end, and does not wait for it: the near cache may be dropped in a thread
+/// that must not wait.
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
         self.shared.is_over.store(true, SeqCst);
@@ -81,9 +87,10 @@ impl ListenerIo for ThreadIo {
         let config = self.config.clone();
         let deadline = Instant::now() + config.connect_timeout;
         let (sender, receiver) = mpsc::sync_channel(1);
-        // Connecting can't be interrupted, so another thread does it, and this one can end.
+        // Connecting can't be interrupted and may take its whole time-out, so another thread does
+        // it, and this one ends as soon as the near cache is dropped.
         let work = move || {
-            // If this one has ended, the connection goes with the channel.
+            // Without a receiver, because the listener has ended, the connection is dropped here.
             let _ = sender.send(Connection::connect(&config, deadline));
         };
         thread::Builder::new()
@@ -109,7 +116,8 @@ impl ListenerIo for ThreadIo {
         let end = Instant::now() + duration;
         while !self.is_over() {
             let left = end.saturating_duration_since(Instant::now());
-            // An error would be the pipe's own; then there is no waiting for it.
+            // Without a socket an error can only be the pipe's own, and it would come again at
+            // once.
             if left.is_zero() || self.shared.pipe.wait(None, left).is_err() {
                 return;
             }
@@ -121,6 +129,7 @@ impl ListenerIo for ThreadIo {
     }
 }
 
+/// The tracking connection, which this thread alone reads and writes.
 struct TrackingConnection {
     connection: Connection,
     config: Config,
@@ -137,6 +146,7 @@ impl ListenerConnection for TrackingConnection {
 
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {
         let failed = |error| reply::io_error(error, Outage::Lost);
+        // What the parser or TLS holds already, `poll` doesn't know of.
         let held = self.connection.stream().holds_data().map_err(failed)?;
         if let Some(value) = self.connection.try_next(held)? {
             return Ok(Some(value));
@@ -146,7 +156,8 @@ impl ListenerConnection for TrackingConnection {
         if !has_come.map_err(failed)? {
             return Ok(None);
         }
-        // There is something, so this is never waited for.
+        // The socket is readable, so this read does not wait; the deadline is for TLS, which may
+        // have to write.
         let deadline = Instant::now() + self.config.response_timeout;
         self.connection.stream().set_deadline(deadline);
         let has_come = self.connection.stream().take_in().map_err(failed)?;
@@ -154,6 +165,7 @@ impl ListenerConnection for TrackingConnection {
     }
 }
 
+/// Shut down and not merely closed: see [`shut_down`](super::socket::Socket::shut_down).
 impl Drop for TrackingConnection {
     fn drop(&mut self) {
         self.connection.stream().socket().shut_down();

@@ -1,22 +1,38 @@
 //! The synchronous facade: for an import hook, on an r2d2 pool of connections.
 //!
+//! [`ModuleReader`] is what a worker holds, [`ModuleWriter`] what a service holds, and `NearCache`
+//! (feature `near-cache`) a copy in the process in front of a reader. Each has an example.
+//!
 //! It never starts a runtime and may be called from any thread. After a fork the child opens
-//! connections of its own and leaves its parent's alone.
+//! connections of its own and leaves its parent's alone. Every call ends within its deadline: see
+//! [failures](crate::guide::failures).
 //!
 //! Inside an async task it blocks the executor's thread: use [`nonblocking`](crate::nonblocking)
 //! there.
 
-/// Makes what `src/facade` says once for both facades synchronous.
+// The layers, from above: `connections` takes a slot from `pool` (r2d2) or, in a forked
+// child, from `slots`; a slot holds a `connection`, which parses replies from a `stream`, which is
+// a `socket` with a deadline, encrypted or not. Why each layer is ours:
+// docs/design/architecture.md.
+
+/// Makes what `src/facade` says once for both facades synchronous. A macro and no trait, because
+/// each facade's documentation must show its own signatures.
+///
+/// `@hit` is what memory may answer: without it, a hit of the near cache would build the future of
+/// a miss, which costs more than the hit.
 macro_rules! facade {
     (impl $type:ident { $(
         $(#[$attribute:meta])*
         pub async fn $name:ident(&$self:ident $(, $argument:ident: $of:ty)* $(,)?) -> $answer:ty {
-            $call:expr
+            $(@hit $hit:expr =>)? $call:expr
         }
     )* }) => {
         impl $type { $(
             $(#[$attribute])*
             pub fn $name(&$self $(, $argument: $of)*) -> $answer {
+                $(if let Some(hit) = $hit {
+                    return Ok(hit);
+                })?
                 crate::blocking::run($call)
             }
         )* }
@@ -104,7 +120,8 @@ pub use writer::ModuleWriter;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-/// Takes core code over a blocking transport to its end: see [`transport`](crate::client::transport).
+/// Takes core code over a blocking transport to its end: see
+/// [`transport`](crate::client::transport).
 fn run<F: Future>(call: F) -> F::Output {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

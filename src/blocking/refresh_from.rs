@@ -1,4 +1,5 @@
-//! `refresh_from`: what `fetch` is differs between the facades.
+//! `refresh_from`: a function that returns here, and one that returns a future in `nonblocking`. So
+//! it is the one method that can't be written once for both.
 
 use super::run;
 use super::writer::ModuleWriter;

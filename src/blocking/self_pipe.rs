@@ -1,4 +1,5 @@
-//! Wakes a thread that waits for a socket.
+//! Wakes a thread that waits for a socket: the listener, when a caller wants a heartbeat or drops
+//! the near cache. A blocking read can't be interrupted by another thread in any other way.
 
 #[cfg(unix)]
 pub(super) use super::self_pipe::unix::SelfPipe;
@@ -16,7 +17,7 @@ mod unix {
 
     use crate::blocking::socket::Socket;
 
-    /// A pair of sockets: what is written to one wakes whoever waits for the other.
+    /// A pair of sockets: a byte written to one wakes the thread that polls the other.
     pub(in crate::blocking) struct SelfPipe {
         write_end: UnixStream,
         read_end: UnixStream,
@@ -34,12 +35,12 @@ mod unix {
         }
 
         pub(in crate::blocking) fn wake(&self) {
-            // If there is no room for it, it rings already.
+            // If the socket's buffer is full, the thread has been woken already.
             let _ = (&self.write_end).write(&[1]);
         }
 
-        /// Waits until the bell rings, or there is something to read, or for so long. True if
-        /// there is something to read.
+        /// Waits until a caller wakes this thread, or there is something to read, or for `limit`.
+        /// True if there is something to read.
         pub(in crate::blocking) fn wait(
             &self,
             socket: Option<&Socket>,
@@ -50,11 +51,12 @@ mod unix {
             events.extend(socket.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             let limit = Timespec::try_from(limit).ok();
             match poll(&mut events, limit.as_ref()) {
-                // A signal: whoever waits looks at the clock and waits again.
+                // After a signal the caller looks at the clock and waits again.
                 Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(false),
                 Ok(_) => {}
                 Err(error) => return Err(error.into()),
             }
+            // Takes all bytes out: many wakes are one.
             if !events[0].revents().is_empty() {
                 while (&self.read_end)
                     .read(&mut [0; 64])
@@ -77,7 +79,7 @@ mod other {
 
     use crate::blocking::socket::Socket;
 
-    /// Here nothing wakes a thread that waits for a socket: it looks often.
+    /// Without `poll` nothing wakes a thread that waits for a socket, so it looks often.
     pub(in crate::blocking) struct SelfPipe(AtomicBool);
 
     const OFTEN: Duration = Duration::from_millis(5);

@@ -1,5 +1,7 @@
-//! A bounded number of things, each lent to one caller at a time: for forked children, because two
-//! of these share nothing.
+//! A bounded number of things, each lent to one caller at a time: for forked children.
+//!
+//! It waits with the standard library's mutex and condition variable, which share no table with
+//! other threads of the process. A child may use those that it made itself.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,12 +14,13 @@ pub(super) struct Slots<T> {
 }
 
 struct State<T> {
-    /// What was returned, the last one to be lent first: it is the least likely to have died.
-    kept: Vec<T>,
+    /// What was returned. The last one is lent first: its connection is the least likely to have
+    /// died of idleness.
+    idle: Vec<T>,
     lent: usize,
 }
 
-/// A slot, with what its last borrower left in it. What stands in it at the end is kept.
+/// A slot, with what its last borrower left in it. What stands in it at the end is idle.
 pub(super) struct Lent<'a, T> {
     slots: &'a Slots<T>,
     content: Option<T>,
@@ -29,7 +32,7 @@ impl<T> Slots<T> {
         Self {
             size,
             state: Mutex::new(State {
-                kept: Vec::new(),
+                idle: Vec::new(),
                 lent: 0,
             }),
             returned: Condvar::new(),
@@ -49,7 +52,7 @@ impl<T> Slots<T> {
         state.lent += 1;
         Some(Lent {
             slots: self,
-            content: state.kept.pop(),
+            content: state.idle.pop(),
         })
     }
 
@@ -58,7 +61,7 @@ impl<T> Slots<T> {
         self.state().lent
     }
 
-    /// Nothing panics while it is locked, so it is never left half-way.
+    /// Nothing panics while it is locked, so a poisoned lock is as good as another.
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,7 +85,7 @@ impl<T> Drop for Lent<'_, T> {
     fn drop(&mut self) {
         let mut state = self.slots.state();
         state.lent -= 1;
-        state.kept.extend(self.content.take());
+        state.idle.extend(self.content.take());
         drop(state);
         self.slots.returned.notify_one();
     }
@@ -138,7 +141,7 @@ mod tests {
                 scope.spawn(|| {
                     start.wait();
                     for _ in 0..ROUNDS {
-                        let mut slot = slots.lend(LONG).expect("nobody keeps one");
+                        let mut slot = slots.lend(LONG).expect("each is returned");
                         most.fetch_max(slots.lent(), Ordering::Relaxed);
                         *slot = Some(slot.unwrap_or(0) + 1);
                         thread::yield_now();

@@ -2,7 +2,8 @@
 //!
 //! The library's synchronous connection can't serve here: its time-out counts anew for each piece
 //! of a reply that trickles in, and a signal that arrives during a read with a time-out (Linux
-//! restarts none of these) fails the call with `EINTR` and spoils the connection.
+//! restarts none of these) fails the call with `EINTR` and spoils the connection. Here every step
+//! of IO has the time that is left until one absolute deadline, and is repeated after a signal.
 
 use std::io::{self, Read, Write};
 #[cfg(feature = "near-cache")]
@@ -20,12 +21,15 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How far a socket's own time-out may overshoot the deadline, to save a system call.
+/// How far a socket's own time-out may overshoot the deadline. Setting it exactly would cost a
+/// system call for each read.
 const SLACK: Duration = Duration::from_millis(5);
 
-/// How long a thread may take to come to life.
+/// How long a thread may take to start. In a child that was forked while its parent started one, it
+/// never does.
 const BIRTH: Duration = Duration::from_millis(100);
 
+/// A stream whose time-outs follow the deadline. They are remembered, so that most reads set none.
 pub(crate) struct Socket {
     stream: Stream,
     deadline: Instant,
@@ -49,7 +53,8 @@ impl Socket {
     #[cfg(unix)]
     pub(crate) fn connect_unix(path: &Path, deadline: Instant) -> io::Result<Self> {
         let path = path.to_owned();
-        // Blocks while the server's queue is full, as a frozen one's soon is.
+        // Connecting blocks, without a time-out, while the server's backlog is full, as that of a
+        // frozen server soon is.
         let stream = within(deadline, move || UnixStream::connect(path))?;
         Ok(Self::new(Stream::Unix(stream), deadline))
     }
@@ -64,7 +69,8 @@ impl Socket {
         }
     }
 
-    /// True if there is nothing to read, not even the end.
+    /// True if there is nothing to read, not even the end. Three system calls, and no round trip as
+    /// a PING would be.
     pub(crate) fn is_quiet(&self) -> bool {
         let stream = match &self.stream {
             Stream::Tcp(stream) => stream,
@@ -88,7 +94,9 @@ impl Socket {
         }
     }
 
-    /// Ends the connection, also where a forked child has inherited it.
+    /// Ends the connection, also where a forked child has inherited it: closing our descriptor
+    /// would leave the child's open, and Redis would go on feeding a tracking connection that no
+    /// listener reads.
     #[cfg(feature = "near-cache")]
     pub(crate) fn shut_down(&self) {
         // It may have ended by itself.
@@ -104,7 +112,8 @@ impl Socket {
         self.deadline = deadline;
     }
 
-    /// Does one step of IO, again and again while it was only interrupted or woken too early.
+    /// Does one step of IO, and repeats it while it was only interrupted by a signal, or its
+    /// time-out, which may be shorter than the deadline, ended it too early.
     fn step<T>(
         &mut self,
         set_timeout: fn(&mut Self, Duration) -> io::Result<()>,
@@ -124,12 +133,15 @@ impl Socket {
     }
 }
 
+/// `WouldBlock` and `TimedOut` are the end of the socket's own time-out, `Interrupted` a signal:
+/// the deadline decides.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
 
-/// The time-out that a socket should have with so much time left, unless what it has will do.
+/// The time-out that a socket should have with so much time left; `None` if its present one will
+/// do. One that is too short costs a repetition, one that is too long the deadline.
 fn better_timeout(now: Duration, left: Duration) -> Option<Duration> {
     let will_do = now <= left.saturating_add(SLACK) && now >= left / 2;
     (!will_do).then(|| left.max(Duration::from_millis(1)))
@@ -185,7 +197,8 @@ impl Write for Socket {
     }
 }
 
-/// Tries each address, none for longer than its share of the time.
+/// Tries each address, none for longer than its share of the time: one that is silent must not use
+/// up the time of those behind it. The library counts its time-out anew for each.
 fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
     let addresses = resolve(host, port, deadline)?;
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -206,6 +219,8 @@ fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream
     Err(failure)
 }
 
+/// The addresses of a host. The system's resolver has no time-out, so a thread asks it; an address
+/// needs none.
 fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
@@ -218,13 +233,14 @@ fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAdd
     })
 }
 
-/// How many threads may do what the system does without a time limit. Where a name server is
-/// silent, each may take half a minute.
+/// How many threads may wait at the same time for what the system does without a time-out. With a
+/// silent name server each takes half a minute, and each call would add one.
 const MOST: u32 = 64;
 
 static UNDER_WAY: UnderWay = UnderWay(AtomicU64::new(0));
 
-/// How many threads are under way, and in which process: a forked child has none of its parent's.
+/// How many threads are under way, and in which process (the upper half): a forked child inherits
+/// the number, but none of its parent's threads.
 struct UnderWay(AtomicU64);
 
 impl UnderWay {
@@ -255,9 +271,12 @@ impl Drop for Place {
     }
 }
 
-/// For what the system does without a time limit: a thread does it and we wait for it. It ends by
-/// itself. Where no thread comes to life, as in a child that was forked while its parent started
-/// one, the caller does it.
+/// For what the system does without a time-out (resolving a name, connecting to a Unix socket): a
+/// thread does it, and the caller waits until the deadline. A thread that comes too late ends by
+/// itself.
+///
+/// Where no thread starts, as in a child that was forked while its parent started one, the caller
+/// does the work itself, without a limit: better than to fail every call of such a child.
 pub(super) fn within<T: Send + 'static>(
     deadline: Instant,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -270,19 +289,22 @@ fn within_of<T: Send + 'static>(
     deadline: Instant,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    // Released by the thread when it ends, not by the caller when it gives up: what counts is how
+    // many threads there are.
     let place = under_way.begin()?;
     let work = move || {
         let done = work();
         drop(place);
         done
     };
+    // Behind an `Option` that the first of the two takes: the thread, or after `BIRTH` the caller.
     let work = Arc::new(Mutex::new(Some(work)));
     let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (sender, receiver) = mpsc::sync_channel(1);
     let theirs = Arc::clone(&work);
     let thread = move || {
         if let Some(work) = take(&theirs) {
-            // The caller may have given up.
+            // Without a receiver: the caller has reached its deadline.
             let _ = sender.send(work());
         }
     };

@@ -10,6 +10,7 @@ use crate::command::reply;
 use crate::config::Config;
 use crate::error::{Error, Outage};
 
+/// A socket, or TLS over one. Both end by the socket's deadline.
 pub(crate) enum Stream {
     Plain(Socket),
     #[cfg(feature = "tls")]
@@ -28,6 +29,8 @@ impl Stream {
                 let mut session = rustls::ClientConnection::new(tls, name)
                     .map_err(|error| failed(io::Error::other(error)))?;
                 let mut socket = Socket::connect_tcp(host, *port, deadline).map_err(failed)?;
+                // The handshake now, and not at the first write: its errors are those of
+                // connecting.
                 while session.is_handshaking() {
                     session.complete_io(&mut socket).map_err(failed)?;
                 }
@@ -54,7 +57,8 @@ impl Stream {
         }
     }
 
-    /// Whether something can be read without the socket.
+    /// Whether something can be read without the socket: TLS decrypts whole records, so the rest of
+    /// one may be here while `poll` says that the socket is quiet.
     #[cfg(feature = "near-cache")]
     #[allow(clippy::unnecessary_wraps, reason = "with TLS it can fail")]
     pub(crate) fn holds_data(&mut self) -> io::Result<bool> {
@@ -69,8 +73,8 @@ impl Stream {
         }
     }
 
-    /// Takes in what has come over the socket, and tells whether something can be read now: what
-    /// came may be of no concern to us.
+    /// Takes in what has come over the socket, and tells whether something can be read now. What
+    /// came may be of no concern to the reader: half a TLS record, or a session ticket.
     #[cfg(feature = "near-cache")]
     #[allow(clippy::unnecessary_wraps, reason = "with TLS it can fail")]
     pub(crate) fn take_in(&mut self) -> io::Result<bool> {
@@ -84,6 +88,8 @@ impl Stream {
         }
     }
 
+    /// Whether the server has sent nothing unasked. Under TLS the look is at the encrypted bytes: a
+    /// session ticket that comes late may cost a connection, never an answer.
     pub(crate) fn is_quiet(&self) -> bool {
         self.socket().is_quiet()
     }

@@ -14,12 +14,13 @@ impl ModuleReader {
     /// A reader on an r2d2 pool of the caller's, for a service that brings sizes, lifetimes or an
     /// event handler: `builder` begins as `r2d2::Pool::builder()`.
     ///
-    /// For processes that do not fork: the pool's threads wait in a way that a child inherits.
+    /// For processes that do not fork: the pool's threads wait in a process-wide table, whose
+    /// entries a child inherits and may walk for ever. The pool of [`new`](Self::new) avoids that.
     ///
     /// The builder's `max_size` takes the place of [`Config::with_pool_size`]. Not used are its
     /// `connection_timeout` (see [`Config::with_pool_timeout`]) and `test_on_check_out` (an idle
-    /// connection is looked at before it is used). What r2d2 makes ahead of time, by `min_idle`, are
-    /// [slots](super::Slot): a connection is made by a slot's first borrower.
+    /// connection is looked at before it is used). What r2d2 makes ahead of time, by `min_idle`,
+    /// are [slots](super::Slot): a connection is made by a slot's first borrower.
     ///
     /// ```
     /// use std::time::Duration;

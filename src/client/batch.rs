@@ -1,4 +1,5 @@
-//! Work cut into bounded pieces.
+//! Work cut into bounded pieces, so that neither a request, an answer nor a transaction holds up
+//! Redis for long or takes much memory, however large the workspace is.
 
 use crate::module::CachedModule;
 
@@ -33,7 +34,7 @@ pub(crate) fn batches<T>(
     batches
 }
 
-/// What a source has.
+/// What a source answered.
 #[derive(Default)]
 pub(crate) struct Fetched {
     pub(crate) modules: Vec<CachedModule>,

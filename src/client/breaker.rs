@@ -1,4 +1,8 @@
-//! Fails fast while Redis is down: pure state, without a clock of its own.
+//! Fails fast while Redis is down: without it, every import of every worker would wait for its
+//! whole deadline. Pure state, without a clock of its own.
+//!
+//! It counts calls, not attempts, and only those that got no answer: an error that Redis sends
+//! shows that Redis is there.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,14 +17,16 @@ use crate::error::Outage;
 /// So many failed calls in a row open the breaker.
 const FAILURES: u32 = 5;
 
-/// How long after it opened, or after a failed probe, a call is let through.
+/// How long after it opened, or after a failed probe, a call is let through: doubling from the
+/// first to the last. At most 1 s, so that an outage ends for workers within a second of its end.
 const FIRST_PROBE: Duration = Duration::from_millis(250);
 const LAST_PROBE: Duration = Duration::from_secs(1);
 
-/// How often a lock that is held for some nanoseconds is asked for: milliseconds.
-const PATIENCE: usize = 10_000;
+/// How often a lock is tried that other threads hold for some nanoseconds. All tries together take
+/// milliseconds.
+const LOCK_ATTEMPTS: usize = 10_000;
 
-/// Whether calls are let through.
+/// Whether calls are let through: `breaker` of [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -28,7 +34,8 @@ pub enum BreakerState {
     /// They are.
     #[default]
     Closed,
-    /// They fail at once, except for a probe now and then.
+    /// They fail at once as [`Error::Unavailable`](crate::Error::Unavailable), never as absent,
+    /// except for a probe every 250 ms to 1 s.
     Open,
 }
 
@@ -44,7 +51,8 @@ impl fmt::Display for BreakerState {
 /// Opens after calls have failed in a row; a probe that is answered closes it.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
-    /// What the hot path looks at: nothing to tell and nothing to ask while this is false.
+    /// Whether the last call failed. While it is false, a call neither takes the lock to ask nor to
+    /// tell: that is the hot path.
     troubled: AtomicBool,
     opened: AtomicU64,
     /// Counts counted failures, so that a call can tell whether one came while it ran.
@@ -63,7 +71,8 @@ struct Open {
     next_probe: Instant,
     /// The pause before the next probe but one.
     pause: Duration,
-    /// Since when a call that was let through is under way.
+    /// Since when a probe is under way. A time and not a flag: a child that was forked during a
+    /// probe would wait for its end for ever.
     probing: Option<Instant>,
 }
 
@@ -76,6 +85,7 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
+    /// A probe that times out counts, also one of a bulk call: the breaker waits for its end.
     pub(crate) fn is_probe(self) -> bool {
         self.probe
     }
@@ -125,7 +135,8 @@ impl Breaker {
         let Some(mut state) = self.lock() else {
             return;
         };
-        // One lost connection takes many calls down: it counts once.
+        // One lost connection takes down all calls that share it, and counts once: those that began
+        // before the first of them failed carry an older epoch.
         let counted_already =
             cause == Outage::Lost && pass.epoch != self.epoch.load(Ordering::Acquire);
         if counted_already && !pass.probe {
@@ -178,13 +189,13 @@ impl Breaker {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// `None` if nobody will ever let go: a fork copies the lock as it is, and a thread that held
-    /// it in the parent does not exist in the child.
+    /// `None` if the lock will never be released: a fork copies it as it is, and a thread that held
+    /// it in the parent does not exist in the child. Then the child goes on without a breaker.
     fn lock(&self) -> Option<MutexGuard<'_, State>> {
-        for _ in 0..PATIENCE {
+        for _ in 0..LOCK_ATTEMPTS {
             match self.state.try_lock() {
                 Ok(state) => return Some(state),
-                // Each change leaves a valid state.
+                // A thread panicked under the lock, but each change leaves a valid state.
                 Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
                 Err(TryLockError::WouldBlock) => thread::yield_now(),
             }

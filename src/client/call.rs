@@ -12,7 +12,8 @@ use crate::command::server_id::ServerId;
 use crate::error::{Error, Outage};
 use crate::random::random;
 
-/// A read: tried again once, on a fresh connection, if the first one was lost or silent.
+/// A read: tried again once, on a fresh connection, if the first one was lost or silent. After a
+/// restart of Redis every idle connection is dead, and no caller should notice.
 pub(crate) async fn read<T: Transport, C: Command>(
     client: &Client<T>,
     command: &C,
@@ -21,7 +22,7 @@ pub(crate) async fn read<T: Transport, C: Command>(
     answer.map(|(reply, _)| reply)
 }
 
-/// The same as a part of a larger call, whose budget it shares, and who answered.
+/// The same as a part of a larger call, whose budget it shares; and which server answered.
 pub(crate) async fn read_within<T: Transport, C: Command>(
     client: &Client<T>,
     command: &C,
@@ -30,6 +31,7 @@ pub(crate) async fn read_within<T: Transport, C: Command>(
     attempt(client, command, Some(budget)).await
 }
 
+/// A read, with a budget of its own or that of the larger call.
 async fn attempt<T: Transport, C: Command>(
     client: &Client<T>,
     command: &C,
@@ -40,9 +42,13 @@ async fn attempt<T: Transport, C: Command>(
         command,
         budget,
         async |request, budget| match client.transport.exchange(request, budget).await {
+            // `exchange` takes a fresh connection after a failure, see `Transport::exchange`.
             Err(error) if worth_a_retry(&error) && !budget.left().is_zero() => {
                 client.monitor.retries.add(1);
                 client.transport.exchange(request, budget).await
+            }
+            Ok(answer) if answer.replies.iter().any(reply::leads_elsewhere) => {
+                sent_elsewhere(client, answer, request, budget).await
             }
             answer => answer,
         },
@@ -56,13 +62,19 @@ async fn attempt<T: Transport, C: Command>(
     )
 }
 
-/// A write: never repeated blindly, because a late repeat could cover a newer one.
+/// A write: never repeated blindly. The first attempt may have been applied though its answer was
+/// lost, and a late repeat could cover a newer write of another service. Only what a server refused
+/// as a whole, because another one holds the keys now, is sent once more.
 pub(crate) async fn write<T: Transport, C: Command>(
     client: &Client<T>,
     command: &C,
 ) -> Result<C::Reply, Error> {
     let answer = guarded(client, command, None, async |request, budget| {
-        client.transport.exchange(request, budget.once()).await
+        let answer = client.transport.exchange(request, budget.once()).await?;
+        if reply::was_sent_elsewhere(&answer.replies) {
+            return sent_elsewhere(client, answer, request, budget.once()).await;
+        }
+        Ok(answer)
     });
     counted(
         client,
@@ -70,6 +82,20 @@ pub(crate) async fn write<T: Transport, C: Command>(
             .await
             .and_then(|answer| command.decode(answer.replies, client.config())),
     )
+}
+
+/// Sends a request once more, to where the address leads now, if there is time for it.
+async fn sent_elsewhere<T: Transport>(
+    client: &Client<T>,
+    answer: Answer,
+    request: &Request,
+    budget: Budget,
+) -> Result<Answer, Error> {
+    if budget.left().is_zero() {
+        return Ok(answer);
+    }
+    client.monitor.retries.add(1);
+    client.transport.exchange(request, budget).await
 }
 
 /// Makes a call if the breaker lets it through, and tells the breaker how it went.
@@ -89,6 +115,7 @@ async fn guarded<T: Transport, C: Command>(
     result
 }
 
+/// Asks the breaker. A rejected call fails at once, without connecting, and counts as `rejected`.
 pub(super) fn admit<T: Transport>(client: &Client<T>) -> Result<Admitted<'_>, Error> {
     let (config, monitor) = (client.config(), &client.monitor);
     let breaker = &monitor.breaker;
@@ -102,7 +129,8 @@ pub(super) fn admit<T: Transport>(client: &Client<T>) -> Result<Admitted<'_>, Er
     })
 }
 
-/// What the breaker let through.
+/// A call that the breaker let through. It tells the breaker how the call went, or, where the
+/// caller drops its future, that nothing was learnt.
 pub(super) struct Admitted<'a> {
     breaker: &'a Breaker,
     pass: Option<Pass>,
@@ -117,11 +145,12 @@ impl Admitted<'_> {
         match result {
             Err(Error::Unavailable { cause, .. }) => match cause {
                 cause if cause.was_answered() => breaker.answered(),
-                // A large answer that takes long says nothing about lookups.
+                // That a large answer takes long says nothing about lookups, so it must not open
+                // the breaker for them. A probe has to end in one way or the other.
                 Outage::TimedOut if class == Class::Bulk && !pass.is_probe() => {}
                 cause => breaker.failed(pass, *cause, Instant::now(), random()),
             },
-            // Full of our own calls: nothing was learnt.
+            // All connections were in use by our own calls: nothing was learnt about Redis.
             Err(Error::Busy { .. }) => breaker.unused(pass),
             _ => breaker.answered(),
         }
@@ -130,7 +159,7 @@ impl Admitted<'_> {
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        // Given up by its caller.
+        // The caller dropped the future. A probe that is not given back would block the next one.
         if let Some(pass) = self.pass.take() {
             self.breaker.unused(pass);
         }

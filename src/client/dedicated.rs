@@ -1,4 +1,7 @@
 //! A connection for one caller alone: for WATCH, and for work that must stay on one server.
+//!
+//! WATCH belongs to a connection. On a shared one, a WATCH that was left behind silently voids the
+//! next caller's transaction.
 
 use super::Client;
 use super::call::{admit, counted};
@@ -42,7 +45,8 @@ pub(crate) async fn finish<Conn: DedicatedConnection, C: Command>(
         .map_err(|error| failed::<C>(error, config))
 }
 
-/// Where all that goes over a dedicated connection ends, if it fails.
+/// Completes an error of a dedicated connection: which server it is about, and whether the command
+/// may have been applied, which only a write can be.
 pub(crate) fn failed<C: Command>(error: Error, config: &Config) -> Error {
     let error = error.of_redis(&config.redis_address());
     if C::WRITES {
@@ -52,13 +56,14 @@ pub(crate) fn failed<C: Command>(error: Error, config: &Config) -> Error {
     }
 }
 
-/// A connection for one caller alone, which is no call by itself.
+/// Opens a connection for one caller alone. The breaker is asked, because connecting to a dead
+/// server takes as long as a call; the counter of calls is not, because the work itself reports.
 pub(crate) async fn open<T: Transport>(client: &Client<T>) -> Result<T::Dedicated, Error> {
     let result = async {
         let admitted = admit(client)?;
         let budget = Budget::new(client.config(), Class::Bulk);
         let result = client.transport.dedicated(budget).await;
-        // To connect takes no longer than for a lookup.
+        // Told as a lookup: connecting takes no longer for bulk work, so a time-out counts.
         admitted.ended(Class::Lookup, &result);
         result
     };

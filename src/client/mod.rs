@@ -1,7 +1,8 @@
 //! A call to Redis, from its first attempt to its answer, whatever carries it.
 //!
-//! [`transport`] is what a facade brings. [`call`] decides what is let through, retried and counted;
-//! [`read`] and [`write`] are what both facades offer. Why: `docs/design/architecture.md`.
+//! [`transport`] is what a facade brings. [`call`] decides what is let through, retried and
+//! counted; [`read`] and [`write`] are what both facades offer. Why there is one core below two
+//! facades, and how time is budgeted: docs/design/architecture.md.
 
 pub(crate) mod batch;
 pub(crate) mod breaker;
@@ -22,15 +23,15 @@ use stats::{Monitor, Stats};
 use transport::Transport;
 use write_observers::WriteObservers;
 
-/// What a reader, its writer and all of their clones share: the connections of a facade, and what is
-/// the same over any connections.
+/// What a reader, its writer and all of their clones share: the connections of a facade, and what
+/// is the same over any connections.
 pub(crate) struct Client<T> {
     config: Arc<Config>,
     pub(crate) transport: T,
     pub(crate) monitor: Monitor,
-    /// The index as `resolve` knows it.
+    /// The last listings of the index, which all clones share: one call brings it for all.
     pub(crate) listings: Listings,
-    /// Near caches of this process that show a writer what it wrote.
+    /// Near caches of this process that observe what is written here.
     pub(crate) observers: WriteObservers,
 }
 

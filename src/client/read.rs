@@ -1,4 +1,5 @@
-//! What a reader asks Redis for.
+//! What a reader asks Redis for, over any transport. Names have a file of their own:
+//! [`resolve`](crate::resolution).
 
 use std::collections::HashSet;
 
@@ -22,7 +23,7 @@ pub(crate) async fn get<T: Transport>(
     found.map(|(module, _)| module)
 }
 
-/// The same as a part of a larger call, and who answered.
+/// The same as a part of a larger call; and which server answered, for the near cache.
 pub(crate) async fn get_from<T: Transport>(
     client: &Client<T>,
     path: &str,
@@ -42,7 +43,7 @@ pub(crate) async fn get_many<T: Transport, S: AsRef<str>>(
     entries.into_iter().collect()
 }
 
-/// The modules, an error for each that is corrupt, and who answered.
+/// The modules, with an error in the place of each that is corrupt; and which server answered.
 pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
     client: &Client<T>,
     paths: &[S],
@@ -61,13 +62,15 @@ pub(crate) async fn get_each_from<T: Transport, S: AsRef<str>>(
                     *entry = Err(error);
                 }
             }
+            // The call succeeded, so `counted` will not see this error.
             Err(error) => client.monitor.failed(error),
         }
     }
     Ok((entries, server))
 }
 
-/// Counts what is absent, and checks what is not, where that is wanted.
+/// Counts an absence, and checks the hash of a module if [`Integrity`] asks for it. Every module
+/// that a caller gets from Redis passes here.
 pub(crate) fn served<T: Transport>(
     client: &Client<T>,
     module: Option<&CachedModule>,
@@ -80,6 +83,7 @@ pub(crate) fn served<T: Transport>(
     if config.integrity == Integrity::Off || module.matches_hash() {
         return Ok(());
     }
+    // Counted also where it is only a warning: an operator should see it in the counters.
     monitor.mismatched.add(1);
     if config.integrity == Integrity::Enforce {
         let error = Error::corrupt(&module.path, "its content does not match its hash");
@@ -97,10 +101,12 @@ pub(crate) async fn paths<T: Transport>(client: &Client<T>) -> Result<HashSet<St
     Ok(listed(client, index))
 }
 
-/// The paths of the index; counts what can't be one.
+/// The paths of the index. Members that can't be paths are counted and skipped: a foreign member
+/// must not stop every import.
 pub(crate) fn listed<T: Transport>(client: &Client<T>, index: Index) -> HashSet<String> {
     if let Some(example) = index.bad.first() {
-        // One line however many there are: this may run at every import.
+        // One line for all of them: this may run at every import, and a foreign writer may have put
+        // thousands there.
         let (count, example) = (index.bad.len(), shown(&String::from_utf8_lossy(example)));
         client.monitor.bad_members.add(count);
         log::warn!("Skipped {count} invalid paths in the module index, such as {example}");

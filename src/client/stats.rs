@@ -1,4 +1,5 @@
-//! Counters for an operator.
+//! Counters for an operator. They are `Relaxed`: each is right by itself, and no two of them are
+//! read at one moment.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +8,8 @@ use serde::Serialize;
 use super::breaker::{Breaker, BreakerState};
 use crate::error::Error;
 
-/// What a reader or writer has done since it was made, all clones together. Counters only grow.
+/// What a reader or writer has done since it was made, all clones together: returned by their
+/// `stats`. Counters only grow; a forked child goes on from its parent's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -16,7 +18,8 @@ pub struct Stats {
     pub calls: u64,
     /// Modules that Redis said are absent, and names that are not found.
     pub absent: u64,
-    /// Reads that were tried a second time.
+    /// Calls that were tried a second time: reads without an answer, and what a server refused
+    /// because another one holds the keys now.
     pub retries: u64,
     /// Calls that failed as [`Error::Unavailable`], the rejected ones included.
     pub unavailable: u64,
@@ -87,6 +90,8 @@ impl Monitor {
     }
 }
 
+/// A counter for what a round trip goes with: one atomic is no cost beside it. Hits have striped
+/// ones.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 

@@ -2,8 +2,8 @@
 //!
 //! Everything above this trait is written once, as async code that does no IO itself. In
 //! `nonblocking` it runs on tokio. In `blocking` the transport does its work before it returns and
-//! never waits, so that a single poll, by [`run`](crate::blocking), takes a call to its end:
-//! no runtime, no thread, no bridge.
+//! never waits, so that a single poll, by [`run`](crate::blocking), takes a call to its end: no
+//! runtime, no thread, no bridge.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,20 @@ use crate::command::server_id::ServerId;
 use crate::config::Config;
 use crate::error::Error;
 
-/// A connection unused for longer than this is asked for a heartbeat before a write: servers and
-/// what is between close idle ones, and a write must not be the one to find out. A round trip of its
-/// own: beside a question that nobody answers, in the same packet, the write would be as lost. A
-/// read is tried again anyway.
+/// A connection that was unused for longer than this is asked for a heartbeat before a write.
+/// Servers, and what is between, close idle connections, and a write must not be the call that
+/// finds out, because it is not repeated. A read is tried again anyway.
+///
+/// The heartbeat is a round trip of its own. Sent in one packet with the PING, the write would be
+/// as lost as the PING on a connection where no server answers.
 pub(crate) const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 
-/// How long one call may take, whatever it sends.
+/// How long one call may take, whatever it sends: waiting for a connection, connecting, the attempt
+/// and one retry share it. Time-outs of single steps would add up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     pub(crate) class: Class,
-    /// Nothing is sent twice: the connection must be known to be alive.
+    /// The request is not sent twice, so its connection must be known to be alive.
     pub(crate) once: bool,
     deadline: Instant,
     response: Duration,
@@ -44,7 +47,7 @@ impl Budget {
         }
     }
 
-    /// For what is not tried again.
+    /// The same budget for a request that is not tried again.
     pub(crate) fn once(self) -> Self {
         Self { once: true, ..self }
     }
@@ -64,7 +67,8 @@ impl Budget {
 pub(crate) struct Answer {
     /// A value for each command.
     pub(crate) replies: Vec<Value>,
-    /// Who answered, where [`Transport::identify_servers`] was called and the server tells.
+    /// Which server answered, where [`Transport::identify_servers`] was called and the server
+    /// tells.
     pub(crate) server: Option<ServerId>,
 }
 
@@ -76,8 +80,8 @@ pub(crate) trait Transport {
     #[cfg(feature = "near-cache")]
     fn identify_servers(&self);
 
-    /// Uses none of the shared connections again that are open now: new ones go where the address
-    /// leads now. Requests under way may end.
+    /// Takes none of the shared connections that are open now for another request: new ones go
+    /// where the address leads now, after a failover to another server. Requests under way may end.
     #[cfg(feature = "near-cache")]
     fn reconnect(&self);
 
@@ -88,21 +92,23 @@ pub(crate) trait Transport {
     /// `Value::ServerError` among them. Ends within the budget.
     ///
     /// An error that says "may have been applied" comes from an attempt that sent something. After
-    /// a lost or silent connection the next exchange uses a fresh one.
+    /// a lost or silent connection, and after an answer that the keys are elsewhere, the next
+    /// exchange uses a fresh one.
     async fn exchange(&self, request: &Request, budget: Budget) -> Result<Answer, Error>;
 
     /// A connection for one caller alone, which ends with the value: for WATCH.
     async fn dedicated(&self, budget: Budget) -> Result<Self::Dedicated, Error>;
 
-    /// Waits.
+    /// Waits for so long: a backoff, or the interval of a poll.
     async fn pause(&self, duration: Duration);
 
-    /// Waits for what others do, at most so long.
+    /// Waits for a future that other threads or tasks complete, at most for `limit`.
     #[cfg(feature = "near-cache")]
     async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output>;
 }
 
-/// A connection that nobody shares. Nothing can be sent after an error.
+/// A connection of one caller. Nothing can be sent after an error: a late answer may still be under
+/// way, and would be taken for the next one.
 pub(crate) trait DedicatedConnection {
     /// Sends a request; [`finish`](Self::finish) brings its answer. Between the two the caller can
     /// do something else while Redis works.

@@ -1,5 +1,6 @@
-//! Who is told what is written over a set of connections: near caches in the same process, which are
-//! to show a writer what it wrote.
+//! Near caches of this process that observe a writer, so that a service sees its own writes.
+//!
+//! Redis announces a write on another connection, which may be later than the write's own answer.
 
 #[cfg(feature = "near-cache")]
 use std::sync::{Arc, Weak};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Weak};
 #[cfg(feature = "near-cache")]
 use arc_swap::ArcSwap;
 
-/// Told after a write, whether it succeeded or not.
+/// Told after a write, whether it succeeded, failed or was abandoned.
 #[cfg(feature = "near-cache")]
 pub(crate) trait WriteObserver: Send + Sync {
     fn wrote(&self, paths: &[String]);
@@ -15,14 +16,16 @@ pub(crate) trait WriteObserver: Send + Sync {
     fn wrote_everything(&self);
 }
 
+/// The near caches that observe a writer. Weak, so that a writer holds none of them alive, and
+/// without a lock, because a forked child writes, too.
 #[derive(Default)]
 pub(crate) struct WriteObservers {
     #[cfg(feature = "near-cache")]
     observers: ArcSwap<Vec<Weak<dyn WriteObserver>>>,
 }
 
-/// A write under way. When it ends, however it does, the observers are told: a failed or abandoned
-/// write may have been applied.
+/// A write under way. Its `Drop` tells the observers, on success, error and cancellation alike: a
+/// failed or abandoned write may have been applied.
 pub(crate) struct Writing<'a> {
     #[cfg(feature = "near-cache")]
     observers: &'a WriteObservers,
@@ -36,6 +39,7 @@ pub(crate) struct Writing<'a> {
 impl WriteObservers {
     pub(crate) fn add(&self, observer: &Weak<dyn WriteObserver>) {
         self.observers.rcu(|observers| {
+            // Near caches that were dropped leave their weak references here.
             let alive = observers
                 .iter()
                 .filter(|observer| observer.strong_count() > 0);
@@ -43,7 +47,7 @@ impl WriteObservers {
         });
     }
 
-    /// To be held while these paths are written.
+    /// To be held while these paths are written. They are copied only if a near cache observes.
     pub(crate) fn writing(&self, paths: impl FnOnce() -> Vec<String>) -> Writing<'_> {
         let is_unobserved = self.observers.load().is_empty();
         Writing {

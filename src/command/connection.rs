@@ -1,4 +1,4 @@
-//! What is said on a connection for its own sake.
+//! What is said on a connection for its own sake: login, protocol, database, heartbeat.
 
 use redis::Pipeline;
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
@@ -6,8 +6,11 @@ use redis::RedisConnectionInfo;
 
 use super::request::{Class, Request};
 
-/// What a new connection says first: who it is, in which protocol, for which database. `None` if
-/// the defaults of a new connection are what is wanted.
+/// What a new connection says first: login, protocol and database. `None` if the defaults of a new
+/// connection are what is wanted, which saves a round trip.
+///
+/// Not the library's own greeting: in `blocking` there is none, because the socket is ours, and the
+/// asynchronous one calls each refusal of a login a wrong password.
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn greeting(settings: &RedisConnectionInfo) -> Option<Request> {
     let mut pipeline = Pipeline::new();

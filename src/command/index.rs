@@ -1,4 +1,4 @@
-//! The set of all cached paths.
+//! The set of all cached paths, and what else a foreign writer put into it.
 
 use std::collections::HashSet;
 
@@ -8,23 +8,25 @@ use super::reply;
 use super::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, validate_path};
+use crate::keys::{Keys, validate_path};
 
 /// Everything that the index names.
 pub(crate) struct Members;
 
-/// The members of the index, told apart.
+/// The members of the index, paths and others apart.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) paths: HashSet<String>,
-    /// What can't be a path: foreign, and to be removed only from the index itself.
+    /// Members that can't be paths. A foreign writer put them there; they have no key, so only the
+    /// index is to be rid of them.
     pub(crate) bad: Vec<Vec<u8>>,
 }
 
 impl Members {
-    pub(crate) fn command() -> Cmd {
+    /// Also a part of other requests, such as that of a name.
+    pub(crate) fn command(keys: &Keys) -> Cmd {
         let mut command = redis::cmd("SMEMBERS");
-        command.arg(MODULE_INDEX_KEY);
+        command.arg(keys.index());
         command
     }
 }
@@ -32,8 +34,8 @@ impl Members {
 impl Command for Members {
     type Reply = Index;
 
-    fn request(&self, _: &Config) -> Request {
-        Request::one(Self::command(), Class::Bulk)
+    fn request(&self, config: &Config) -> Request {
+        Request::one(Self::command(&config.keys), Class::Bulk)
     }
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Index, Error> {
@@ -64,9 +66,9 @@ impl Command for Unlist<'_> {
     type Reply = ();
     const WRITES: bool = true;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SREM");
-        command.arg(MODULE_INDEX_KEY).arg(self.members);
+        command.arg(config.keys.index()).arg(self.members);
         Request::one(command, Class::Bulk)
     }
 

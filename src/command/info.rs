@@ -1,4 +1,5 @@
-//! What INFO tells of a server.
+//! What INFO tells of a server. All of it is optional: an ACL may forbid INFO, and a service that
+//! offers Redis may leave fields out.
 
 use redis::Value;
 
@@ -18,6 +19,7 @@ impl Info {
         Ok(Self(String::from_utf8_lossy(&text).into_owned()))
     }
 
+    /// A field by its whole name: `run_id` must not find `my_run_id`, nor a part of a value.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| {
             let (field, value) = line.split_once(':')?;
@@ -32,6 +34,17 @@ impl Info {
     /// A server's run id, which is new at each of its starts.
     pub(crate) fn run_id(&self) -> Option<&str> {
         self.field("run_id")
+    }
+
+    /// The id of the history that it holds, which is new at each promotion, and that of its primary
+    /// where it is a replica. With the run id it tells one reign of a server from another.
+    pub(crate) fn replid(&self) -> Option<&str> {
+        self.field("master_replid")
+    }
+
+    /// `master` or `slave`, as INFO says it.
+    pub(crate) fn role(&self) -> Option<&str> {
+        self.field("role")
     }
 }
 

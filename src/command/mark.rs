@@ -1,4 +1,5 @@
-//! The mark of a complete cache.
+//! Takes the mark of a complete cache away. It is written by
+//! [`Completion`](crate::sync::mark::Completion).
 
 use redis::Value;
 
@@ -6,11 +7,11 @@ use super::reply;
 use super::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{COMPLETE_KEY, GENERATION_KEY};
 
 /// Takes the mark of a complete cache away.
 pub(crate) struct Unmark {
-    /// Also from those who are about to write it.
+    /// Whether to delete the generation as well, so that warm-ups under way do not write the mark
+    /// afterwards.
     pub(crate) generation: bool,
 }
 
@@ -18,11 +19,11 @@ impl Command for Unmark {
     type Reply = ();
     const WRITES: bool = true;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("DEL");
-        command.arg(COMPLETE_KEY);
+        command.arg(config.keys.complete());
         if self.generation {
-            command.arg(GENERATION_KEY);
+            command.arg(&config.keys.generation);
         }
         Request::one(command, Class::Lookup)
     }

@@ -1,4 +1,4 @@
-//! Modules and their places in the index.
+//! Modules and their places in the index: reading, writing, removing and moving them.
 
 use redis::{Cmd, Pipeline, Value};
 
@@ -6,30 +6,27 @@ use super::reply;
 use super::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, module_key, module_key_unchecked, validate_path};
+use crate::keys::{Keys, validate_path};
 use crate::module::CachedModule;
 
 /// The module at one path.
 pub(crate) struct Get<'a> {
     path: &'a str,
-    key: String,
 }
 
 impl<'a> Get<'a> {
     pub(crate) fn new(path: &'a str) -> Result<Self, Error> {
-        Ok(Self {
-            path,
-            key: module_key(path)?,
-        })
+        validate_path(path)?;
+        Ok(Self { path })
     }
 }
 
 impl Command for Get<'_> {
     type Reply = Option<CachedModule>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("GET");
-        command.arg(&self.key);
+        command.arg(config.keys.module_unchecked(self.path));
         Request::one(command, Class::Lookup)
     }
 
@@ -42,32 +39,33 @@ impl Command for Get<'_> {
 /// The modules at many paths, in their order. With no paths there is nothing to send.
 pub(crate) struct GetMany<'a, S> {
     paths: &'a [S],
-    keys: Vec<String>,
     class: Class,
 }
 
 impl<'a, S: AsRef<str>> GetMany<'a, S> {
     pub(crate) fn new(paths: &'a [S], class: Class) -> Result<Self, Error> {
-        let keys = paths
+        paths
             .iter()
-            .map(|path| module_key(path.as_ref()))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { paths, keys, class })
+            .try_for_each(|path| validate_path(path.as_ref()))?;
+        Ok(Self { paths, class })
     }
 }
 
 impl<S: AsRef<str>> Command for GetMany<'_, S> {
-    /// A corrupt entry is an error of its own, and none of the others'.
+    /// A corrupt entry is an error in its own place: it must not hide the others.
     type Reply = Vec<Result<Option<CachedModule>, Error>>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("MGET");
-        command.arg(&self.keys);
+        for path in self.paths {
+            command.arg(config.keys.module_unchecked(path.as_ref()));
+        }
         Request::one(command, self.class)
     }
 
     fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
         let values = reply::sequence(reply::single(replies)?)?;
+        // One value for each key: with another count, values would go to wrong paths.
         if values.len() != self.paths.len() {
             return Err(reply::unexpected());
         }
@@ -101,7 +99,7 @@ impl<'a> Set<'a> {
     ) -> Result<Self, Error> {
         validate_path(old_path)?;
         let set = Self::new(module, config)?;
-        // A move to itself must not remove what it wrote.
+        // A move to the same path is a plain `set`: there is nothing to remove.
         let old_path = (old_path != module.path).then_some(old_path);
         Ok(Self { old_path, ..set })
     }
@@ -112,7 +110,10 @@ impl Command for Set<'_> {
     const WRITES: bool = true;
 
     fn request(&self, config: &Config) -> Request {
-        let removal = self.old_path.into_iter().flat_map(|old| remove(&[old]));
+        let removal = self
+            .old_path
+            .into_iter()
+            .flat_map(|old| remove(&[old], &config.keys));
         let commands = removal.chain(put(self.module, config));
         let class = if self.module.content.len() > LARGE_WRITE {
             Class::Bulk
@@ -132,7 +133,8 @@ impl Command for Set<'_> {
     }
 }
 
-/// Its fields are public: what was checked when it was made may have changed.
+/// Checks a module before it is sent. The fields of [`CachedModule`] are public, so what its
+/// constructor checked may have changed.
 pub(crate) fn checked_module(module: &CachedModule, config: &Config) -> Result<(), Error> {
     validate_path(&module.path)?;
     if module.content.len() > config.max_content_bytes {
@@ -145,7 +147,8 @@ pub(crate) fn checked_module(module: &CachedModule, config: &Config) -> Result<(
     Ok(())
 }
 
-/// A write above this is given the time of a bulk call.
+/// A write of more bytes of content than this has the deadline of a bulk call: over a slow network
+/// its transfer alone may take longer than a lookup.
 pub(crate) const LARGE_WRITE: usize = 256 * 1024;
 
 /// Removes modules and their places in the index; answers how many modules there were.
@@ -178,8 +181,8 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
     type Reply = u64;
     const WRITES: bool = true;
 
-    fn request(&self, _: &Config) -> Request {
-        let commands = remove(self.paths);
+    fn request(&self, config: &Config) -> Request {
+        let commands = remove(self.paths, &config.keys);
         if self.atomic {
             return Request::transaction(commands, self.class);
         }
@@ -205,6 +208,7 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
         if results.is_empty() {
             return Err(reply::unexpected());
         }
+        // That of DEL, which comes first. What SREM removed may be a leftover without a module.
         let removed = reply::integer(results.swap_remove(0))?;
         u64::try_from(removed).map_err(|_| reply::unexpected())
     }
@@ -213,37 +217,41 @@ impl<S: AsRef<str>> Command for Remove<'_, S> {
 /// SET and SADD: a module is never without its place in the index.
 pub(crate) fn put(module: &CachedModule, config: &Config) -> [Cmd; 2] {
     let mut set = redis::cmd("SET");
-    set.arg(module_key_unchecked(&module.path))
-        .arg(module.to_json());
+    set.arg(config.keys.module_unchecked(&module.path))
+        .arg(module.as_argument());
     if let Some(ttl) = config.ttl {
+        // Only if asked for: the specification's entries live for ever. The index never expires.
         set.arg("PX")
             .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     }
     let mut sadd = redis::cmd("SADD");
-    sadd.arg(MODULE_INDEX_KEY).arg(&module.path);
+    sadd.arg(config.keys.index()).arg(&module.path);
     [set, sadd]
 }
 
 /// DEL and SREM of valid paths.
-pub(crate) fn remove<S: AsRef<str>>(paths: &[S]) -> [Cmd; 2] {
+pub(crate) fn remove<S: AsRef<str>>(paths: &[S], keys: &Keys) -> [Cmd; 2] {
     let mut del = redis::cmd("DEL");
     let mut srem = redis::cmd("SREM");
-    srem.arg(MODULE_INDEX_KEY);
+    srem.arg(keys.index());
     for path in paths {
         let path = path.as_ref();
-        del.arg(module_key_unchecked(path));
+        del.arg(keys.module_unchecked(path));
         srem.arg(path);
     }
     [del, srem]
 }
 
-/// A transaction that watches nothing can't have been aborted.
+/// The results of a transaction that watched nothing. It can't have been aborted, so a nil is no
+/// answer of Redis.
 pub(crate) fn executed(replies: Vec<Value>) -> Result<Vec<Value>, Error> {
     reply::transaction(replies)?.ok_or_else(reply::unexpected)
 }
 
-/// What readers get for a stored value. One of another type is absent, as MGET has it: not to say
-/// so of a single path would be another answer to the same question.
+/// What readers get for a stored value.
+///
+/// A key of another type is absent. MGET answers nil for it, where GET answers an error; `get` and
+/// `get_many` must not answer the same question differently.
 pub(crate) fn entry(
     path: &str,
     value: Value,
@@ -255,7 +263,7 @@ pub(crate) fn entry(
     }
 }
 
-/// The same for those who look for what is wrong: there, another type is corrupt.
+/// The same for a diagnosis, which looks for what is wrong: there, another type is corrupt.
 pub(crate) fn stored(
     path: &str,
     value: Value,

@@ -1,4 +1,7 @@
 //! Reads what Redis answered: plain values, and errors without their text.
+//!
+//! A server's own words never leave this file. It may echo what it was given, for example
+//! `HELLO 3 AUTH user password`, and an error ends in logs.
 
 use std::error::Error as StdError;
 use std::io;
@@ -10,8 +13,7 @@ use redis::{ErrorKind, RedisError, Value};
 
 use crate::error::{Error, Outage};
 
-/// The codes that this crate knows, and what they mean to its user. A server's own text never
-/// leaves this module: it can echo a password or a module's source.
+/// The codes that this crate knows, and what they mean to its user.
 const KNOWN_CODES: &[(&str, &str)] = &[
     (
         "NOPERM",
@@ -54,7 +56,8 @@ const KNOWN_CODES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What is said in words alone, by a part of them that holds nothing of ours.
+/// Refusals that Redis tells apart by words only, all with the code `ERR`: recognised by a part of
+/// the words, and told in ours.
 const KNOWN_WORDS: &[(&str, &str)] = &[
     ("DB index", "it has no database of that number"),
     (
@@ -77,11 +80,22 @@ const NOT_READY: &[(&str, Outage)] = &[
     ("TRYAGAIN", Outage::NotReady),
 ];
 
-/// Of the only key that a write does not replace.
-const INDEX_TYPE: &str =
-    "bifrost:module:index holds another type than a set: delete it and warm the cache again";
+/// The hint for WRONGTYPE in a write. SET replaces a value of any type, so only SADD and SREM of
+/// the index can be refused so.
+const INDEX_TYPE: &str = "bifrost:module:index (behind the namespace, if there is one) holds another type than a set: delete it and warm the cache again";
 
+/// How Redis says that it does not hold the keys, or not any more. It keeps the connection open,
+/// over which it would say so for ever.
+const ELSEWHERE: [&str; 4] = ["READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN"];
+
+/// Where EXEC alone was refused, because the server's place changed after the commands were queued,
+/// the real refusal stands behind this.
+const DISCARDED: &str = "because of: ";
+
+/// The error for a code that Redis sent. `detail` is looked at and never shown.
 fn refused(code: &str, detail: &str) -> Error {
+    let (code, detail) = told(code, detail);
+    // First of all: it has the code ERR, and is an outage that passes, not a refusal.
     if no_client_slot(detail) {
         return outage(Outage::TooManyClients, None);
     }
@@ -96,6 +110,15 @@ fn refused(code: &str, detail: &str) -> Error {
     refusal(code, hint)
 }
 
+/// The code that a refusal is about, and what follows it.
+fn told<'a>(code: &'a str, detail: &'a str) -> (&'a str, &'a str) {
+    let inner = detail.split_once(DISCARDED).map(|(_, inner)| inner);
+    match inner.filter(|_| code == "EXECABORT") {
+        Some(inner) => inner.split_once(' ').unwrap_or((inner, "")),
+        None => (code, detail),
+    }
+}
+
 /// An answer that is no.
 pub(crate) fn refusal(code: &'static str, hint: &'static str) -> Error {
     Error::Refused {
@@ -106,7 +129,8 @@ pub(crate) fn refusal(code: &'static str, hint: &'static str) -> Error {
     }
 }
 
-/// The value, or the error of one command of a write whose others are carried out.
+/// The value of one command of a write, or its error. Redis does not roll back: the other commands
+/// of the transaction were carried out, and the error says so.
 pub(crate) fn part(value: Value) -> Result<Value, Error> {
     ok(value).map_err(|error| match error {
         Error::Refused {
@@ -114,7 +138,7 @@ pub(crate) fn part(value: Value) -> Result<Value, Error> {
         } => Error::Refused {
             server,
             code,
-            // What else is written replaces any type.
+            // Only the index can be meant, see `INDEX_TYPE`.
             hint: if code == "WRONGTYPE" {
                 INDEX_TYPE
             } else {
@@ -164,6 +188,7 @@ pub(crate) fn io_error(error: io::Error, otherwise: Outage) -> Error {
 /// An error of the client library; `otherwise` is what one of the network means unless it was a
 /// time-out.
 pub(crate) fn client_error(error: &RedisError, otherwise: Outage) -> Error {
+    // The library may call an I/O error by several kinds; the error inside says what happened.
     if let Some(io) = inner_io_error(error) {
         return io_error(copied(io), otherwise);
     }
@@ -181,7 +206,8 @@ pub(crate) fn client_error(error: &RedisError, otherwise: Outage) -> Error {
     }
 }
 
-/// The system's own words for its number, what TLS says, or the kind alone: all free of our data.
+/// A copy of an I/O error that holds none of our data: the system's words for its number, what TLS
+/// says, or the kind alone. The library's own error may quote what was sent.
 fn copied(error: &io::Error) -> io::Error {
     #[cfg(feature = "tls")]
     if let Some(tls) = error
@@ -195,13 +221,14 @@ fn copied(error: &io::Error) -> io::Error {
         .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// True if nothing failed, there only was nothing to read.
+/// True if there merely was nothing to read.
 #[cfg(all(feature = "near-cache", feature = "blocking"))]
 pub(crate) fn would_block(error: &RedisError) -> bool {
     inner_io_error(error).is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// The I/O error inside, which the library keeps behind a shared pointer.
+/// The I/O error inside. Its number and kind tell an outage from a time-out, which the library's
+/// own kinds do not; the library holds it behind a shared pointer.
 fn inner_io_error(error: &RedisError) -> Option<&io::Error> {
     let source = error.source()?;
     match source.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
@@ -226,7 +253,8 @@ pub(crate) fn ok(value: Value) -> Result<Value, Error> {
     }
 }
 
-/// True for the refusal after which the server closes the connection.
+/// True for the refusal after which the server closes the connection: `max number of clients`. It
+/// comes as the answer to whatever was sent first, and no other answer follows.
 pub(crate) fn ends_connection(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.details().is_some_and(no_client_slot))
 }
@@ -237,7 +265,34 @@ fn no_client_slot(detail: &str) -> bool {
 
 const NO_CLIENT_SLOT: &str = "max number of clients";
 
-/// The same for what has come over a connection.
+/// True for a refusal because the keys are elsewhere, or not there at this moment: the connection
+/// is of no use any more, though the server keeps it open.
+pub(crate) fn leads_elsewhere(value: &Value) -> bool {
+    let Value::ServerError(error) = value else {
+        return false;
+    };
+    let (code, _) = told(error.code(), error.details().unwrap_or_default());
+    ELSEWHERE.contains(&code)
+}
+
+/// True if a request was refused as a whole because the keys are elsewhere, so that nothing of it
+/// was carried out: it can be sent again, to another server. Of a MULTI all is refused where its
+/// EXEC is.
+pub(crate) fn was_sent_elsewhere(replies: &[Value]) -> bool {
+    let is_error = |value: &Value| matches!(value, Value::ServerError(_));
+    let is_queued = |value: &Value| match value {
+        Value::Okay => true,
+        Value::SimpleString(text) => text == "QUEUED",
+        value => is_error(value),
+    };
+    let is_refused = match replies {
+        [Value::Okay, queued @ .., last] => is_error(last) && queued.iter().all(is_queued),
+        replies => replies.iter().all(is_error),
+    };
+    is_refused && replies.iter().any(leads_elsewhere)
+}
+
+/// The same for the first bytes that came over a connection, before any parser has seen them.
 #[cfg(feature = "nonblocking")]
 pub(crate) fn is_full(bytes: &[u8]) -> bool {
     let text = bytes.strip_prefix(b"-ERR ");
@@ -255,7 +310,8 @@ pub(crate) fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N],
     replies.try_into().map_err(|_| unexpected())
 }
 
-/// A string or nil. A status such as PONG counts as a string.
+/// A string, or `None` for nil. A status such as PONG counts as a string, because RESP2 and RESP3
+/// use different types for the same answer.
 pub(crate) fn bytes(value: Value) -> Result<Option<Vec<u8>>, Error> {
     match ok(value)? {
         Value::Nil => Ok(None),
@@ -267,6 +323,7 @@ pub(crate) fn bytes(value: Value) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
+/// An integer. A server that answers a set or a count by anything else is not one that we know.
 pub(crate) fn integer(value: Value) -> Result<i64, Error> {
     match ok(value)? {
         Value::Int(number) => Ok(number),
@@ -290,6 +347,7 @@ pub(crate) fn sequence(value: Value) -> Result<Vec<Value>, Error> {
 pub(crate) fn transaction(replies: Vec<Value>) -> Result<Option<Vec<Value>>, Error> {
     let mut last = Err(unexpected());
     for reply in replies {
+        // `+OK` of MULTI and `+QUEUED` of each command are passed over; an error ends this at once.
         last = Ok(ok(reply)?);
     }
     match last? {
@@ -491,6 +549,58 @@ mod tests {
         for other in [server_error("ERR syntax error"), Value::Okay, Value::Nil] {
             assert!(!ends_connection(&other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_is_refused_as_elsewhere_was_not_carried_out() {
+        let queued = || Value::SimpleString("QUEUED".into());
+        let readonly = || server_error("READONLY You can't write against a read only replica.");
+        let discarded = |why: &str| server_error(&format!("EXECABORT Transaction discarded {why}"));
+        let late = || discarded("because of: READONLY You can't write against a replica.");
+        for refused in [
+            vec![readonly()],
+            vec![
+                server_error("MOVED 1 127.0.0.1:1"),
+                server_error("MOVED 2 127.0.0.1:1"),
+            ],
+            vec![server_error("CLUSTERDOWN The cluster is down")],
+            vec![server_error("MASTERDOWN Link with MASTER is down")],
+            vec![
+                Value::Okay,
+                readonly(),
+                readonly(),
+                discarded("because of previous errors."),
+            ],
+            vec![Value::Okay, queued(), queued(), late()],
+        ] {
+            assert!(was_sent_elsewhere(&refused), "{refused:?}");
+            assert!(refused.iter().any(leads_elsewhere), "{refused:?}");
+        }
+        for other in [
+            vec![],
+            vec![server_error("NOPERM no")],
+            vec![Value::Okay],
+            vec![Value::Int(1), readonly()],
+            vec![
+                Value::Okay,
+                queued(),
+                discarded("because of previous errors."),
+            ],
+            vec![Value::Okay, queued(), Value::Array(vec![Value::Int(1)])],
+        ] {
+            assert!(!was_sent_elsewhere(&other), "{other:?}");
+        }
+        let error = transaction(vec![Value::Okay, queued(), late()]).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Refused {
+                    code: "READONLY",
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -8,13 +8,14 @@ use crate::error::Error;
 /// Which time-outs hold for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Small, and somebody's import waits for it.
+    /// Small, and a worker's import waits for it.
     Lookup,
-    /// Itself or its answer may be large.
+    /// The request or its answer may be large. In `nonblocking` it goes over a connection of its
+    /// own, where it holds up no lookup.
     Bulk,
 }
 
-/// What is sent at once. Holds module sources, hence no `Debug`.
+/// Commands that are sent in one packet. It holds module sources and passwords, hence no `Debug`.
 pub(crate) struct Request {
     pub(crate) pipeline: Pipeline,
     pub(crate) class: Class,
@@ -48,8 +49,8 @@ impl Request {
 pub(crate) trait Command {
     type Reply;
 
-    /// Whether it may change a module or what says that all are there: then a lost answer leaves
-    /// open whether it did.
+    /// Whether it may change a module, the index or the mark. If its answer is lost, the error must
+    /// say that it may have been applied.
     const WRITES: bool = false;
 
     fn request(&self, config: &Config) -> Request;

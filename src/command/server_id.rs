@@ -1,18 +1,20 @@
-//! Which server answers: after a failover, connections to the old and to the new one can be open at
-//! once.
+//! Which server answers. After a failover, connections to the old and to the new one can be open at
+//! the same time, and a near cache must not store answers of the one while it follows the other.
 
 use std::num::NonZeroU64;
 #[cfg(feature = "near-cache")]
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use redis::Value;
+use redis::{Pipeline, Value};
 
 use super::info::Info;
-use super::reply;
 use super::request::{Class, Request};
+use super::{reign, reply};
 use crate::error::Error;
 
-/// A server's run id, which is new at each of its starts, cut to 64 of its 160 random bits.
+/// A server in one of its reigns: its run id, which is new at each of its starts, and the id of its
+/// history, which is new at each promotion. Each is cut to 64 of its 160 random bits, and the two
+/// are joined: that fits an atomic, which each answer is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ServerId(NonZeroU64);
 
@@ -38,7 +40,8 @@ pub(crate) enum Identity {
     Asked(Option<ServerId>),
 }
 
-/// Whether servers are to be asked who they are.
+/// Whether new connections ask their server for its run id. Only a near cache needs it, and it
+/// costs one request for each connection.
 #[derive(Default)]
 pub(crate) struct Servers {
     #[cfg(feature = "near-cache")]
@@ -62,7 +65,8 @@ impl Servers {
         false
     }
 
-    /// Who is behind a connection; asks if that is wanted and was not done yet.
+    /// The server behind a connection. Asks it if that is wanted and was not done yet: also on a
+    /// connection that was open before the first near cache was made.
     pub(crate) async fn ask(
         &self,
         identity: &mut Identity,
@@ -72,7 +76,7 @@ impl Servers {
             Identity::Asked(server) => Ok(server),
             Identity::Unasked if self.are_to_tell() => {
                 let replies = exchange(&info()).await?;
-                let server = server_id(reply::single(replies)?)?;
+                let server = server_id(reply::exactly(replies)?)?;
                 *identity = Identity::Asked(server);
                 Ok(server)
             }
@@ -83,16 +87,35 @@ impl Servers {
 
 /// Asks a server who it is.
 fn info() -> Request {
-    let mut command = redis::cmd("INFO");
-    command.arg("server");
-    Request::one(command, Class::Lookup)
+    let mut pipeline = Pipeline::new();
+    ask_server_id(&mut pipeline);
+    Request {
+        pipeline,
+        class: Class::Lookup,
+    }
 }
 
-/// Who answered `INFO server`; `None` if it does not say.
-pub(crate) fn server_id(info: Value) -> Result<Option<ServerId>, Error> {
-    Ok(Info::new(info)?.run_id().and_then(parse))
+/// What [`server_id`] needs the answers to. Two commands: a request for several sections at once is
+/// an error before Redis 7.
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+pub(crate) fn ask_server_id(pipeline: &mut Pipeline) {
+    pipeline.cmd("INFO").arg("server");
+    pipeline.add_command(reign::ask());
 }
 
+/// The id of the server that answered; `None` if INFO is refused or lacks it.
+pub(crate) fn server_id([server, replication]: [Value; 2]) -> Result<Option<ServerId>, Error> {
+    let Some(run) = Info::new(server)?.run_id().and_then(parse) else {
+        return Ok(None);
+    };
+    let history = Info::new(replication)?.replid().and_then(parse);
+    // Turned, so that a run and a history of the same number do not make zero.
+    let history = history.map_or(0, |id| id.0.get().rotate_left(32));
+    Ok(NonZeroU64::new(run.0.get() ^ history).map(ServerId))
+}
+
+/// The first 16 hex digits. Zero stands for none in an atomic, so it is no id: one in 2⁶⁴ servers
+/// goes unfollowed.
 fn parse(run_id: &str) -> Option<ServerId> {
     let number = u64::from_str_radix(run_id.get(..16)?, 16).ok()?;
     NonZeroU64::new(number).map(ServerId)
@@ -108,5 +131,18 @@ mod tests {
         for odd in ["", "xyz", "0000000000000000aa", "é23456789012345678"] {
             assert_eq!(parse(odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn each_reign_of_a_server_is_another_one() {
+        let id = |run: &str, history: &str| {
+            let text = |field, value| Value::BulkString(format!("{field}:{value}\r\n").into());
+            server_id([text("run_id", run), text("master_replid", history)]).unwrap()
+        };
+        let (one, two) = ("00000000000000ff3aed", "00000000000000aa3aed");
+        assert_eq!(id(one, one), id(one, one));
+        assert!(id(one, one) != id(one, two) && id(one, one) != id(two, one));
+        assert_eq!(id(one, "none"), Some(ServerId::new(255)));
+        assert_eq!(id("none", one), None);
     }
 }

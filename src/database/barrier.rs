@@ -1,4 +1,7 @@
-//! Waits until every transaction of now has ended.
+//! Waits until every transaction that is open now has ended.
+//!
+//! A foreign writer may send SET before it commits. Until then the committed row is the old one,
+//! and no comparison can tell. After the barrier it has committed or rolled back.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +10,7 @@ use crate::client::Client;
 use crate::client::transport::Transport;
 use crate::error::Error;
 
-/// A barrier without end would be a hang.
+/// The longest wait, even if the caller asks for more: a barrier without end would be a hang.
 pub(crate) const LONGEST_BARRIER: Duration = Duration::from_secs(24 * 3_600);
 
 /// Waits until every transaction that has an id by now has ended; `false` if one did not in time.
@@ -20,6 +23,8 @@ pub(crate) async fn barrier<T: Transport, D: Database>(
     let current = workspace.current_transaction().await?;
     let mut pause = Duration::from_millis(2);
     loop {
+        // The lowest id that is still open, not `pg_snapshot_xmax`: that is one above the latest
+        // *completed* transaction, so the wait would end at once.
         if workspace.oldest_open_transaction().await? > current {
             return Ok(true);
         }

@@ -1,4 +1,7 @@
-//! The database: how it is reached, and what its table says.
+//! The database: how it is reached, what its table says, and when all open transactions have ended.
+//!
+//! The core knows it through the traits [`Database`](workspace::Database) and
+//! [`Rows`](workspace::Rows), so that it is written once for the two Postgres clients.
 
 #[cfg(feature = "postgres")]
 pub(crate) mod barrier;

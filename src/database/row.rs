@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::module::CachedModule;
 
-/// What the database has at a path.
+/// What the database has at a path: `row` of a [`Diagnosis`](crate::diagnosis::Diagnosis).
 ///
 /// As JSON: its `state`, and of a module the bytes of its content and its hash, never the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Serialize for RowState {
     }
 }
 
-/// A row as the database knows it, and how long ago it was changed, in seconds.
+/// A row, and how many seconds ago it was changed by the database's own clock: ours may differ.
 #[cfg(feature = "postgres")]
 pub(crate) struct Row {
     pub(crate) state: RowState,

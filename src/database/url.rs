@@ -1,4 +1,5 @@
-//! What a database URL says.
+//! What a database URL says: as services write it, for Python's drivers too, and without ever
+//! showing the password in it.
 
 #[cfg(feature = "tls")]
 use std::time::Duration;
@@ -10,15 +11,17 @@ use tokio_postgres::config::{Config, Host};
 use crate::config::address;
 use crate::error::Error;
 
-/// How long connecting may take altogether, unless the URL says so.
+/// How long connecting may take altogether, unless the URL says otherwise.
 #[cfg(feature = "tls")]
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// When a silent peer is asked whether it is still there, and how long it may take to say so.
+/// After how much silence the system probes the peer, and how long the peer may take to
+/// acknowledge. Long work waits for Postgres without a time-out; a peer that is gone would hang it.
 #[cfg(feature = "tls")]
 const PEER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Where the Postgres at `url` is: `host:port/database`, for a message. Never who may log in.
+/// Where the Postgres at `url` is: `host:port/database`, for a message. Never the user or the
+/// password.
 ///
 /// # Errors
 ///
@@ -34,7 +37,7 @@ pub fn postgres_address(url: &str) -> Result<String, Error> {
             Host::Unix(path) => path.display().to_string(),
         }
     });
-    // Without one, the client takes the user's name, which is not for a message.
+    // Without a name, the client takes the user's name for the database's: not for a message.
     let database = config.get_dbname().map(|name| format!("/{name}"));
     let hosts = hosts.collect::<Vec<_>>().join(",");
     Ok(hosts + &database.unwrap_or_default())
@@ -47,7 +50,8 @@ pub(crate) fn encrypted(url: &str) -> Result<(Config, Duration), Error> {
     let mut config = parse(url)?;
     config.ssl_mode(SslMode::Require);
     let limit = config.get_connect_timeout().copied();
-    // The client's own limit ends with the TCP connection.
+    // The client's own limit covers the TCP connection only. The handshakes of TLS and Postgres
+    // come after that, so the caller enforces this one.
     Ok((config, limit.unwrap_or(CONNECT_LIMIT)))
 }
 
@@ -56,7 +60,7 @@ pub(crate) fn encrypted(url: &str) -> Result<(Config, Duration), Error> {
 #[cfg(feature = "tls")]
 pub(crate) fn by_sslmode(url: &str, limit: Duration) -> Result<(Config, Duration), Error> {
     let mut config = parse(url)?;
-    // The client's default is two hours.
+    // The client's default for keepalives is two hours.
     config.keepalives_idle(config.get_keepalives_idle().min(PEER_LIMIT));
     if config.get_tcp_user_timeout().is_none() {
         config.tcp_user_timeout(PEER_LIMIT);
@@ -67,11 +71,13 @@ pub(crate) fn by_sslmode(url: &str, limit: Duration) -> Result<(Config, Duration
     Ok((config, limit))
 }
 
+/// Whether to encrypt. `prefer` does not ask for it: it accepts plain text.
 #[cfg(feature = "tls")]
 pub(crate) fn wants_tls(config: &Config) -> bool {
     config.get_ssl_mode() == SslMode::Require
 }
 
+/// Parses the URL. A URL that names no host is refused here, where the message can say so.
 fn parse(url: &str) -> Result<Config, Error> {
     // The parser's own message may quote the URL, and with it the password.
     let plain = plain(url);
@@ -86,12 +92,14 @@ fn parse(url: &str) -> Result<Config, Error> {
 
 const UNPARSABLE: &str = "the database URL can't be parsed: use postgres://[user:password@]host[:port]/database[?sslmode=require]";
 
-/// What is wrong with it, as far as that can be said without a value, of which one is a secret.
+/// What is wrong with the URL, as far as that can be said without showing a value: one of them may
+/// be the password. Parameters are tried one by one, because the parser does not say which it
+/// refuses.
 fn unparsable(url: &str) -> String {
     let parameters = url
         .split_once("://")
         .and_then(|(_, rest)| split_parameters(rest));
-    // With an `@` behind it, the question mark may be one of the password.
+    // With an `@` behind the question mark, that may be a character of the password.
     let Some((_, parameters)) = parameters.filter(|(_, parameters)| !parameters.contains('@'))
     else {
         return UNPARSABLE.to_owned();
@@ -143,13 +151,15 @@ fn plain(url: &str) -> String {
     format!("{scheme}://{before}?{}", parameters.join("&"))
 }
 
-/// At the question mark; the client takes one before the `@` for a part of the password.
+/// Splits at the question mark. One before the `@` is a part of the password, as the client has it.
 fn split_parameters(rest: &str) -> Option<(&str, &str)> {
     let login = rest.find('@').map_or(0, |end| end + 1);
     let at = login + rest[login..].find('?')?;
     Some((&rest[..at], &rest[at + 1..]))
 }
 
+/// The client has one mode with encryption, `require`, which always checks the certificate here. So
+/// the stricter modes of libpq are that one. `allow` prefers plain text, and is treated so.
 fn plain_mode(mode: &str) -> &str {
     match mode {
         "verify-ca" | "verify-full" | "true" => "require",

@@ -1,4 +1,5 @@
-//! Every cause that a diagnosis can name, with its words: once, for workers and operators.
+//! Every cause that a diagnosis can name, with its words: once, for workers and operators. One enum
+//! for paths, names and the database, so that a script compares one set of codes.
 
 use serde::{Serialize, Serializer};
 
@@ -27,14 +28,14 @@ pub enum Cause {
     CacheCold,
     /// The cache came back from disk or from a replica, without this module.
     CacheRestored,
-    /// The cache was complete and its index has lost most of what it named, and so may this module
-    /// have been: it was evicted or deleted. See [`CacheState::Incomplete`](super::status::CacheState::Incomplete).
+    /// The index was evicted or deleted since the cache was complete, and this module may have gone
+    /// with it. See [`CacheState::Incomplete`](super::status::CacheState::Incomplete).
     IndexGone,
     /// The index names it and its value is gone: it expired or was evicted, or a foreign writer
     /// is between its two commands.
     ValueGone,
-    /// The entry can't be read: it is not this module's JSON (`get` fails), or of another Redis type
-    /// than a string (`get` says absent).
+    /// The entry can't be read: it is not this module's JSON (`get` fails), or of another Redis
+    /// type than a string (`get` says absent).
     Corrupt,
     /// The entry says something else than its row: a bug in invalidation.
     Stale,

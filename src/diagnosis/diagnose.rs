@@ -30,6 +30,7 @@ pub(crate) async fn diagnose<T: Transport, D: Database>(
     diagnose_path(client, &mut workspace, path).await
 }
 
+/// Redis first, the row second, and both once more behind a barrier if they differ.
 async fn diagnose_path<T: Transport, D: Database>(
     client: &Client<T>,
     workspace: &mut Workspace<D>,
@@ -42,8 +43,8 @@ async fn diagnose_path<T: Transport, D: Database>(
         let row = workspace.row(path).await?;
         let changed = row.age.and_then(|age| ago(age, SystemTime::now()));
         let cause = cause(&entry, &status, Some(&row.state), changed);
-        // A writer between its commit and its write looks like drift: a second look, once all of
-        // that time are done, tells.
+        // A writer between its commit and its write to Redis looks like drift. So what differs is
+        // looked at once more, after every transaction that was open has ended.
         if looked_twice || !cause.is_drift() {
             return Ok(Diagnosis {
                 name: None,
@@ -56,19 +57,22 @@ async fn diagnose_path<T: Transport, D: Database>(
                 cause,
             });
         }
+        // Its result does not matter: after 5 s the second look is the best there is.
         barrier(client, workspace, BARRIER).await?;
         looked_twice = true;
     }
 }
 
-/// When something was changed that is so many seconds old. What lies in the future was changed now.
+/// The time that lies so many seconds back, by our clock. An `updated_at` in the future counts as
+/// now; one that no clock can show counts as none.
 fn ago(seconds: f64, now: SystemTime) -> Option<SystemTime> {
     let age = Duration::try_from_secs_f64(seconds.max(0.0)).ok()?;
     now.checked_sub(age)
 }
 
-/// Redis alone can't tell which path is to blame: a package that is missing looks like a namespace,
-/// or lets a module that it replaced be found.
+/// Diagnoses every part of the name with the database. Redis alone can't tell which path is to
+/// blame: a package that is missing there looks like a namespace, or lets the module be found that
+/// it replaced.
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) async fn diagnose_name<T: Transport, D: Database>(
     client: &Client<T>,
@@ -80,7 +84,8 @@ pub(crate) async fn diagnose_name<T: Transport, D: Database>(
         return Ok(found);
     }
     let mut workspace = Workspace::open(database, client.config()).await?;
-    // The name first, then its parents; but below a module Python does not get as far as the name.
+    // The name itself first, then its parents, because most often the name is to blame. Where a
+    // parent hides it, Python never gets as far as the name, so then the parents come first.
     let mut parts = chain(name);
     parts.rotate_right(1);
     if found.cause == Cause::Hidden {
@@ -115,7 +120,7 @@ pub(crate) async fn diagnose_name<T: Transport, D: Database>(
     }
 }
 
-/// Of the paths that a name may have, the first that cache or database has a module at.
+/// The diagnosis of the first of a name's paths at which the cache or the database has a module.
 async fn diagnose_part<T: Transport, D: Database>(
     client: &Client<T>,
     workspace: &mut Workspace<D>,
@@ -126,7 +131,7 @@ async fn diagnose_part<T: Transport, D: Database>(
         let diagnosis = diagnose_path(client, workspace, path).await?;
         let is_there = match diagnosis.cause {
             Cause::NoSuchModule => false,
-            // What the index alone names, no reader finds.
+            // A path that only the index names is found by no reader, so it does not decide.
             Cause::Ghost => diagnosis.cached.is_some(),
             _ => true,
         };

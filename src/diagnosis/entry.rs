@@ -15,7 +15,7 @@ use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::database::row::RowState;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, module_key};
+use crate::keys::validate_path;
 use crate::module::CachedModule;
 
 /// What Redis has at a path.
@@ -30,26 +30,25 @@ pub(super) async fn ask<T: Transport>(
     client: &Client<T>,
     paths: &[&str],
 ) -> Result<(Status, Vec<Entry>), Error> {
-    let keys = paths.iter().map(|path| module_key(path));
-    let keys = keys.collect::<Result<_, _>>()?;
-    call::read(client, &AskEntries { paths, keys }).await
+    paths.iter().try_for_each(|path| validate_path(path))?;
+    call::read(client, &AskEntries { paths }).await
 }
 
 struct AskEntries<'a> {
     paths: &'a [&'a str],
-    keys: Vec<String>,
 }
 
 impl Command for AskEntries<'_> {
     type Reply = (Status, Vec<Entry>);
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
+        let keys = &config.keys;
         let mut pipeline = Pipeline::new();
-        ask_status(&mut pipeline);
-        for (path, key) in self.paths.iter().zip(&self.keys) {
-            // Not EXISTS: an empty value is there and means absent.
-            pipeline.cmd("GET").arg(key);
-            pipeline.cmd("SISMEMBER").arg(MODULE_INDEX_KEY).arg(path);
+        ask_status(&mut pipeline, keys);
+        for path in self.paths {
+            // GET and not EXISTS: an empty value exists and means absent.
+            pipeline.cmd("GET").arg(keys.module_unchecked(path));
+            pipeline.cmd("SISMEMBER").arg(keys.index()).arg(path);
         }
         Request {
             pipeline,
@@ -72,8 +71,11 @@ impl Command for AskEntries<'_> {
     }
 }
 
-/// What is the matter with an entry. Without a `row` the database was not asked; `changed` is when
-/// the row was.
+/// What is the matter with an entry. `row` is `None` if the database was not asked; `changed` is
+/// when the row was last changed.
+///
+/// A row that is older than the complete cache was cached with it, so its absence means that a
+/// writer removed it wrongly. A newer one never came.
 pub(super) fn cause(
     entry: &Entry,
     status: &Status,
@@ -83,6 +85,7 @@ pub(super) fn cause(
     let index_gone = status.state == CacheState::Incomplete;
     match (&entry.module, row) {
         (Some(Err(_)), _) => Cause::Corrupt,
+        // Without the database, an entry that can be read is all that can be asked for.
         (Some(Ok(_)), None) => Cause::Cached,
         (Some(Ok(cached)), Some(RowState::Module(row))) if cached != row => Cause::Stale,
         (Some(Ok(_)), Some(RowState::Module(_))) if entry.listed => Cause::Cached,
@@ -90,7 +93,9 @@ pub(super) fn cause(
         (Some(Ok(_)), Some(RowState::Module(_))) => Cause::Unlisted,
         (Some(Ok(_)), Some(_)) => Cause::Ghost,
         (None, Some(RowState::TooLarge)) => Cause::TooLarge,
+        // Named by the index, so it was there: it expired or was evicted.
         (None, None | Some(RowState::Module(_))) if entry.listed => Cause::ValueGone,
+        // Nothing tells of this module, so what is known of the whole cache decides.
         (None, None | Some(RowState::Module(_))) => match status.state {
             CacheState::Cold => Cause::CacheCold,
             CacheState::Restored => Cause::CacheRestored,

@@ -24,7 +24,7 @@ pub(crate) async fn explain<T: Transport>(
     })
 }
 
-/// Of the paths that a name may have, the first cause that helps.
+/// Explains the paths that a name may have, and picks the cause that helps most.
 async fn explain_any<T: Transport>(
     client: &Client<T>,
     name: &str,
@@ -44,9 +44,10 @@ async fn explain_any<T: Transport>(
     })
 }
 
-/// The cause that helps, and whose it is, if not the whole cache's.
+/// The cause that helps most, and the index of the path that it is about. `None` if it is about the
+/// whole cache: then it is the same for each path.
 fn most_telling(causes: &[Cause]) -> (Cause, Option<usize>) {
-    // Cached: it came meanwhile.
+    // `Cached` can only mean that a writer brought it between the two round trips.
     for telling in [Cause::Cached, Cause::Corrupt, Cause::ValueGone] {
         if let Some(at) = causes.iter().position(|cause| *cause == telling) {
             return (telling, Some(at));
@@ -56,6 +57,8 @@ fn most_telling(causes: &[Cause]) -> (Cause, Option<usize>) {
     (causes.first().copied().unwrap_or(Cause::NotAPath), None)
 }
 
+/// Resolves the name and all of its parents in one round trip, then asks why the first missing part
+/// is missing in another.
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) async fn explain_name<T: Transport>(
     client: &Client<T>,
@@ -75,7 +78,7 @@ pub(crate) async fn explain_name<T: Transport>(
                 explain_any(client, missing, &paths).await
             }
         },
-        // It may be the entry of a parent.
+        // One corrupt entry fails the whole call, and may be that of a parent.
         Err(Error::Corrupt { path, .. }) => explain_any(client, name, &[&path]).await,
         Err(error) => Err(error),
     }

@@ -1,9 +1,27 @@
 //! Whether the cache is complete, and why a module or a name is absent or old.
 //!
-//! [`Status`] is of the whole cache. A [`Diagnosis`] is of one module, by its path
-//! (`ModuleReader::explain`) or by its name (`explain_name`), from Redis alone or with the database
-//! beside it (`diagnose`, `diagnose_name`); its [`Cause`] says what is the matter, why, and what to
-//! do.
+//! | Question | Call of `ModuleReader` | Answer |
+//! | --- | --- | --- |
+//! | Is the whole cache complete? | `status` | [`Status`] |
+//! | Why is this path missing, by Redis alone? | `explain` | [`Diagnosis`] |
+//! | Why is this name not found, by Redis alone? | `explain_name` | [`Diagnosis`] |
+//! | The same, with the database beside it? | `diagnose`, `diagnose_name` | [`Diagnosis`] |
+//!
+//! The [`Cause`] of a diagnosis says what is the matter, why, and what to do.
+//!
+//! ```no_run
+//! # #[cfg(feature = "blocking")] {
+//! # use bifrost_module_cache::{Config, blocking::ModuleReader};
+//! let reader = ModuleReader::new(Config::from_env()?)?;
+//! let diagnosis = reader.explain_name("shared.halopsa")?;
+//! if !diagnosis.cause.is_fine() {
+//!     println!("ImportError: {diagnosis}"); // says what to do, too
+//! }
+//! # }
+//! # Ok::<(), bifrost_module_cache::Error>(())
+//! ```
+//!
+//! All causes with their remedies: [the operator's tool](crate::guide::tool).
 
 pub(crate) mod cause;
 #[cfg(feature = "postgres")]
@@ -29,7 +47,8 @@ use crate::paths::name::Name;
 use crate::rfc3339;
 use crate::sync::report::Endpoints;
 
-/// What cache and database say about a module, and what follows from that.
+/// What cache and database say about a module, and what follows from that: returned by `explain`,
+/// `explain_name`, `diagnose` and `diagnose_name`.
 ///
 /// Shown, it is a sentence that a worker can put into its `ImportError`. As JSON it has the sizes
 /// and hashes of what was found, never its content.
@@ -59,6 +78,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// A diagnosis of a name with nothing else known, to be completed by its caller.
     pub(crate) fn of_name(cause: Cause, name: &str, path: Option<&str>) -> Self {
         Self {
             cause,

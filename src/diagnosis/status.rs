@@ -1,4 +1,7 @@
 //! Is the cache complete, and what may make it lose modules?
+//!
+//! The answer is read from the mark of the last warm-up, which [`mark`](crate::sync::mark) writes,
+//! and from what the server tells of itself. What may falsify a mark: docs/design/consistency.md.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,12 +17,13 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{COMPLETE_KEY, MODULE_INDEX_KEY};
+use crate::keys::Keys;
 use crate::rfc3339;
 use crate::sync::mark::Mark;
 use crate::sync::report::Endpoints;
 
-/// Whether the cache is known to be complete, and what tells how well Redis keeps it.
+/// Whether the cache is known to be complete, and what tells how well Redis keeps it: returned by
+/// `ModuleReader::status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
@@ -40,8 +44,8 @@ pub struct Status {
     /// The server's `maxmemory-policy`; `None` where INFO does not tell. With one of `allkeys-*`,
     /// Redis evicts modules when it runs out of memory.
     pub maxmemory_policy: Option<String>,
-    /// How many keys Redis has evicted since the cache was completed, of whatever data; `None` where
-    /// INFO does not tell, or the cache is not of this run of the server.
+    /// How many keys Redis has evicted since the cache was completed, of whatever data; `None`
+    /// where INFO does not tell, or the cache is not of this run of the server.
     pub evicted_keys: Option<u64>,
     /// Which servers this is about.
     pub servers: Endpoints,
@@ -57,16 +61,17 @@ pub enum CacheState {
     Warm,
     /// Nothing says that it is complete: it was never warmed, or flushed since.
     Cold,
-    /// It was completed on another run of the server, so it came back from a snapshot on disk, or
-    /// from a replica, and may be older than the database: verify it or warm it again.
+    /// It was completed on another run of the server, or in another reign of it, so it came back
+    /// from a snapshot on disk, or from a replica, and may be older than the database: verify it or
+    /// warm it again.
     Restored,
     /// It was completed, and its index has lost most of what it named since: it was evicted, or
     /// deleted. What is saved from then on names itself again, so it need not be empty. Warm it
     /// again.
     ///
-    /// The index is one key, which goes as a whole, while services remove modules one by one:
-    /// hence fewer than half of [`Status::modules`] is taken for a loss. Services that did remove so
-    /// many lose nothing by another warm-up. Where SCARD is refused this is not seen.
+    /// The index is one key, which goes as a whole, while services remove modules one by one: hence
+    /// fewer than half of [`Status::modules`] is taken for a loss. Services that did remove so many
+    /// lose nothing by another warm-up. Where SCARD is refused this is not seen.
     Incomplete,
 }
 
@@ -135,9 +140,9 @@ struct AskStatus;
 impl Command for AskStatus {
     type Reply = Status;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();
-        ask_status(&mut pipeline);
+        ask_status(&mut pipeline, &config.keys);
         Request {
             pipeline,
             class: Class::Lookup,
@@ -150,10 +155,10 @@ impl Command for AskStatus {
 }
 
 /// What [`status_of`] needs the answers to.
-pub(super) fn ask_status(pipeline: &mut Pipeline) {
-    pipeline.cmd("GET").arg(COMPLETE_KEY);
-    pipeline.cmd("SCARD").arg(MODULE_INDEX_KEY);
-    // All sections: a request for several at once is an error before Redis 7.
+pub(super) fn ask_status(pipeline: &mut Pipeline, keys: &Keys) {
+    pipeline.cmd("GET").arg(keys.complete());
+    pipeline.cmd("SCARD").arg(keys.index());
+    // Without a section, for all of them: several sections in one INFO are an error before Redis 7.
     pipeline.cmd("INFO");
 }
 
@@ -180,16 +185,19 @@ pub(super) fn status_of(
     let Some(json) = reply::bytes(mark)? else {
         return Ok(status);
     };
+    let corrupt = |reason| Error::corrupt(config.keys.complete(), reason);
     let mark: Mark = serde_json::from_slice(&json)
-        .map_err(|_| Error::corrupt(COMPLETE_KEY, "it is not the mark of a complete cache"))?;
+        .map_err(|_| corrupt("it is not the mark of a complete cache"))?;
     let since = UNIX_EPOCH.checked_add(Duration::from_secs(mark.completed_at));
-    let out_of_range = || Error::corrupt(COMPLETE_KEY, "its time is out of range");
-    status.since = Some(since.ok_or_else(out_of_range)?);
+    status.since = Some(since.ok_or_else(|| corrupt("its time is out of range"))?);
     status.modules = mark.modules;
     status.verified = mark.verified;
-    let run_id = info.run_id();
-    let is_other_run = run_id.is_some_and(|id| !mark.run_id.is_empty() && id != mark.run_id);
-    status.state = if is_other_run {
+    // Only where both ids are known: INFO may be refused now, or have been refused then.
+    let is_other =
+        |then: &str, now: Option<&str>| now.is_some_and(|now| !then.is_empty() && now != then);
+    let is_other_run = is_other(&mark.run_id, info.run_id());
+    let is_other_reign = is_other_run || is_other(&mark.master_replid, info.replid());
+    status.state = if is_other_reign {
         CacheState::Restored
     } else if members.is_some_and(|members| members < mark.modules / 2) {
         CacheState::Incomplete
@@ -197,7 +205,7 @@ pub(super) fn status_of(
         CacheState::Warm
     };
     if !is_other_run {
-        // The counter begins again at CONFIG RESETSTAT.
+        // CONFIG RESETSTAT sets the counter to 0. If it is below the mark's, all of it is new.
         let since = |then, now: u64| now.checked_sub(then).unwrap_or(now);
         let counts = mark.evicted_keys.zip(info.number("evicted_keys"));
         status.evicted_keys = counts.map(|(then, now)| since(then, now));
@@ -256,5 +264,15 @@ mod tests {
         assert_eq!(state(4, ""), CacheState::Warm);
         assert_eq!(state(4, "run_id:b"), CacheState::Restored);
         assert_eq!(state(1, "run_id:a"), CacheState::Incomplete);
+        assert_eq!(
+            state(4, "run_id:a\r\nmaster_replid:x"),
+            CacheState::Warm,
+            "a mark of an older version"
+        );
+        let reign = MARK.replace('}', r#","master_replid":"x"}"#);
+        let state = |info| status(&reign, 4, info).state;
+        assert_eq!(state("run_id:a\r\nmaster_replid:x"), CacheState::Warm);
+        assert_eq!(state("run_id:a"), CacheState::Warm);
+        assert_eq!(state("run_id:a\r\nmaster_replid:y"), CacheState::Restored);
     }
 }

@@ -1,4 +1,4 @@
-//! The near cache.
+//! The near cache, in both facades.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,8 +17,9 @@ use crate::near::options::NearCacheOptions;
 use crate::near::snapshot::Snapshot;
 use crate::resolution::Resolution;
 
-/// An in-process copy in front of a [`ModuleReader`], kept coherent by Redis, which announces every
-/// change on a connection of its own, followed by a thread (a task in `nonblocking`).
+/// An in-process copy in front of a [`ModuleReader`]. Redis announces every change on a connection
+/// of its own, which a thread (a task in `nonblocking`) follows, and what changed is asked for
+/// anew.
 ///
 /// * Nothing is stale for ever: when a change has been announced, or the connection is lost, the
 ///   old value is gone.
@@ -35,10 +36,11 @@ use crate::resolution::Resolution;
 ///
 /// Cheap to clone; clones share everything. When the last one is dropped, the thread or task ends.
 ///
-/// A forked child keeps what it inherited for as long as the staleness bound, then starts afresh; or
-/// it reads through for ever, if it was forked while another thread began or ended, because then it
-/// can start none. A [`Snapshot`] is the way for forked children. If the runtime ends in which a near
-/// cache of `nonblocking` was made, the next call that has to ask Redis starts a task in its own.
+/// A forked child serves what it inherited for as long as the staleness bound, then starts afresh;
+/// or it reads through for ever, if it was forked while another thread began or ended, because then
+/// it can start none. A [`Snapshot`] is the way for forked children. If the runtime ends in which a
+/// near cache of `nonblocking` was made, the next call that has to ask Redis starts a task in its
+/// own.
 #[derive(Clone)]
 pub struct NearCache {
     near: Arc<Near<Connections>>,
@@ -65,6 +67,7 @@ impl NearCache {
     }
 
     /// Calls `hook` whenever modules may have changed, so that a worker can drop what it loaded.
+    /// What is told is an [`Invalidation`], which has an example.
     ///
     /// Hooks run one after the other on a thread of their own and hold nothing up. If they fall
     /// behind, changes become one [`Invalidation::Everything`]. When one is called, asking this
@@ -98,14 +101,14 @@ impl NearCache {
 
 facade! { impl NearCache {
     /// The module at `path`, or `None` if there is none. No IO if it is cached; otherwise one round
-    /// trip for all who ask at the same time.
+    /// trip for all callers that ask for it at the same time.
     ///
     /// # Errors
     ///
     /// As [`ModuleReader::get`].
     #[doc(alias("get_module", "get_module_sync"))]
     pub async fn get(&self, path: &str) -> Result<Option<Arc<CachedModule>>, Error> {
-        self.near.get(path)
+        @hit self.near.hit(path) => self.near.ask(path)
     }
 
     /// The modules at `paths`, in their order. One round trip for all that are not cached.
@@ -121,18 +124,18 @@ facade! { impl NearCache {
     }
 
     /// What a module's name stands for, as [`ModuleReader::resolve`], and never older than what is
-    /// cached here: a module or a directory is found, or gone, when its change has been announced. No
-    /// IO if all that it takes is cached; otherwise one round trip, and one for the index.
+    /// cached here: a module or a directory is found, or gone, when its change has been announced.
+    /// No IO if all that it takes is cached; otherwise one round trip, and one for the index.
     ///
     /// # Errors
     ///
     /// As [`ModuleReader::resolve`].
     pub async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        self.near.resolve(name)
+        @hit self.near.resolved(name) => self.near.resolve(name)
     }
 
-    /// What these names stand for, in their order. One round trip for all modules that are not cached,
-    /// and one for the index.
+    /// What these names stand for, in their order. One round trip for all modules that are not
+    /// cached, and one for the index.
     ///
     /// # Errors
     ///
@@ -192,8 +195,8 @@ facade! { impl NearCache {
         self.near.snapshot_of(paths)
     }
 
-    /// Why a name is not found, as [`ModuleReader::explain_name`]: it asks Redis, whatever is cached
-    /// here.
+    /// Why a name is not found, as [`ModuleReader::explain_name`]: it asks Redis, whatever is
+    /// cached here.
     ///
     /// # Errors
     ///

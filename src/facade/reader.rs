@@ -1,4 +1,5 @@
-//! Reading.
+//! Reading, in both facades: a type without a method that changes Redis, which is the
+//! specification's "workers never invalidate", enforced by the compiler.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use crate::error::Error;
 use crate::module::CachedModule;
 use crate::resolution::{Resolution, resolve};
 
-/// Reads modules, and has no method that changes Redis: what a worker holds.
+/// Reads modules, and has no method that changes Redis: what a worker holds. Its Redis user needs
+/// no permission to write: see [security](crate::guide::security).
 ///
 #[doc = example!("reader")]
 ///
@@ -81,8 +83,8 @@ facade! { impl ModuleReader {
 
     /// All cached paths. A member of the index that can't be a path is skipped and logged.
     ///
-    /// A path may be named here and its module be absent: its value has expired or was evicted, or a
-    /// foreign writer is between its two commands.
+    /// A path may be named here and its module be absent: its value has expired or was evicted, or
+    /// a foreign writer is between its two commands.
     ///
     /// # Errors
     ///
@@ -96,8 +98,8 @@ facade! { impl ModuleReader {
     /// can't be a path.
     ///
     /// The answer is Python's for the same files on a disk: a package hides a module, and a module
-    /// hides a namespace. Names are taken to the letter, so that `my-mod` is one too. What the cache
-    /// can hold and no disk, such as `a` beside `a/b.py`, counts each for itself.
+    /// hides a namespace. Names are taken to the letter, so that `my-mod` is one too. What the
+    /// cache can hold and no disk, such as `a` beside `a/b.py`, counts each for itself.
     ///
     /// It answers for the name alone and trusts that the parents are packages, of which Python's
     /// import system makes sure before it asks a finder: in Python, `a.py` without `a/__init__.py`
@@ -143,8 +145,8 @@ facade! { impl ModuleReader {
         explain(&self.client, path)
     }
 
-    /// Why a name is not found, as far as Redis alone can tell: for a person, who waits for up to two
-    /// round trips. It looks at the parents too.
+    /// Why a name is not found, as far as Redis alone can tell: for the message of an
+    /// `ImportError`, in up to two round trips. It looks at the parents, too.
     ///
     /// # Errors
     ///

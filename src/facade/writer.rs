@@ -1,4 +1,4 @@
-//! Writing.
+//! Writing, in both facades.
 
 use super::connections::Connections;
 #[cfg(feature = "postgres")]
@@ -123,8 +123,8 @@ facade! { impl ModuleWriter {
     /// removes the rest, and marks the cache as complete. For workspaces without a database.
     ///
     /// The same path twice: the last wins. Seen at once in the bounds of
-    /// [`publish`](Self::publish); beyond them the cache is not marked as complete until the end. One
-    /// publisher at a time: two that run at once may leave a mixture of what they meant.
+    /// [`publish`](Self::publish); beyond them the cache is not marked as complete until the end.
+    /// One publisher at a time: two that run at once may leave a mixture of what they meant.
     ///
     /// # Errors
     ///
@@ -166,10 +166,10 @@ facade! { impl ModuleWriter {
     /// This, not [`set`](Self::set), is what a service with a database calls, after its commit.
     ///
     /// `set` writes what its caller knows. Of two services that save the same path, the one that
-    /// committed first may write last, and the cache stays old. This reads after it began to watch
-    /// the key, so it can only ever write what is newest, or give way to the writer that does. It
-    /// takes a client, not a transaction: inside one it would see what is not committed, or no longer
-    /// current.
+    /// committed first may write last, and the cache stays old. This reads the row after it began
+    /// to WATCH the key, so it can only ever write what is newest, or give way to the writer that
+    /// does. It takes a client, not a transaction: inside one it would see rows that are not
+    /// committed, or an old snapshot.
     ///
     /// # Errors
     ///
@@ -192,8 +192,8 @@ facade! { impl ModuleWriter {
     /// what an init container calls.
     ///
     /// Writes only what differs, and gives way to services that write meanwhile. In the end waits,
-    /// for at most 5 s each time, for transactions that were open, and compares again, because their
-    /// writers may have come first; if they last longer the report says that the result is
+    /// for at most 5 s each time, for transactions that were open, and compares again, because
+    /// their writers may have come first; if they last longer the report says that the result is
     /// [unverified](WarmReport::unverified). Marks the cache as complete.
     ///
     /// An empty workspace removes nothing unless

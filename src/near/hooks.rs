@@ -1,4 +1,5 @@
-//! Tells users what changed, on a thread of its own: whatever they do there holds nothing up.
+//! Tells users what changed, on a thread of its own behind a bounded queue: whatever a hook does
+//! there, the listener goes on reading.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,7 +9,15 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 
-/// What may have changed in Redis.
+/// What may have changed in Redis: what a hook of `NearCache::on_invalidate` is called with.
+///
+/// ```
+/// use bifrost_module_cache::near::Invalidation;
+///
+/// let change = Invalidation::Paths(vec!["a.py".to_owned()]);
+/// assert!(change.concerns("a.py") && !change.concerns("b.py"));
+/// assert!(Invalidation::Everything.concerns("b.py"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Invalidation {
@@ -32,11 +41,12 @@ impl Invalidation {
 
 type Hook = Arc<dyn Fn(&Invalidation) + Send + Sync>;
 
-/// How many paths may wait before they become an invalidation that names everything.
+/// How many paths may wait before they become an [`Invalidation::Everything`]: a hook that hangs
+/// must not make memory grow.
 const CAPACITY: usize = 1_024;
 
-/// The hooks of a near cache. A child that forks off takes them along and gives them a thread of
-/// its own.
+/// The hooks of a near cache. A forked child takes them along and gives them a thread of its own,
+/// so they stand behind an `ArcSwap`: a mutex might be inherited locked.
 #[derive(Default)]
 pub(crate) struct Registry(ArcSwap<Vec<Hook>>);
 
@@ -50,12 +60,13 @@ impl Registry {
     }
 }
 
-/// What waits to be told, in one process.
+/// The invalidations that wait to be told to hooks, in one process.
 pub(crate) struct Hooks {
     registry: Arc<Registry>,
     queue: Arc<Queue>,
 }
 
+/// The queue between the listener and the thread of the hooks.
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
@@ -89,6 +100,7 @@ impl Hooks {
         self.tell(None);
     }
 
+    /// Queues an invalidation, `None` for everything. Never waits: the listener calls it.
     fn tell(&self, paths: Option<Vec<String>>) {
         if self.registry.0.load().is_empty() {
             return;
@@ -99,7 +111,8 @@ impl Hooks {
                 state.paths += paths.len();
                 state.waiting.push_back(Invalidation::Paths(paths));
             }
-            // Says all that waits, too.
+            // `Everything` covers all that waits, so it replaces it. A single message of more paths
+            // than fit is told by name all the same, if nothing else waits.
             _ => {
                 state.waiting.clear();
                 state.paths = 0;
@@ -121,6 +134,7 @@ impl Hooks {
             thread::Builder::new()
                 .name("bifrost-near-hooks".to_owned())
                 .spawn(move || serve(&registry, &queue))?;
+            // Set after the thread has been started: a failure is tried again at the next call.
             state.has_thread = true;
         }
         Ok(())
@@ -163,6 +177,8 @@ impl Queue {
     }
 }
 
+/// The thread of the hooks. A hook that panics is logged and must not silence the others, nor end
+/// the thread.
 fn serve(registry: &Registry, queue: &Queue) {
     while let Some(invalidation) = queue.next() {
         for hook in registry.0.load_full().iter() {
@@ -182,7 +198,7 @@ mod tests {
     fn a_full_queue_becomes_one_that_names_everything() {
         let registry = Arc::new(Registry::default());
         let hooks = Hooks::new(Arc::clone(&registry));
-        hooks.paths(vec!["nobody listens.py".into()]);
+        hooks.paths(vec!["before a hook.py".into()]);
         let (sender, told) = mpsc::channel();
         registry.add(move |invalidation| sender.send(invalidation.clone()).unwrap());
         let path = |n: usize| format!("{n}.py");

@@ -1,5 +1,5 @@
-//! The near cache of one process. A forked child has a life of its own: it inherits neither the
-//! thread that follows Redis nor the right to touch a lock, which a thread that it doesn't have
+//! The near cache of one process. A forked child has an instance of its own: it inherits neither
+//! the thread that follows Redis nor the right to touch a lock, which a thread that it doesn't have
 //! may hold for ever.
 
 use std::process;
@@ -13,38 +13,53 @@ use super::coherence::rule::Rules;
 use super::hooks::{Hooks, Registry};
 use super::options::NearCacheOptions;
 use crate::error::Error;
+use crate::keys::Keys;
 
+/// All that belongs to one process: what is stored, the listener, and the queue of the hooks.
 pub(crate) struct Instance {
     process: u32,
     pub(crate) protocol: Protocol,
     pub(crate) hooks: Hooks,
+    pub(crate) keys: Arc<Keys>,
     listener: Mutex<Option<Box<dyn ListenerHandle>>>,
-    /// What follows Redis has start. In a child that was forked while its parent started a
-    /// thread, none ever does: the standard library holds a lock meanwhile.
+    /// Whether the listener has begun to run. In a child that was forked while its parent started a
+    /// thread, none ever does: the standard library held a lock meanwhile, which the child inherits
+    /// locked. The thread is spawned, and hangs there.
     pub(crate) has_begun: AtomicBool,
+    /// The instance of a forked child, in the child's copy of this one. A `OnceBox` takes no lock,
+    /// which a `OnceLock` might find held.
     child: OnceBox<Arc<Instance>>,
 }
 
-/// What follows Redis: a thread or a task, which ends when this is dropped.
+/// The listener of a facade: a thread or a task, which ends when this is dropped.
 pub(crate) trait ListenerHandle: Send + Sync {
-    /// Has it look whether somebody wants something.
+    /// Has the listener look at once whether a caller wants a heartbeat or an end of the session.
     fn wake(&self);
 
+    /// True if it will never follow Redis again, as after the end of the runtime that ran it.
     fn has_ended(&self) -> bool;
 }
 
 impl Instance {
-    pub(crate) fn new(options: &NearCacheOptions, registry: &Arc<Registry>, rules: Rules) -> Self {
+    pub(crate) fn new(
+        options: &NearCacheOptions,
+        registry: &Arc<Registry>,
+        keys: &Arc<Keys>,
+        rules: Rules,
+    ) -> Self {
         Self {
             process: process::id(),
             protocol: Protocol::new(options.clone(), rules),
             hooks: Hooks::new(Arc::clone(registry)),
+            keys: Arc::clone(keys),
             listener: Mutex::new(None),
             has_begun: AtomicBool::new(false),
             child: OnceBox::new(),
         }
     }
 
+    /// Whether this process made it. Asks the system, which takes longer than a hit: not for the
+    /// hot path.
     pub(crate) fn is_ours(&self) -> bool {
         self.process == process::id()
     }
@@ -53,11 +68,14 @@ impl Instance {
         self.child.get()
     }
 
+    /// The child's instance, made by the first thread that needs it. Two threads may both make one:
+    /// the first counts.
     pub(crate) fn child_or_init(&self, instance: impl FnOnce() -> Self) -> &Arc<Self> {
         self.child.get_or_init(|| Box::new(Arc::new(instance())))
     }
 
-    /// Starts to follow Redis, unless that goes on already.
+    /// Starts a listener, unless one runs already. Takes a lock, so only in the instance's own
+    /// process.
     pub(crate) fn ensure_listener(
         self: &Arc<Self>,
         start: impl FnOnce(&Arc<Self>) -> Result<Box<dyn ListenerHandle>, Error>,

@@ -1,4 +1,7 @@
 //! Follows Redis, session after session, over whatever connections a facade makes.
+//!
+//! It runs no code of the user and never waits for a reader. Redis feeds a tracking connection
+//! that is not read without bound, and with `maxmemory` may empty its key space for that.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -12,15 +15,17 @@ use crate::command::request::Request;
 use crate::error::Error;
 use crate::random::random;
 
-/// How long after a loss it is tried again; doubled each time, and shortened by chance, so that a
-/// fleet does not come back at once.
+/// How long after a loss the listener connects again. It doubles with each failure and is shortened
+/// by chance, so that a fleet does not come back at once. At most 1 s, because until then every
+/// read is a round trip.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LAST_DELAY: Duration = Duration::from_secs(1);
 
-/// How long after Redis said that it can't be followed.
+/// How long after Redis said that it can't be followed (an ACL, an old version): that changes only
+/// when an operator changes it.
 const REFUSED_DELAY: Duration = Duration::from_secs(30);
 
-/// Makes connections that follow Redis, and waits.
+/// What a facade gives the listener: connections, and a way to wait.
 pub(crate) trait ListenerIo {
     type Connection: ListenerConnection;
 
@@ -29,7 +34,7 @@ pub(crate) trait ListenerIo {
 
     async fn pause(&self, duration: Duration);
 
-    /// True when nobody needs it any more.
+    /// True when the near cache has been dropped and the listener is to end.
     fn is_over(&self) -> bool;
 }
 
@@ -37,12 +42,15 @@ pub(crate) trait ListenerIo {
 pub(crate) trait ListenerConnection {
     async fn send(&mut self, request: Request) -> Result<(), Error>;
 
-    /// The next message, in the order in which Redis sent them; `None` if there is none for so
-    /// long, or before that if somebody wants something.
+    /// The next message, in the order in which Redis sent them. `None` if there is none within
+    /// `limit`, or earlier if a caller wakes the listener: it then has something to send.
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error>;
 }
 
+/// Follows Redis until the near cache is dropped. An error ends a session and never this: whatever
+/// happens, it connects again.
 pub(crate) async fn listen<Io: ListenerIo>(io: &Io, instance: &Instance) {
+    // Callers that wait for a session now know that this thread or task really runs.
     instance.has_begun.store(true, SeqCst);
     let mut delay = FIRST_DELAY;
     let mut refusal = None;
@@ -52,11 +60,12 @@ pub(crate) async fn listen<Io: ListenerIo>(io: &Io, instance: &Instance) {
         let Err(why) = session(io, instance, &mut followed).await else {
             break;
         };
+        // What changes from now on is not announced, so a hook must take anything for changed.
         if instance.protocol.end(&why) {
             instance.hooks.everything();
         }
         if followed {
-            // One that never lasts is no better than none.
+            // A session that ends at once is no better than none, and must not be begun in a loop.
             if Tick::now().since(begin) >= LAST_DELAY {
                 delay = FIRST_DELAY;
             }
@@ -69,7 +78,7 @@ pub(crate) async fn listen<Io: ListenerIo>(io: &Io, instance: &Instance) {
             delay = (delay * 2).min(LAST_DELAY);
         } else {
             let why = why.to_string();
-            // Once, not at each try.
+            // One warning for one reason, not one every 30 s.
             if refusal.as_ref() != Some(&why) {
                 log::warn!("The near cache can't follow Redis and reads through: {why}");
                 refusal = Some(why);
@@ -79,14 +88,16 @@ pub(crate) async fn listen<Io: ListenerIo>(io: &Io, instance: &Instance) {
     }
 }
 
-/// From the connection to its loss; `Ok` when nobody needs it any more.
+/// One session, from the connection to its loss; `Ok` when the listener is to end.
 async fn session<Io: ListenerIo>(
     io: &Io,
     instance: &Instance,
     followed: &mut bool,
 ) -> Result<(), Error> {
+    // Always a fresh connection: on one that was in use, replies to earlier commands might be taken
+    // for answers to the greeting.
     let mut connection = io.connect().await?;
-    let mut tracker = Tracker::new(&instance.protocol, &instance.hooks);
+    let mut tracker = Tracker::new(&instance.protocol, &instance.hooks, &instance.keys);
     while !io.is_over() {
         match tracker.next(Tick::now())? {
             Action::Send(request) => connection.send(request).await?,
@@ -101,6 +112,7 @@ async fn session<Io: ListenerIo>(
     Ok(())
 }
 
+/// Between half and all of the delay.
 fn jittered(delay: Duration) -> Duration {
     let percent = u32::try_from(random() % 50).unwrap_or_default();
     delay * (100 - percent) / 100

@@ -1,10 +1,16 @@
-//! What a near cache takes and tells: its options and counters, what an invalidation hook hears, and
-//! the snapshots that it gives out.
+//! What a near cache takes and tells: its options and counters, what an invalidation hook is told,
+//! and the snapshots that it gives out.
 //!
-//! The near caches themselves are `blocking::NearCache` and `nonblocking::NearCache`.
+//! The near caches themselves are `blocking::NearCache` and `nonblocking::NearCache`. They take a
+//! [`NearCacheOptions`], tell [`NearCacheStats`], call hooks with an [`Invalidation`], and give out
+//! a [`Snapshot`].
+//!
+//! How to use one: [the near cache](crate::guide::near_cache). Why it can't go stale, rule by rule:
+//! [its design](crate::guide::design::near_cache).
 
-// `coherence` keeps the copy right and is pure. `listener` and `cache` drive it over the connections
-// of a facade. Why: docs/design/near-cache.md.
+// `coherence` keeps the copy right and is pure. `listener` feeds it with what Redis announces,
+// `cache`, `resolve`, `paths` and `snapshot` with what readers ask, both over the connections of a
+// facade. An `instance` is all of that in one process: a forked child has its own.
 
 pub(crate) mod cache;
 pub(crate) mod coherence;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// How much a near cache keeps, and how old it may be.
+/// How much a near cache stores, and how old it may be: an argument of `NearCache::new`, which
+/// refuses what can't be used.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,14 +37,14 @@ impl Default for NearCacheOptions {
 }
 
 impl NearCacheOptions {
-    /// How many bytes all that is cached may take: sources, paths, the index, and what it costs to
-    /// keep them. Default 64 MiB.
+    /// How many bytes all that is cached may take: sources, paths, the index, and 256 bytes for
+    /// each entry. Default 64 MiB.
     ///
     /// What was not asked for since it came, or since it was last considered, goes first, the
     /// oldest before the newer ones (the CLOCK policy). What is larger than half of this is never
     /// cached; for an index so large, names are resolved with one as old as a reader's: see
-    /// [`Config::with_index_max_age`](crate::config::Config::with_index_max_age). Modules that are handed out,
-    /// or in a [`Snapshot`](crate::near::snapshot::Snapshot), live on.
+    /// [`with_index_max_age`](crate::config::Config::with_index_max_age). Modules that are handed
+    /// out, or in a [`Snapshot`](crate::near::snapshot::Snapshot), live on and are not counted.
     #[must_use]
     pub fn with_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -64,8 +65,9 @@ impl NearCacheOptions {
     /// How old an answer may be at most when the network goes silent, to some milliseconds.
     /// Default 2 s; at least 100 ms.
     ///
-    /// Otherwise an answer is as old as the way of a message from Redis. Redis is asked for a sign
-    /// of instance four times in this time. While the whole machine is suspended, no time passes.
+    /// Otherwise an answer is as old as the way of a message from Redis: 160 µs at the 99th
+    /// percentile, on one machine. Redis is asked for a heartbeat four times in this time. While
+    /// the whole machine is suspended, no time passes.
     #[must_use]
     pub fn with_staleness_bound(mut self, bound: Duration) -> Self {
         self.staleness_bound = bound;
@@ -93,6 +95,8 @@ impl NearCacheOptions {
     }
 
     pub(crate) fn checked(self) -> Result<Self, Error> {
+        // Below that, the coarse clock's imprecision of some milliseconds and an ordinary delay of
+        // a heartbeat would end sessions that nothing is wrong with.
         if self.staleness_bound < Duration::from_millis(100) {
             return Err(Error::invalid_config(
                 "the staleness bound of a near cache must be at least 100 ms",

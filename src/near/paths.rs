@@ -1,4 +1,4 @@
-//! All cached paths and their directories, over the connections of either io.
+//! All cached paths and their directories, from memory where the index is stored.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ impl<T: SpawnListener> Near<T> {
         Ok(Arc::clone(index.paths()))
     }
 
-    /// For names: where the index is too large to be cached, as old as a reader's may be.
+    /// The index for resolving names. Where it is too large to be stored, it would be fetched for
+    /// each unknown name; so the reader's listing is used, which may be as old as `index_max_age`.
     pub(super) async fn directories(
         &self,
         instance: &Instance,
@@ -40,6 +41,7 @@ impl<T: SpawnListener> Near<T> {
         }
     }
 
+    /// The index: a hit, or read once for all callers that want it, as a path is.
     async fn index(&self, budget: Budget) -> Result<Arc<PathIndex>, Error> {
         if let Some(Cached::Index(index, _)) =
             self.instance().protocol.cached(INDEX_PATH, Tick::now())
@@ -49,12 +51,13 @@ impl<T: SpawnListener> Near<T> {
         let instance = self.own_instance();
         match self.look_up(instance, INDEX_PATH, budget).await.1? {
             Cached::Index(index, _) => Ok(index),
-            // Nothing else is cached there.
+            // `ask_index` stores only an index there, and no module has that path.
             Cached::Module(_) | Cached::Absent | Cached::Negative(_) => Err(reply::unexpected()),
         }
     }
 
-    /// The index. Asks only for what was announced, if that is enough.
+    /// Asks Redis for the index: only whether the paths that were announced are in it, if that is
+    /// enough to bring the last one up to date, else for the whole.
     pub(super) async fn ask_index(
         &self,
         instance: &Instance,
@@ -63,6 +66,7 @@ impl<T: SpawnListener> Near<T> {
         let (client, protocol) = (&*self.client, &instance.protocol);
         let index_delta = &protocol.index_delta;
         let (now, taken) = (Tick::now(), Instant::now());
+        // Without a session no base can be brought up to date: the whole index is asked for.
         let epoch = protocol.session.begin_read(now);
         let whole = match epoch.map(|epoch| index_delta.question(epoch, now)) {
             Some(Question::Update(asked, update)) => {
@@ -71,16 +75,17 @@ impl<T: SpawnListener> Near<T> {
                 match answer {
                     Ok((members, server)) => {
                         self.check_server(instance, server);
-                        // Another server's answer says nothing about this index.
+                        // Another server's answer says nothing about the index of the one followed.
                         if protocol.session.accepts(asked.epoch, server) {
                             let (index, listed) = index_delta.updated(asked, update, &members);
                             return Ok((Cached::Index(index, listed), server));
                         }
                     }
-                    // An ACL may forbid it, and Redis before 6.2 does not know it.
+                    // An ACL may forbid SMISMEMBER, and Redis before 6.2 does not know it.
                     Err(error) if error.is_refused() => index_delta.refused(),
                     Err(error) => return Err(error),
                 }
+                // The update was refused, or came from another server: ask for the whole.
                 Some(asked)
             }
             Some(Question::Whole(asked)) => Some(asked),
@@ -89,6 +94,7 @@ impl<T: SpawnListener> Near<T> {
         let (members, server) = call::read_within(client, &Members, budget).await?;
         self.check_server(instance, server);
         let index = Arc::new(PathIndex::from(read::listed(client, members)));
+        // Too large to be stored: `directories` looks for it in the listings.
         if !protocol.admits(&index) {
             let index = Arc::clone(&index);
             client.listings.set(Listing { index, taken });

@@ -1,6 +1,7 @@
 //! From names to sources, from memory where that is possible.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::cache::{Near, SpawnListener};
@@ -17,18 +18,25 @@ use crate::paths::name::Name;
 use crate::resolution::{Resolution, resolve};
 
 impl<T: SpawnListener> Near<T> {
-    /// The hot path: the answer, if all that it takes is cached. What can't be a name needs nothing.
-    fn resolved(&self, name: &str) -> Option<Resolution> {
+    /// The hot path: the answer, if all that it takes is stored. What can't be a name needs
+    /// nothing.
+    pub(crate) fn resolved(&self, name: &str) -> Option<Resolution> {
         let instance = self.instance();
         instance
             .protocol
             .resolve(name, Tick::now(), || instance.is_ours())
     }
 
-    pub(crate) async fn resolve(&self, name: &str) -> Result<Resolution, Error> {
-        if let Some(answer) = self.resolved(name) {
-            return Ok(answer);
-        }
+    /// What is left to do where nothing is [`resolved`](Self::resolved); on the heap, as
+    /// [`ask`](Self::ask).
+    pub(crate) fn resolve(
+        &self,
+        name: &str,
+    ) -> Pin<Box<impl Future<Output = Result<Resolution, Error>>>> {
+        Box::pin(self.resolve_one(name))
+    }
+
+    async fn resolve_one(&self, name: &str) -> Result<Resolution, Error> {
         let budget = Budget::new(self.client.config(), Class::Lookup);
         let mut answers = self.resolve_rest(&[name], budget).await?;
         Ok(answers.pop().unwrap_or(Resolution::NotFound))
@@ -50,14 +58,15 @@ impl<T: SpawnListener> Near<T> {
         Ok(answers.flatten().collect())
     }
 
-    /// One round trip for all modules that are not cached, and one for the index if it is not.
+    /// One round trip for all modules that are not stored, and one for the index if it is not.
     async fn resolve_rest(&self, names: &[&str], budget: Budget) -> Result<Vec<Resolution>, Error> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let instance = self.own_instance();
-        // What can't be a name was answered before.
+        // What can't be a name was answered by `resolved`, so none is dropped here.
         let parsed: Vec<Name> = names.iter().filter_map(|name| Name::parse(name)).collect();
+        // Taken before anything is asked: changes from now on are noticed.
         let marks = instance.protocol.marks(Tick::now());
         let answers = if marks.are_live() {
             self.resolve_cached(instance, &marks, &parsed, budget).await
@@ -73,6 +82,8 @@ impl<T: SpawnListener> Near<T> {
         })
     }
 
+    /// Redis is followed: asks for the names of which not all is stored, and stores what comes. All
+    /// paths of a name are read by one request, so that its negative answer rests on one read.
     async fn resolve_cached(
         &self,
         instance: &Instance,
@@ -80,6 +91,8 @@ impl<T: SpawnListener> Near<T> {
         names: &[Name],
         budget: Budget,
     ) -> Result<Vec<Resolution>, Error> {
+        // Both candidates of a name are read in one request, even if one of them is stored: an
+        // older and a newer absence together prove nothing, see `Protocol::source`.
         let now = Tick::now();
         let known = names.iter().map(|name| instance.protocol.source(name, now));
         let known: Vec<_> = known.collect();
@@ -113,7 +126,8 @@ impl<T: SpawnListener> Near<T> {
         Ok(answers)
     }
 
-    /// Redis is not followed.
+    /// Asks Redis, which is not followed: the answers can't be served later, but replace what an
+    /// earlier session left for an outage.
     async fn resolve_uncached(
         &self,
         instance: &Instance,
@@ -127,6 +141,8 @@ impl<T: SpawnListener> Near<T> {
         protocol.counters.bypasses.add(paths.count());
         let read = protocol.begin_marked(marks);
         let answers = resolve::resolve_all(&*self.client, names, budget).await?;
+        // No server is known, so `insert_marked` takes this for uncertain: never a hit, only for an
+        // outage.
         let (server, at) = (None, Tick::now());
         let answer = Answer { read, server, at };
         for (name, resolution) in parsed.iter().zip(&answers) {
@@ -138,7 +154,7 @@ impl<T: SpawnListener> Near<T> {
                 let module = module.filter(|module| module.path == path).cloned();
                 let is_found = module.is_some();
                 protocol.insert_marked(path, module.into(), marks, &answer, Room::Make);
-                // What a package hides was not looked at.
+                // A package was found, so whether there is a module beside it was not looked at.
                 if is_found {
                     break;
                 }
@@ -148,7 +164,8 @@ impl<T: SpawnListener> Near<T> {
     }
 }
 
-/// What a package hides is not looked at, and may be corrupt.
+/// The source of a name among what was read. A module that a package hides is not looked at: it may
+/// be corrupt and must not fail the lookup.
 fn first(
     name: &Name,
     modules: &HashMap<&str, Result<Cached, Error>>,
@@ -163,8 +180,8 @@ fn first(
     Ok(None)
 }
 
-/// The last known module of that name, where that is wanted. Where it is not known whether there
-/// was a package, it may have hidden the module.
+/// The last known module of that name instead of an error, if `stale_if_error` is set. If nothing
+/// is known of the package's path, the module is not served: a package may have hidden it.
 fn last_known(instance: &Instance, name: &Name, error: &Error) -> Result<Resolution, Error> {
     if error.is_unavailable() {
         let now = Tick::now();

@@ -1,4 +1,8 @@
 //! All modules as they were at one moment.
+//!
+//! A snapshot reads, waits until all that it could have seen has been announced, and looks which
+//! generations moved meanwhile. What moved is read again. Why the wait is needed:
+//! docs/design/near-cache.md.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -23,7 +27,8 @@ use crate::paths::index::PathIndex;
 use crate::paths::name::Name;
 use crate::resolution::Resolution;
 
-/// The modules of a workspace as they were at one moment: no write falls between two of them.
+/// The modules of a workspace as they were at one moment: no write falls between two of them. Taken
+/// by `NearCache::snapshot` or `NearCache::snapshot_of`.
 ///
 /// For one execution, which must not see half of the old and half of the new code. Immutable, and
 /// cheap to clone. Asking it takes no lock and no connection, also in a forked child, so workers
@@ -59,7 +64,7 @@ struct Parts {
 
 const OTHER_PATHS: &str = "the snapshot is of other paths";
 
-/// A corrupt entry fails whoever asks for it, and nobody else.
+/// One path of a snapshot. A corrupt entry fails a caller that asks for it, and not the snapshot.
 type Part = Result<Option<Arc<CachedModule>>, Error>;
 
 impl Snapshot {
@@ -164,13 +169,14 @@ struct Draft {
     marks: Marks,
     index: Option<Arc<PathIndex>>,
     modules: HashMap<String, Part>,
-    /// What Redis read last, if it did so at once. That is of one moment, whatever came after it;
-    /// all else must not have moved until then.
+    /// The paths of the last request, if one request read all that was missing. Redis answers it at
+    /// one moment, which then is the snapshot's: these may have changed afterwards. All that was
+    /// read before must not have moved until then.
     at_once: HashSet<String>,
 }
 
 impl<T: SpawnListener> Near<T> {
-    /// Of all modules that the index names.
+    /// A snapshot of all modules that the index names.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, Error> {
         self.snapshot_at(None).await
     }
@@ -181,12 +187,12 @@ impl<T: SpawnListener> Near<T> {
         self.snapshot_at(Some(&paths)).await
     }
 
-    /// Of these paths, or of all.
+    /// A snapshot of these paths, or of all.
     async fn snapshot_at(&self, paths: Option<&[&str]>) -> Result<Snapshot, Error> {
         let instance = self.own_instance();
         let deadline = Tick::now().plus(self.client.config().bulk_deadline);
         let mut draft = None;
-        // What has moved is read again.
+        // What moved is read again, until nothing does or the time is over.
         while Tick::now() < deadline {
             self.until_live(instance).await?;
             let mut current = match draft.take() {
@@ -198,6 +204,8 @@ impl<T: SpawnListener> Near<T> {
                     at_once: HashSet::new(),
                 },
             };
+            // The session ended meanwhile, or another server answered: nothing that was read can be
+            // trusted to be of one moment, so begin anew.
             if !self.complete(instance, &mut current, paths).await?
                 || !self.announced(instance).await?
             {
@@ -289,6 +297,8 @@ impl<T: SpawnListener> Near<T> {
         Ok(true)
     }
 
+    /// Reads the index, from memory if it is stored. False if the answer is not of the session of
+    /// the marks.
     async fn read_index(&self, instance: &Instance, draft: &mut Draft) -> Result<bool, Error> {
         let cached = instance.protocol.cached(INDEX_PATH, Tick::now());
         let cached = if let Some(cached) = cached {
@@ -316,9 +326,9 @@ impl<T: SpawnListener> Near<T> {
         Ok(draft.index.is_some())
     }
 
-    /// Waits until all that Redis had done when it answered our reads has been announced. Without
-    /// that, a write could fall between two reads and its announcement after both. False if the
-    /// session ended first.
+    /// Waits until all that Redis had done when it answered our reads has been announced, and the
+    /// generations tell it. Without that, a write could fall between two reads and its announcement
+    /// after both, and the snapshot would be a mixture. False if the session ended first.
     async fn announced(&self, instance: &Instance) -> Result<bool, Error> {
         if !self.rules.enforces(Rule::SnapshotBarrier) {
             return Ok(true);
@@ -349,7 +359,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    /// A Redis in memory that announces what was written only when somebody asks for that.
+    /// A Redis in memory that announces what was written only when it is asked for a heartbeat.
     struct Fake {
         version: Mutex<&'static str>,
     }

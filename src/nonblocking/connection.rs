@@ -1,4 +1,4 @@
-//! Connections, and tasks that end with what they are for.
+//! One multiplexed connection with the task that drives it, shared or dedicated.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,8 +15,8 @@ use crate::command::request::Request;
 use crate::command::server_id::{Identity, Servers};
 use crate::error::{Error, Outage};
 
-/// A task that is given up when this is dropped: left alone, one that waits for a silent server
-/// would wait for very long.
+/// A task that is aborted when this is dropped. Left alone, one that waits for a silent server
+/// would hold its connection for very long.
 pub(super) struct Task<T>(pub(super) JoinHandle<T>);
 
 impl<T> Drop for Task<T> {
@@ -56,7 +56,8 @@ impl Connection {
         }
     }
 
-    /// What came in time, or an error that does not claim that nothing was done unless that is so.
+    /// The replies if they came in time, or else an error. The request was sent, so the error says
+    /// that it may have been applied, unless the server refused the connection as a whole.
     fn answered<E>(
         &self,
         in_time: Result<RedisResult<Vec<Value>>, E>,
@@ -71,6 +72,8 @@ impl Connection {
         }
     }
 
+    /// A call that is cancelled compares this with its beginning: any answer shows that the server
+    /// is alive.
     pub(super) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
@@ -86,13 +89,16 @@ impl Connection {
         self.driver.0.is_finished()
     }
 
+    /// The answer to a request and which server gave it: the first request of a connection asks for
+    /// that.
     pub(super) async fn answer(
         &self,
         servers: &Servers,
         request: &Request,
         budget: Budget,
     ) -> Result<Answer, Error> {
-        // Calls that come at once may ask at once.
+        // Several first calls at the same time may each ask the server for its id: harmless, and
+        // cheaper than a lock in every call.
         let mut server = self.server.get().copied().unwrap_or_default();
         let ask = async |request: &Request| self.exchange(request, budget).await;
         let known = servers.ask(&mut server, ask).await?;
@@ -111,8 +117,10 @@ impl Connection {
         request: &Request,
         budget: Budget,
     ) -> Result<Vec<Value>, Error> {
+        // Cloning a multiplexed connection clones a handle: all requests go over the same socket.
         let sent = send(self.multiplexed.clone(), request);
         let replies = self.answered(timeout(budget.attempt(), sent).await)?;
+        // Also an error of Redis is an answer: the connection is alive.
         self.answers.fetch_add(1, Ordering::Relaxed);
         let answered = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_answer.store(answered, Ordering::Relaxed);
@@ -120,7 +128,7 @@ impl Connection {
     }
 }
 
-/// A connection of one caller's own.
+/// A connection of one caller: for WATCH.
 pub(crate) struct Dedicated {
     connection: Connection,
     begun: Option<Task<RedisResult<Vec<Value>>>>,
@@ -138,6 +146,7 @@ impl Dedicated {
 impl DedicatedConnection for Dedicated {
     async fn begin(&mut self, request: Request, _: Budget) -> Result<(), Error> {
         let connection = self.connection.multiplexed.clone();
+        // A task, so that the request is sent and answered while the caller does something else.
         let sent = tokio::spawn(async move { send(connection, &request).await });
         self.begun = Some(Task(sent));
         Ok(())

@@ -1,4 +1,7 @@
 //! The multiplexed connections behind the asynchronous facade.
+//!
+//! Two are enough, measured: a pool of them was no faster. Replacing one after a failure is decided
+//! here, because the library's connection stays "open" after a time-out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +32,7 @@ pub(crate) struct Connections {
 #[derive(Default)]
 struct Multiplexed {
     open: ArcSwapOption<Connection>,
+    /// Held by the call that connects: after a loss, 256 calls must not make 256 connections.
     connecting: Mutex<()>,
 }
 
@@ -45,8 +49,10 @@ impl Connections {
         }
     }
 
+    /// Bounds the calls in flight. Without a bound, a silent Redis would let a service collect
+    /// calls until its memory is full.
     async fn permit(&self, budget: Budget) -> Result<SemaphorePermit<'_>, Error> {
-        // Spares most calls a timer.
+        // Most calls need not wait, and are spared a timer.
         if let Ok(permit) = self.in_flight.try_acquire() {
             return Ok(permit);
         }
@@ -76,9 +82,12 @@ impl Connections {
         let Ok(_connecting) = timeout(budget.left(), shared.connecting.lock()).await else {
             return Err(reply::timed_out());
         };
+        // Another call has connected while this one waited for the lock.
         if let Some(open) = shared.usable() {
             return Ok(open);
         }
+        // Within the budget of this call. Its failure is this call's alone: the next one tries
+        // anew.
         let open = Arc::new(self.connect(budget).await?);
         shared.open.store(Some(Arc::clone(&open)));
         Ok(open)
@@ -86,6 +95,8 @@ impl Connections {
 }
 
 impl Multiplexed {
+    /// The connection, unless its driver has ended: the server closed it, or the runtime that drove
+    /// it is gone.
     fn usable(&self) -> Option<Arc<Connection>> {
         self.open.load_full().filter(|open| !open.is_closed())
     }
@@ -127,7 +138,7 @@ impl<'a> InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        // A request that was answered counts as an answer itself.
+        // This also runs after an answer, which has then counted itself, so nothing is discarded.
         if self.answers == self.open.answers() && self.since.elapsed() > SILENCE {
             self.shared.discard(self.open);
         }
@@ -162,9 +173,14 @@ impl Transport for Connections {
         let open = self.open(shared, budget).await?;
         let _in_flight = InFlight::new(shared, &open);
         let result = open.answer(&self.servers, request, budget).await;
-        if result.as_ref().map_or(true, |answer| {
-            answer.replies.iter().any(reply::ends_connection)
-        }) {
+        let is_last = |reply| reply::ends_connection(reply) || reply::leads_elsewhere(reply);
+        if result
+            .as_ref()
+            .map_or(true, |answer| answer.replies.iter().any(is_last))
+        {
+            // No answer, or one after which the server closes: a late reply must not meet the next
+            // call. Or one that the server would give for ever. Other calls on this connection may
+            // still get their answers.
             shared.discard(&open);
         }
         result

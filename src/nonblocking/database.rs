@@ -1,4 +1,4 @@
-//! The asynchronous Postgres client.
+//! The asynchronous Postgres client, as the core's [`Database`].
 
 use std::pin::{Pin, pin};
 
@@ -19,6 +19,7 @@ pub(crate) struct AsyncDatabase {
     queries: mpsc::UnboundedSender<Query>,
 }
 
+/// A statement on its way from the core to the client, in the same task.
 struct Query {
     statement: String,
     paths: Option<Vec<String>>,
@@ -33,6 +34,7 @@ pub(super) async fn with<F: Future>(
     call: impl FnOnce(AsyncDatabase) -> F,
 ) -> F::Output {
     let (queries, mut queue) = mpsc::unbounded_channel();
+    // Runs only while the call waits for it: both are polled by the caller's own task.
     let serve = async {
         while let Some(query) = queue.recv().await {
             let Query {
@@ -41,9 +43,11 @@ pub(super) async fn with<F: Future>(
                 answer,
             } = query;
             let parameters = paths.iter().map(|paths| (paths, Type::TEXT_ARRAY));
-            // If the call has given up, nobody waits for the answer.
+            // Without a receiver: the call was dropped while it waited.
             let _ = answer.send(client.query_typed_raw(&statement, parameters).await);
         }
+        // The core has dropped its sender and goes on without the database: only `call` may end
+        // this.
         std::future::pending().await
     };
     let call = call(AsyncDatabase { queries });
@@ -97,7 +101,7 @@ where
         .map_err(|_| connect_timed_out())?
         .map_err(connect_failed)?;
     tokio::spawn(async move {
-        // The caller of a query over the client is told as well.
+        // A caller that queries over the client is told by its query, so this is for a log only.
         if let Err(error) = connection.await {
             log::debug!("The connection to the database ended: {error}");
         }

@@ -1,4 +1,5 @@
-//! The task that follows Redis for a near cache.
+//! The task that follows Redis for a near cache. It lives in the runtime in which the near cache
+//! was made; when that ends, the next call that has to ask Redis starts another one in its own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -55,6 +56,7 @@ impl ListenerHandle for TaskHandle {
     }
 }
 
+/// What the task needs to connect and to be woken.
 struct TaskIo {
     config: Config,
     wanted: Arc<Notify>,
@@ -64,6 +66,8 @@ impl ListenerIo for TaskIo {
     type Connection = TrackingConnection;
 
     async fn connect(&self) -> Result<TrackingConnection, Error> {
+        // Unbounded, because the listener must always drain the connection: a dropped invalidation
+        // would be a stale module.
         let (sender, pushes) = unbounded_channel();
         let settings = AsyncConnectionConfig::new()
             .set_response_timeout(None)
@@ -86,15 +90,18 @@ impl ListenerIo for TaskIo {
     }
 
     fn is_over(&self) -> bool {
-        false // the task is aborted
+        // The task is aborted when its handle is dropped, at any await.
+        false
     }
 }
 
+/// The tracking connection. The library reads it in a task of its own and hands pushes over through
+/// a channel, answers through the future of the request.
 struct TrackingConnection {
     connection: Connection,
     pushes: UnboundedReceiver<PushInfo>,
     asked: Option<Task<RedisResult<Vec<Value>>>>,
-    /// What was answered and not handed on yet.
+    /// Answers that were received together and not handed on yet.
     answers: VecDeque<Value>,
     wanted: Arc<Notify>,
 }
@@ -102,13 +109,16 @@ struct TrackingConnection {
 impl ListenerConnection for TrackingConnection {
     async fn send(&mut self, request: Request) -> Result<(), Error> {
         let connection = self.connection.multiplexed.clone();
+        // A task, so that announcements are applied while the answer is still to come.
         let asked = tokio::spawn(async move { send(connection, &request).await });
         self.asked = Some(Task(asked));
         Ok(())
     }
 
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {
-        // What was announced before an answer is in the channel before the answer is here.
+        // Announcements first. The driver handles the connection in order, so what Redis announced
+        // before an answer is in the channel before the answer is here: the lease is renewed after
+        // all of it.
         if let Ok(push) = self.pushes.try_recv() {
             return Ok(Some(value(push)));
         }
@@ -139,6 +149,7 @@ impl ListenerConnection for TrackingConnection {
     }
 }
 
+/// The library hands pushes over in a type of its own; the core reads them as the value that came.
 fn value(PushInfo { kind, data }: PushInfo) -> Value {
     Value::Push { kind, data }
 }

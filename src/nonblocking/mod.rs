@@ -1,25 +1,34 @@
 //! The asynchronous facade: for services, on tokio.
 //!
-//! All calls share one multiplexed connection (bulk calls another, so that a large answer holds
-//! up no lookup), made at the first use and made anew after a loss. Every call ends within its
-//! deadline. Dropping a call's future gives up its answer, not necessarily its effect: a write that was
-//! given up may come after a later one.
+//! [`ModuleWriter`] is what a service holds, [`ModuleReader`] what only reads, and `NearCache`
+//! (feature `near-cache`) a copy in the process in front of a reader. Each has an example.
+//!
+//! All calls share one multiplexed connection (bulk calls another, so that a large answer holds up
+//! no lookup), made at the first use and made anew after a loss. Every call ends within its
+//! deadline: see [failures](crate::guide::failures). Dropping a call's future gives up its answer,
+//! not necessarily its effect: a write that was given up may come after a later one.
 //!
 //! Calls need a tokio runtime with its time and IO enabled, and panic without one; constructors of
 //! readers and writers don't. A connection lives in the runtime that made it: when that has ended,
 //! the next call makes a new one in its own.
 
-/// Makes what `src/facade` says once for both facades asynchronous.
+/// Makes what `src/facade` says once for both facades asynchronous. A macro and no trait, because
+/// each facade's documentation must show its own signatures.
+///
+/// `@hit` is what memory may answer: see the same macro in `blocking`.
 macro_rules! facade {
     (impl $type:ident { $(
         $(#[$attribute:meta])*
         pub async fn $name:ident(&$self:ident $(, $argument:ident: $of:ty)* $(,)?) -> $answer:ty {
-            $call:expr
+            $(@hit $hit:expr =>)? $call:expr
         }
     )* }) => {
         impl $type { $(
             $(#[$attribute])*
             pub async fn $name(&$self $(, $argument: $of)*) -> $answer {
+                $(if let Some(hit) = $hit {
+                    return Ok(hit);
+                })?
                 $call.await
             }
         )* }

@@ -1,4 +1,5 @@
-//! `refresh_from`: what `fetch` is differs between the facades.
+//! `refresh_from`: a function that returns a future here, and one that returns in `blocking`. So it
+//! is the one method that can't be written once for both.
 
 use super::writer::ModuleWriter;
 use crate::error::Error;

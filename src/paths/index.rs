@@ -1,4 +1,4 @@
-//! All cached paths, and which directories they make.
+//! All cached paths, and which directories they make: what tells a namespace package from nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::name::Name;
 /// a search through the paths.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PathIndex {
-    /// Shared with those who asked for all.
+    /// Shared with callers that asked for all paths, so that giving them out copies nothing.
     paths: Arc<HashSet<String>>,
     /// How many entries each directory has: paths and further directories directly in it.
     directories: HashMap<String, usize>,
@@ -23,7 +23,8 @@ impl PathIndex {
         &self.paths
     }
 
-    /// What it takes. A map that has just grown is half empty.
+    /// How many bytes it takes, at most. A map that has just grown is half empty, hence twice the
+    /// slots.
     #[cfg(any(test, feature = "near-cache"))]
     pub(crate) fn bytes(&self) -> usize {
         let names = self.paths.len() + self.directories.len();
@@ -46,7 +47,7 @@ impl PathIndex {
         Arc::make_mut(&mut self.paths).insert(path)
     }
 
-    /// Counts a new path where it lies.
+    /// Counts a new path in its directory, and new directories in theirs.
     fn enter(&mut self, path: &str) {
         let mut directory = parent(path);
         while let Some(name) = directory {
@@ -56,7 +57,7 @@ impl PathIndex {
             }
             self.directories.insert(name.to_owned(), 1);
             self.text += name.len();
-            // It is new, and so an entry of the one above.
+            // This directory is new, so it is itself a new entry of the one above.
             directory = parent(name);
         }
     }
@@ -85,8 +86,8 @@ impl PathIndex {
         true
     }
 
-    /// Whether paths lie below the name. Its own `__init__.py` does not count: whoever asks knows
-    /// that it has no source, so it is a path without a module, or was removed since.
+    /// Whether paths lie below the name. Its own `__init__.py` does not count: the caller has found
+    /// that there is no such module, so the path has lost its value, or was removed since.
     pub(crate) fn is_namespace(&self, name: &Name) -> bool {
         match self.directories.get(name.directory()) {
             None => false,

@@ -1,4 +1,7 @@
-//! The last listing of the index, and who fetches the next one.
+//! The last listing of the index, and which call fetches the next one.
+//!
+//! All clones of a reader share it. Nothing here waits or takes a lock: a forked child inherits it,
+//! and with a lock could inherit it locked.
 
 use std::process;
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use super::index::PathIndex;
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) index: Arc<PathIndex>,
-    /// Before it was asked for.
+    /// A time before it was asked for: every change from before is in it.
     pub(crate) taken: Instant,
 }
 
@@ -21,11 +24,13 @@ pub(crate) struct Listing {
 #[derive(Debug, Default)]
 pub(crate) struct Listings {
     last: ArcSwapOption<Listing>,
-    /// One that was taken before this is not fresh, however young it is.
+    /// A listing that was taken before this is not fresh, however young it is: an observed writer
+    /// has changed the index since.
     void_before: ArcSwapOption<Instant>,
-    /// The process in which a call fetches the next one, or 0. Not a flag: a fork may inherit it
-    /// from a thread that it did not inherit.
+    /// The id of the process in which a call fetches the next one, or 0. A flag would not do: a
+    /// forked child may inherit it set, without the thread that would clear it.
     fetching: AtomicU32,
+    /// Whether the last attempt to fetch one failed.
     failing: AtomicBool,
 }
 
@@ -34,7 +39,9 @@ impl Listings {
         self.last.load_full()
     }
 
-    /// The last one, if it is at most so much older than a call that began at `start`.
+    /// The last one, if it is at most `max_age` older than the call that began at `start`. Counted
+    /// from there and not from now: a call that waited must not reject what was fresh when it
+    /// began.
     pub(crate) fn fresh(&self, start: Instant, max_age: Duration) -> Option<Arc<Listing>> {
         let listing = self.last()?;
         let is_young = start.saturating_duration_since(listing.taken) <= max_age;
@@ -45,12 +52,13 @@ impl Listings {
         (is_young && !is_void).then_some(listing)
     }
 
-    /// The index has changed by then: one that may be from before that is not fresh any more.
+    /// The index has changed at `then`: a listing that may be from before is not fresh any more.
     #[cfg(feature = "near-cache")]
     pub(crate) fn void(&self, then: Instant) {
         self.void_before.rcu(|before| {
             let before = before.as_deref().copied();
-            // Writers that end at once may come here in either order.
+            // Two writers that end at the same time may come here in either order: the later
+            // counts.
             Some(Arc::new(before.map_or(then, |before| before.max(then))))
         });
     }
@@ -79,12 +87,14 @@ impl Listings {
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, claimed)
             .ok()?;
         let claim = Claim { listings: self };
-        // Only now: another call may have set one just before.
+        // Looked at after the right was taken: another call may have set a fresh one just before it
+        // gave the right back, and then nothing is to be fetched.
         self.fresh(start, max_age).is_none().then_some(claim)
     }
 }
 
-/// Ends when it is dropped, however its call ended.
+/// The right to fetch the next listing. It ends when this is dropped, however its call ended:
+/// cancelled, too.
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
     listings: &'a Listings,
@@ -154,7 +164,7 @@ mod tests {
     fn one_call_at_a_time_fetches_and_only_what_is_needed() {
         let (listings, start) = (Listings::default(), Instant::now());
         let claim = |start| listings.claim(start, SECOND);
-        let first = claim(start).expect("nobody has it");
+        let first = claim(start).expect("it is free");
         assert!(claim(start).is_none());
         assert!(claim(start).is_none());
         drop(first);

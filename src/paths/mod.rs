@@ -1,4 +1,4 @@
-//! Names and the paths that they stand for. Nothing here knows of Redis.
+//! Names, and the paths that they stand for. Nothing here knows of Redis.
 
 pub(crate) mod index;
 pub(crate) mod listing;

@@ -1,4 +1,5 @@
-//! From a module's name to the paths that it may be cached under.
+//! From a module's name to the paths that it may be cached under. Hot: each import asks for a name,
+//! so both paths share one allocation.
 
 use crate::keys::{MAX_PATH_CHARS, validate_path};
 
@@ -23,9 +24,10 @@ impl Name {
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let directory = name.len();
         let mut text = String::with_capacity(2 * directory + PACKAGE.len() + MODULE.len());
+        // ASCII letters, digits and `_` can break no rule of a path: most names need no validation.
         let mut is_plain = directory <= MAX_PATH_CHARS - 2;
         for segment in name.split('.') {
-            // Segments are separated by dots alone.
+            // Only dots separate segments: with a slash, two names would stand for one path.
             if segment.is_empty() || segment.contains('/') {
                 return None;
             }
@@ -35,7 +37,8 @@ impl Name {
             text.push_str(segment);
             text.push('/');
         }
-        // The shortest path that the name can stand for is one of a single character below it.
+        // A directory is possible if a path of one character below it is: the shortest one that the
+        // name can have to do with.
         text.push_str(&PACKAGE[1..]);
         if !is_plain {
             validate_path(&text[..directory + 2]).ok()?;
@@ -66,7 +69,8 @@ impl Name {
     }
 }
 
-/// The path, unless it is too long. By all other rules it is as good as its directory.
+/// The path, unless it is too long. By all other rules it is as valid as its directory, which was
+/// checked.
 fn fitting(path: &str) -> Option<&str> {
     (path.len() <= MAX_PATH_CHARS || path.chars().count() <= MAX_PATH_CHARS).then_some(path)
 }

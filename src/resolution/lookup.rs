@@ -1,4 +1,4 @@
-//! Asks Redis for names, and for the index where it is needed.
+//! Asks Redis for names, and for the index where it is needed, in one round trip.
 
 use redis::{Pipeline, Value};
 
@@ -8,7 +8,6 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::module_key_unchecked;
 use crate::module::CachedModule;
 use crate::paths::name::Name;
 
@@ -22,7 +21,8 @@ pub(super) struct Lookup<'a> {
 pub(super) struct Reply {
     /// What Python would find first for each name, in order.
     pub(super) modules: Vec<Option<CachedModule>>,
-    /// The index, if it was asked for. Whoever needs only modules does not mind an error here.
+    /// The index, if it was asked for. Its error is kept apart: an index that can't be read (of
+    /// another type, forbidden by an ACL) must not fail a call that finds all of its modules.
     pub(super) index: Option<Result<Index, Error>>,
 }
 
@@ -35,17 +35,20 @@ impl Lookup<'_> {
 impl Command for Lookup<'_> {
     type Reply = Reply;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();
-        let keys: Vec<String> = self.paths().map(module_key_unchecked).collect();
+        let keys: Vec<String> = self
+            .paths()
+            .map(|path| config.keys.module_unchecked(path))
+            .collect();
         // MGET without keys is an error.
         if !keys.is_empty() {
             pipeline.cmd("MGET").arg(keys);
         }
         if self.with_index {
-            pipeline.add_command(Members::command());
+            pipeline.add_command(Members::command(&config.keys));
         }
-        // A large answer travels where it holds up no lookup.
+        // The index may be large: it goes over the connection on which it holds up no lookup.
         let class = if self.with_index {
             Class::Bulk
         } else {
@@ -70,7 +73,8 @@ impl Command for Lookup<'_> {
         for name in self.names {
             let mut module = None;
             for (path, value) in name.candidates().zip(&mut values) {
-                // What a package hides is not looked at, and may be corrupt.
+                // A module that a package hides is not looked at: it may be corrupt, and Python
+                // would never read it.
                 if module.is_none() {
                     module = entry(path, value, config)?;
                 }

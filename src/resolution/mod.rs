@@ -1,7 +1,7 @@
 //! From a module's name to its source, as Python's `PathFinder` would find it on disk.
 //!
 //! [`Name`] and [`PathIndex`] know nothing of Redis; [`resolve`] asks it, with a listing of the
-//! index that all calls of a transport share.
+//! index that all calls of a transport share. The rules, for users: docs/resolution.md.
 
 mod lookup;
 #[cfg(any(feature = "blocking", feature = "nonblocking"))]
@@ -16,7 +16,9 @@ use crate::paths::name::Name;
 /// What a module's name stands for, as Python's `PathFinder` would find it if the cached paths
 /// were files on a disk.
 ///
-/// There will be no other answer, so a `match` needs no further arm.
+/// There will be no other answer, so a `match` needs no further arm: an outage, or an entry that
+/// can't be read, is an error and never one of these. Returned by `resolve` of a reader, a near
+/// cache and a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
     /// A regular package: `shared/halopsa/__init__.py`. It hides `shared/halopsa.py`.
@@ -33,9 +35,10 @@ pub enum Resolution {
 }
 
 impl Resolution {
-    /// What has a source: the first of the name's candidates.
+    /// The answer for a name with a source, which is the first of its candidates that exists.
     pub(crate) fn sourced(name: &Name, module: Arc<CachedModule>) -> Self {
-        // Not by its last segment: `a.__init__` is a module.
+        // Compared with the whole path, not by its last segment: `a.__init__` names the module
+        // `a/__init__.py`, which is no package of that name.
         if name.package() == Some(module.path.as_str()) {
             Self::Package(module)
         } else {
@@ -43,7 +46,8 @@ impl Resolution {
         }
     }
 
-    /// What has none.
+    /// The answer for a name that neither candidate has a source for: only the index can tell
+    /// whether anything lies below it.
     pub(crate) fn without_source(name: &Name, index: &PathIndex) -> Self {
         if index.is_namespace(name) {
             let path = name.directory().to_owned();

@@ -1,4 +1,8 @@
-//! Asks for names: one round trip, and the index at most so often.
+//! Resolves names: one round trip for the modules, and the index at most once in `index_max_age`.
+//!
+//! Most names that Python asks for are not ours. Each of them needs the index, to know that it is
+//! no namespace, so a listing is shared by all clones, and only one call at a time fetches the next
+//! one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +20,8 @@ use crate::module::CachedModule;
 use crate::paths::listing::{Claim, Listing};
 use crate::paths::name::Name;
 
-/// How often a call looks whether another one has fetched the index: a fraction of what that takes.
+/// How often a call that waits looks whether another one has fetched the index: a fraction of what
+/// fetching takes.
 const GLANCE: Duration = Duration::from_millis(1);
 
 pub(crate) async fn resolve<T: Transport>(
@@ -36,6 +41,8 @@ pub(crate) async fn resolve_many<T: Transport, S: AsRef<str>>(
     resolve_all(client, names, budget).await
 }
 
+/// Resolves names within a budget that may be that of a larger call. What can't be a path is not
+/// found, without a question to Redis.
 pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
     client: &Client<T>,
     names: &[S],
@@ -53,6 +60,7 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
         budget,
         start: Instant::now(),
     };
+    // In the same round trip where that is likely to be needed, and no other call fetches it.
     let claim = call.may_need_index(&names).then(|| call.claim()).flatten();
     let (modules, mut asked) = call.ask(&names, claim).await?;
     let mut listing = None;
@@ -68,13 +76,14 @@ pub(crate) async fn resolve_all<T: Transport, S: AsRef<str>>(
             Resolution::without_source(name, &listing.index)
         };
         if matches!(answers[place], Resolution::NotFound) {
+            // Only a name that stands for nothing counts as absent: a namespace is an answer.
             served(client, None)?;
         }
     }
     Ok(answers)
 }
 
-/// The index, as old as a resolution's may be.
+/// The index, as old as `index_max_age` permits.
 #[cfg(feature = "near-cache")]
 pub(crate) async fn listing<T: Transport>(
     client: &Client<T>,
@@ -88,7 +97,7 @@ pub(crate) async fn listing<T: Transport>(
     call.listing(None).await
 }
 
-/// The modules of the names, and the index, if it was asked for.
+/// The modules of the names, and the index if it was asked for.
 type Answer = (
     Vec<Option<CachedModule>>,
     Option<Result<Arc<Listing>, Error>>,
@@ -107,11 +116,13 @@ impl<'a, T: Transport> Call<'a, T> {
         self.client.listings.fresh(self.start, max_age)
     }
 
-    /// Whether it looks as if the index had to be fetched. That our own modules are ours, an old
-    /// one knows: they ask for it only if they are gone.
+    /// Whether the call probably needs a fresh index, so that it is better asked for in the same
+    /// round trip. A name that an old listing has a path for will most likely be found, and then
+    /// needs none.
     fn may_need_index(&self, names: &[Name]) -> bool {
         let listings = &self.client.listings;
-        // One that does not come must not keep our modules from being found.
+        // The last attempt to fetch the index failed. Asked for together with the modules it could
+        // fail again and take them along.
         if listings.are_failing() {
             return false;
         }
@@ -122,6 +133,7 @@ impl<'a, T: Transport> Call<'a, T> {
         self.fresh().is_none() && !names.iter().all(is_listed)
     }
 
+    /// The right to fetch the index, if it is needed and no other call has it.
     fn claim(&self) -> Option<Claim<'a>> {
         let max_age = self.client.config().index_max_age;
         self.client.listings.claim(self.start, max_age)
@@ -153,7 +165,8 @@ impl<'a, T: Transport> Call<'a, T> {
         Ok((reply.modules, Some(listing)))
     }
 
-    /// One that is fresh: the one asked for, one that another call fetches meanwhile, or a new one.
+    /// A fresh listing: the one that came with the modules, one that another call fetches
+    /// meanwhile, or one that this call fetches now.
     async fn listing(
         &self,
         mut asked: Option<Result<Arc<Listing>, Error>>,
@@ -169,6 +182,8 @@ impl<'a, T: Transport> Call<'a, T> {
             if left.is_zero() {
                 return call::counted(self.client, Err(reply::timed_out()));
             }
+            // Another call is fetching it. Looking again is cheap, and works alike in both facades
+            // and in a forked child, where nothing would wake a waiter.
             let Some(claim) = self.claim() else {
                 self.client.transport.pause(GLANCE.min(left)).await;
                 continue;

@@ -1,4 +1,4 @@
-//! Removes everything.
+//! Removes every module, and the claim that the cache is complete.
 
 use super::report::{ClearReport, Endpoints};
 use super::scan::cached_paths;
@@ -12,12 +12,12 @@ use crate::command::mark::Unmark;
 use crate::command::request::Class;
 use crate::error::Error;
 
-/// Takes every path that is found out of the index, so that a module which another writer adds
-/// meanwhile keeps its place: an index without members is no key.
+/// Removes path by path, never the index key as a whole: a module that another writer adds
+/// meanwhile must stay in the index. Redis deletes a set that has become empty by itself.
 pub(crate) async fn clear<T: Transport>(client: &Client<T>) -> Result<ClearReport, Error> {
     let _observed = client.observers.writing_everything();
-    // First: a cache that is half cleared is not complete. And last: nor is one that a warm-up
-    // found complete before.
+    // The mark goes first, because a half-cleared cache is not complete, even if this call dies
+    // here. It goes once more at the end, because a warm-up may have written it meanwhile.
     let unmark = Unmark { generation: true };
     call::write(client, &unmark).await?;
     let mut connection = dedicated::open(client).await?;

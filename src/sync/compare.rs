@@ -1,332 +1,164 @@
-//! What Redis holds for a path, and how that compares with what it should hold.
+//! Compares rows with entries, batch by batch, and writes nothing.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::time::Instant;
 
-use redis::{Pipeline, Value};
-
-use crate::command::reply;
-use crate::command::request::{Class, Command, Request};
+use super::inspect::{Cached, Inspect};
+use super::inventory::Inventory;
+use super::options::{Stage, SyncOptions};
+use super::verdict::{Verdict, cacheable};
+use crate::client::batch::BATCH_MODULES;
+use crate::client::dedicated::send;
+use crate::client::transport::DedicatedConnection;
 use crate::config::Config;
+use crate::database::workspace::{Database, Paths, Workspace, collect};
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, module_key_unchecked};
 use crate::module::CachedModule;
 
-/// The state of these paths in Redis, and with `watch` an eye on it until the next EXEC.
-pub(crate) struct Inspect<'a> {
-    pub(crate) paths: &'a [String],
-    pub(crate) watch: bool,
-    /// Without the values all that is there counts as one.
-    pub(crate) values: bool,
+/// How often what was mended is compared and mended again. Two or three passes were enough in all
+/// measured rounds; a writer that never rests must not hold a warm-up for ever.
+pub(crate) const PASSES: usize = 5;
+
+#[derive(Default)]
+pub(crate) struct Comparison {
+    pub(super) drift: Vec<(String, Verdict)>,
+    /// When the first entry that is right expires, if any does: the mark of a complete cache must
+    /// not outlive it.
+    pub(super) expires: Option<Instant>,
 }
 
-impl<'a> Inspect<'a> {
-    pub(crate) fn of(paths: &'a [String]) -> Self {
-        Self {
-            paths,
-            watch: false,
-            values: true,
-        }
+impl Comparison {
+    /// Whether some path lost its row since it was listed.
+    fn has_rowless(&self) -> bool {
+        let rowless = |verdict| matches!(verdict, Verdict::Ghost | Verdict::IndexOnly);
+        self.drift.iter().any(|(_, verdict)| rowless(*verdict))
     }
 
-    #[cfg(feature = "postgres")]
-    pub(crate) fn watching(paths: &'a [String]) -> Self {
-        Self {
-            watch: true,
-            ..Self::of(paths)
-        }
-    }
-}
-
-/// The state of one path in Redis.
-pub(crate) struct Cached {
-    /// The stored value, unless absent or empty. None is as short as that of another type: it
-    /// can't be read either.
-    value: Option<Vec<u8>>,
-    /// Whether the index names the path.
-    listed: bool,
-    /// How long it has to live, if not for ever.
-    pub(crate) ttl: Option<Duration>,
-}
-
-impl Command for Inspect<'_> {
-    type Reply = Vec<Cached>;
-
-    fn request(&self, _: &Config) -> Request {
-        let keys: Vec<String> = self
-            .paths
-            .iter()
-            .map(|path| module_key_unchecked(path))
-            .collect();
-        let mut pipeline = Pipeline::new();
-        if self.watch {
-            // What an earlier batch of this connection watched no longer counts.
-            pipeline.cmd("UNWATCH");
-            pipeline.cmd("WATCH").arg(&keys);
-        }
-        if self.values {
-            pipeline.cmd("MGET").arg(&keys);
-        }
-        pipeline
-            .cmd("SMISMEMBER")
-            .arg(MODULE_INDEX_KEY)
-            .arg(self.paths);
-        for key in &keys {
-            pipeline.cmd("PTTL").arg(key);
-        }
-        Request {
-            pipeline,
-            class: Class::Bulk,
-        }
-    }
-
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
-        let mut replies = replies.into_iter();
-        let mut next = || reply::ok(replies.next().ok_or_else(reply::unexpected)?);
-        if self.watch {
-            next()?;
-            next()?;
-        }
-        let values = if self.values {
-            reply::sequence(next()?)?.into_iter().map(Some).collect()
-        } else {
-            vec![None; self.paths.len()]
-        };
-        let members = reply::sequence(next()?)?;
-        if values.len() != self.paths.len() || members.len() != self.paths.len() {
-            return Err(reply::unexpected());
-        }
-        values
-            .into_iter()
-            .zip(members)
-            .map(|(value, member)| {
-                // -1: for ever; -2: no such key.
-                let ttl = reply::integer(next()?)?;
-                let listed = reply::integer(member)? == 1;
-                let value = match value.map(reply::bytes).transpose()?.flatten() {
-                    Some(value) => Some(value).filter(|value| !value.is_empty()),
-                    // One that soon expires may be a placeholder.
-                    None if ttl == -2 || (!listed && (0..=PLACEHOLDER_MS).contains(&ttl)) => None,
-                    // Not asked for, or of another type, of which MGET says nil.
-                    None => Some(Vec::new()),
-                };
-                Ok(Cached {
-                    value,
-                    listed,
-                    ttl: u64::try_from(ttl).ok().map(Duration::from_millis),
-                })
-            })
-            .collect()
-    }
-}
-
-/// How a path's entry differs from its row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Verdict {
-    /// The entry equals the row, or there is neither.
-    Right,
-    /// A row without an entry.
-    Missing,
-    /// An entry that says something else than its row.
-    Stale,
-    /// An entry that can't be read.
-    Corrupt,
-    /// An entry without a row.
-    Ghost,
-    /// A place in the index, and neither entry nor row.
-    IndexOnly,
-    /// An entry that equals its row and has no place in the index.
-    KeyOnly,
-    /// An entry that equals its row and will expire otherwise than our setting wants.
-    Expiring,
-}
-
-impl Cached {
-    /// `row` is what the entry should say; `None` if there should be none.
-    pub(crate) fn compare(
-        &self,
-        row: Option<&CachedModule>,
+    fn add(
+        &mut self,
+        batch: &[String],
+        cached: &[Cached],
+        rows: &[CachedModule],
+        asked: Instant,
         config: &Config,
-        path: &str,
-    ) -> Verdict {
-        match (&self.value, row) {
-            (None, Some(_)) => Verdict::Missing,
-            (None, None) if self.listed => Verdict::IndexOnly,
-            (None, None) => Verdict::Right,
-            (Some(_), None) => Verdict::Ghost,
-            (Some(json), Some(_)) if json.len() > config.max_entry_bytes() => Verdict::Corrupt,
-            (Some(json), Some(row)) if !row.is_encoded_as(json) => {
-                // Others may write the same otherwise.
-                match CachedModule::from_json(path, json) {
-                    Err(_) => Verdict::Corrupt,
-                    Ok(entry) if entry != *row => Verdict::Stale,
-                    Ok(_) => self.place(config),
+    ) {
+        let (rows, _) = cacheable(rows, batch, config);
+        for (path, cached) in batch.iter().zip(cached) {
+            let row = rows.get(path.as_str()).copied();
+            match cached.compare(row, config, path) {
+                Verdict::Right => {
+                    let expires = cached.ttl.filter(|_| row.is_some()).map(|ttl| asked + ttl);
+                    self.expires = self.expires.into_iter().chain(expires).min();
                 }
+                verdict => self.drift.push((path.clone(), verdict)),
             }
-            (Some(_), Some(_)) => self.place(config),
-        }
-    }
-
-    /// Of an entry that equals its row.
-    fn place(&self, config: &Config) -> Verdict {
-        if !self.listed {
-            Verdict::KeyOnly
-        } else if !self.lives_as_it_should(config) {
-            Verdict::Expiring
-        } else {
-            Verdict::Right
-        }
-    }
-
-    /// With a time to live of ours an entry is renewed once half of it has passed, so that a
-    /// cache that is warmed again in time never runs out.
-    fn lives_as_it_should(&self, config: &Config) -> bool {
-        match (config.ttl, self.ttl) {
-            (None, left) => left.is_none(),
-            (Some(ttl), Some(left)) => left <= ttl && left >= ttl / 2,
-            (Some(_), None) => false,
         }
     }
 }
 
-/// Rows by their path, without those that can't be cached: of a path that was not asked for, or
-/// larger than the limit. Answers how many were too large.
-pub(crate) fn cacheable<'a>(
-    rows: &'a [CachedModule],
+/// Compares without a WATCH, so that comparing never aborts and needs no retry. What looks
+/// different is looked at again under a WATCH before it is written.
+pub(crate) async fn compare<Conn: DedicatedConnection, D: Database>(
+    connection: &mut Conn,
+    workspace: &mut Workspace<D>,
+    batches: impl Iterator<Item = Paths<'_>>,
+    config: &Config,
+    progress: &mut (dyn FnMut(usize) + Send),
+) -> Result<Comparison, Error> {
+    let mut comparison = Comparison::default();
+    for paths in batches {
+        // The query is sent before Redis is asked: Postgres prepares its answer while Redis
+        // gives its own.
+        let rows = workspace.start(paths).await?;
+        let batch = paths.as_slice();
+        let asked = Instant::now();
+        let cached = send(connection, &Inspect::of(batch), config).await?;
+        let rows = collect(rows).await?.modules;
+        comparison.add(batch, &cached, &rows, asked, config);
+        progress(batch.len());
+    }
+    Ok(comparison)
+}
+
+/// The same for paths whose sizes are not known.
+///
+/// The values of paths without a row are not fetched. They will be removed whatever they hold, and
+/// no table bounds their size: 200 foreign values could be any number of bytes.
+pub(crate) async fn compare_any<Conn: DedicatedConnection, D: Database>(
+    connection: &mut Conn,
+    workspace: &mut Workspace<D>,
     paths: &[String],
     config: &Config,
-) -> (HashMap<&'a str, &'a CachedModule>, usize) {
-    let mut by_path: HashMap<&str, &CachedModule> =
-        rows.iter().map(|row| (row.path.as_str(), row)).collect();
-    let asked: std::collections::HashSet<&str> = paths.iter().map(String::as_str).collect();
-    by_path.retain(|path, _| asked.contains(path));
-    let before = by_path.len();
-    by_path.retain(|path, row| {
-        let fits = row.content.len() <= config.max_content_bytes;
-        if !fits {
-            log::warn!(
-                "Skipped module {path:?}: its content has {} bytes, more than the limit",
-                row.content.len()
-            );
+    progress: &mut (dyn FnMut(usize) + Send),
+) -> Result<Comparison, Error> {
+    let mut all = Comparison::default();
+    for paths in paths.chunks(BATCH_MODULES) {
+        let (listing, rowless) = workspace.list_these(paths, config).await?;
+        let batches = listing.batches.iter().map(|batch| Paths::Any(batch));
+        let more = compare(connection, workspace, batches, config, progress).await?;
+        all.drift.extend(more.drift);
+        all.expires = all.expires.into_iter().chain(more.expires).min();
+        if !rowless.is_empty() {
+            let inspect = Inspect {
+                values: false,
+                ..Inspect::of(&rowless)
+            };
+            let cached = send(connection, &inspect, config).await?;
+            all.add(&rowless, &cached, &[], Instant::now(), config);
+            progress(rowless.len());
         }
-        fits
-    });
-    let too_large = before - by_path.len();
-    (by_path, too_large)
+    }
+    Ok(all)
 }
 
-/// How long a placeholder lives, in milliseconds, if whoever placed it dies.
-pub(super) const PLACEHOLDER_MS: i64 = 10_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config() -> Config {
-        Config::new("redis://localhost").unwrap()
+/// Compares all rows with their entries, then what is cached without a row.
+pub(super) async fn compare_all<Conn: DedicatedConnection, D: Database>(
+    inventory: &Inventory,
+    connection: &mut Conn,
+    workspace: &mut Workspace<D>,
+    config: &Config,
+    options: &mut SyncOptions<'_>,
+) -> Result<Comparison, Error> {
+    if inventory.listing.not_modules > 0 {
+        log::warn!(
+            "The workspace has {} rows and no module: their entity_type is not 'module', or they have no content",
+            inventory.listing.not_modules
+        );
     }
-
-    fn row(content: &str) -> CachedModule {
-        CachedModule::with_hash("a.py", content, "h").unwrap()
-    }
-
-    fn cached(value: Option<&CachedModule>) -> Cached {
-        Cached {
-            value: value.map(CachedModule::to_json),
-            listed: true,
-            ttl: None,
+    let total = inventory.listing.modules + inventory.surplus.len();
+    let mut progress = options.counted(Stage::Compare, total);
+    let listed = inventory.listing.batches.iter();
+    let listed = listed.map(|batch| Paths::Listed(batch));
+    let mut comparison = compare(connection, workspace, listed, config, &mut progress).await?;
+    let mut gone = comparison.has_rowless();
+    let surplus = compare_any(
+        connection,
+        workspace,
+        &inventory.surplus,
+        config,
+        &mut progress,
+    )
+    .await?;
+    comparison.drift.extend(surplus.drift);
+    // A row that has gone since the listing may have moved to a path that was not on it. So
+    // look for new paths as long as rows go: the new path must be known, and so be written,
+    // before the old one is removed.
+    let mut known: HashSet<String> = inventory
+        .listing
+        .batches
+        .iter()
+        .flatten()
+        .cloned()
+        .collect();
+    for _ in 0..PASSES {
+        if !gone {
+            break;
         }
+        let listed = workspace.list(config).await?.batches.into_iter().flatten();
+        let news: Vec<String> = listed.filter(|path| known.insert(path.clone())).collect();
+        let news = compare_any(connection, workspace, &news, config, &mut |_| {}).await?;
+        gone = news.has_rowless();
+        comparison.drift.extend(news.drift);
     }
-
-    fn verdict(cached: &Cached, row: Option<&CachedModule>) -> Verdict {
-        cached.compare(row, &config(), "a.py")
-    }
-
-    #[test]
-    fn each_difference_has_its_verdict() {
-        let new = row("new");
-        assert_eq!(verdict(&cached(Some(&new)), Some(&new)), Verdict::Right);
-        assert_eq!(verdict(&cached(None), Some(&new)), Verdict::Missing);
-        assert_eq!(
-            verdict(&cached(Some(&row("old"))), Some(&new)),
-            Verdict::Stale
-        );
-        assert_eq!(verdict(&cached(Some(&new)), None), Verdict::Ghost);
-        assert_eq!(verdict(&cached(None), None), Verdict::IndexOnly);
-        assert_eq!(
-            verdict(
-                &Cached {
-                    listed: false,
-                    ..cached(None)
-                },
-                None
-            ),
-            Verdict::Right
-        );
-        assert_eq!(
-            verdict(
-                &Cached {
-                    listed: false,
-                    ..cached(Some(&new))
-                },
-                Some(&new)
-            ),
-            Verdict::KeyOnly
-        );
-        assert_eq!(
-            verdict(
-                &Cached {
-                    value: Some(b"{".to_vec()),
-                    ..cached(None)
-                },
-                Some(&new)
-            ),
-            Verdict::Corrupt
-        );
-        let mut other_hash = new.clone();
-        other_hash.hash.clear();
-        assert_eq!(
-            verdict(&cached(Some(&other_hash)), Some(&new)),
-            Verdict::Stale
-        );
-    }
-
-    #[test]
-    fn an_entry_as_python_writes_it_is_right() {
-        let json = br#"{"content": "\u00e9", "path": "a.py", "hash": "h"}"#;
-        assert_eq!(
-            verdict(
-                &Cached {
-                    value: Some(json.to_vec()),
-                    ..cached(None)
-                },
-                Some(&row("é"))
-            ),
-            Verdict::Right
-        );
-    }
-
-    #[test]
-    fn an_unwanted_time_to_live_is_drift() {
-        let new = row("new");
-        let with = |ttl: Option<u64>| Cached {
-            ttl: ttl.map(Duration::from_secs),
-            ..cached(Some(&new))
-        };
-        assert_eq!(verdict(&with(Some(86_400)), Some(&new)), Verdict::Expiring);
-        let hourly = config().with_ttl(Some(Duration::from_secs(3_600)));
-        for (left, expected) in [
-            (None, Verdict::Expiring),
-            (Some(86_400), Verdict::Expiring),
-            (Some(3_600), Verdict::Right),
-            (Some(1_800), Verdict::Right),
-            (Some(1_799), Verdict::Expiring),
-        ] {
-            assert_eq!(
-                with(left).compare(Some(&new), &hourly, "a.py"),
-                expected,
-                "{left:?}"
-            );
-        }
-    }
+    Ok(comparison)
 }

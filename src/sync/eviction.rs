@@ -1,9 +1,10 @@
-//! Whether Redis evicts what is written.
+//! Whether Redis evicts what is written. If it does, writing again never ends, and the remedy is a
+//! setting of Redis, which the report must name.
 
 use redis::Value;
 
 #[cfg(feature = "postgres")]
-use super::compare::Verdict;
+use super::verdict::Verdict;
 use crate::client::dedicated::send;
 use crate::client::transport::DedicatedConnection;
 use crate::command::info::Info;
@@ -12,11 +13,12 @@ use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
 
-/// From so many modules on that are missing again at once nobody can have removed them one by one.
+/// So many modules that are missing again at once have been evicted: services remove modules one by
+/// one. Counted only where INFO is refused and its counter can't be had.
 #[cfg(feature = "postgres")]
 const MANY: usize = 20;
 
-/// Looks at how many keys Redis has evicted, from the first look on.
+/// Compares the server's counter of evicted keys with its value at the first look.
 #[derive(Default)]
 pub(crate) struct Evictions {
     first: Option<u64>,
@@ -34,7 +36,8 @@ impl Evictions {
         Ok(self.first.zip(now).map(|(first, now)| now > first))
     }
 
-    /// Whether they explain this drift. Only what was `written` before can have been evicted.
+    /// Whether evictions explain this drift: most of it is missing, and was `written` by an earlier
+    /// pass. Before anything is written, missing modules are just what a cold cache looks like.
     #[cfg(feature = "postgres")]
     pub(crate) async fn have_taken<Conn: DedicatedConnection>(
         &mut self,

@@ -1,14 +1,17 @@
-//! What a caller may say about long work.
+//! What a caller may say about long work: how much may be removed, how long to wait, and where to
+//! report progress.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// Up to so many modules a cache may lose all but the last without being asked.
+/// In a cache of at most so many modules, any share may be removed without being asked: there, half
+/// of them is an everyday change.
 const SMALL: usize = 20;
 
-/// Options of the warm-up, `verify`, `repair` and `publish_exact`.
+/// Options of the warm-up, `verify`, `repair` and `publish_exact`: the argument of
+/// `warm_from_db_with`, `verify_with`, `repair_with` and `publish_exact_with`.
 ///
 /// ```
 /// use bifrost_module_cache::sync::SyncOptions;
@@ -58,8 +61,8 @@ impl<'a> SyncOptions<'a> {
         self
     }
 
-    /// How long to wait for transactions that were open, each time. Default 5 s. Where they last
-    /// longer the result is unverified.
+    /// How long to wait for transactions that were open, each time that is needed (up to six
+    /// times). Default 5 s, at most a day. Where they last longer the result is unverified.
     #[must_use]
     pub fn with_barrier_timeout(mut self, timeout: Duration) -> Self {
         self.barrier_timeout = Some(timeout);
@@ -80,7 +83,7 @@ impl<'a> SyncOptions<'a> {
     /// Refuses to remove so many of those that are cached, if that is too large a share.
     pub(crate) fn check_removals(&self, removed: usize, cached: usize) -> Result<(), Error> {
         let default = || if cached > SMALL { 0.5 } else { 1.0 };
-        // `max` takes what is no number for none.
+        // `f64::max` returns the other operand for NaN, so NaN permits no removal.
         let share = self.max_prune.unwrap_or_else(default).max(0.0);
         let count = |count| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         if count(removed) > share * count(cached) {
@@ -128,7 +131,8 @@ impl fmt::Debug for SyncOptions<'_> {
     }
 }
 
-/// How far long work has come. The same may be reported again, as a sign that work goes on.
+/// How far long work has come, as [`SyncOptions::with_progress`] is told. The same may be reported
+/// again, as a sign that work goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -136,7 +140,7 @@ pub struct Progress {
     pub stage: Stage,
     /// How many modules of this stage are done.
     pub done: usize,
-    /// How many this stage has.
+    /// How many this stage has, as far as is known when it begins.
     pub total: usize,
 }
 

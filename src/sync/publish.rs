@@ -1,4 +1,4 @@
-//! Many changes that readers see at once.
+//! Many changes that readers see at once, in one transaction as long as they fit 4 MiB.
 
 use std::collections::HashMap;
 
@@ -37,6 +37,7 @@ impl Change {
     }
 }
 
+/// Checks all changes before the first is sent, so that a bad one leaves nothing half done.
 pub(crate) async fn publish<T: Transport>(
     client: &Client<T>,
     changes: &[Change],
@@ -49,6 +50,8 @@ pub(crate) async fn publish<T: Transport>(
     }
     let paths = || changes.iter().map(|change| change.path().to_owned());
     let _observed = client.observers.writing(|| paths().collect());
+    // Of several changes of one path only the last counts. Removing and writing it in one
+    // transaction would depend on the order of the two.
     let last: HashMap<&str, usize> = changes
         .iter()
         .enumerate()
@@ -64,6 +67,8 @@ pub(crate) async fn publish<T: Transport>(
         });
     let mut report = PublishReport::new(client.config());
     for write in writes(edits) {
+        // What only removes must also work on a Redis that is out of memory, which refuses MULTI:
+        // `write::remove` falls back then.
         let done = if write.put.is_empty() {
             write::remove(client, &write.remove, Class::Bulk).await?;
             true
@@ -97,7 +102,8 @@ impl Edit<'_> {
     }
 }
 
-/// One transaction, or several where one would hold the server up for too long.
+/// One transaction, or several where one would hold up the server, which runs nothing else during
+/// an EXEC, for too long.
 pub(crate) fn writes<'a>(edits: impl IntoIterator<Item = Edit<'a>>) -> Vec<Write<'a>> {
     let batches = batches(edits, usize::MAX, BATCH_BYTES, Edit::bytes);
     let write = |batch: Vec<Edit<'a>>| {
@@ -127,7 +133,8 @@ impl PublishReport {
     /// Counts a transaction that was sent; `done` is its answer.
     pub(crate) fn count(&mut self, write: &Write<'_>, done: bool) -> Result<(), Error> {
         if !done {
-            return Err(reply::unexpected()); // it watched nothing
+            // It watched nothing, so Redis had no reason to abort it.
+            return Err(reply::unexpected());
         }
         write.log();
         self.written += write.put.len();

@@ -1,14 +1,17 @@
-//! Makes the cache hold exactly the given modules: for those without a database.
+//! Makes the cache hold exactly the given modules: the warm-up of those without a database.
+//!
+//! There is no second source to compare with, so the result is complete and never *verified*.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use super::compare::{Inspect, Verdict};
+use super::inspect::Inspect;
 use super::mark::Completion;
 use super::options::{Stage, SyncOptions};
 use super::publish::{Edit, writes};
 use super::report::{DryRun, PublishReport};
 use super::scan::cached_paths;
+use super::verdict::Verdict;
 use crate::client::Client;
 use crate::client::batch::{BATCH_BYTES, BATCH_MODULES, batches};
 use crate::client::dedicated;
@@ -20,6 +23,8 @@ use crate::command::modules::checked_module;
 use crate::error::Error;
 use crate::module::CachedModule;
 
+/// Compares, checks how much would be removed, and only then writes. New and changed modules come
+/// before removals, so that a moved one is found under one of its two paths.
 pub(crate) async fn publish_exact<T: Transport>(
     client: &Client<T>,
     modules: &[CachedModule],
@@ -32,8 +37,9 @@ pub(crate) async fn publish_exact<T: Transport>(
     if modules.is_empty() && !options.allows_empty() {
         return Err(Error::Empty);
     }
+    // A dry run changes nothing, so near caches that observe this writer have nothing to drop.
     let _observed = (!options.dry_run).then(|| client.observers.writing_everything());
-    // The same path twice: the last wins.
+    // Where a path is given twice, the last one wins, as with writes one after the other.
     let wanted: HashMap<&str, &CachedModule> = modules
         .iter()
         .map(|module| (module.path.as_str(), module))
@@ -49,7 +55,7 @@ pub(crate) async fn publish_exact<T: Transport>(
     let size = |path: &String| wanted[path.as_str()].content.len();
     let mut edits = Vec::new();
     let mut done = 0;
-    // What is written from now on lives for longer.
+    // What is written from now on expires later than this, so it is the upper bound.
     let mut expires = config.ttl.map(|ttl| Instant::now() + ttl);
     for batch in batches(paths, BATCH_MODULES, BATCH_BYTES, size) {
         let now = Instant::now();
@@ -84,13 +90,15 @@ pub(crate) async fn publish_exact<T: Transport>(
             ..PublishReport::new(config)
         });
     };
+    // A dry run has returned above: it reports what this refuses.
     options.check_removals(removed, cached.paths.len())?;
 
     // Readers see a large publication in parts: until its end nothing may claim that all is there.
     if edits.iter().map(Edit::bytes).sum::<usize>() > BATCH_BYTES {
         send(&mut connection, &Unmark { generation: false }, config).await?;
     }
-    // Over the same connection: another one may lead to another server.
+    // Over the same connection as the comparison and the mark: after a failover a new connection
+    // may lead to another server, which the mark would then not be true of.
     let mut report = PublishReport::new(config);
     for write in writes(edits) {
         let done = send(&mut connection, &write, config).await?;

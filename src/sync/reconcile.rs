@@ -1,14 +1,18 @@
-//! Brings paths to what a source says now, so that whoever writes in between wins.
+//! Brings paths to what a source says now. A write that another writer makes in between wins.
+//!
+//! This is the protocol of `refresh`, and of all mending: reserve and WATCH, read the source, write
+//! in MULTI/EXEC. Each step and its order: docs/design/consistency.md.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 
-use super::compare::{PLACEHOLDER_MS, cacheable};
 use super::eviction::Evictions;
+use super::inspect::PLACEHOLDER_MS;
 use super::report::RefreshReport;
 use super::source::Source;
+use super::verdict::cacheable;
 use crate::client::Client;
 use crate::client::batch::BATCH_BYTES;
 use crate::client::dedicated::send;
@@ -18,24 +22,27 @@ use crate::command::request::{Class, Command, Request};
 use crate::command::{modules, reply};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::module_key_unchecked;
 use crate::module::CachedModule;
 use crate::random::random;
 
-/// How often a path that others keep writing is tried.
+/// How often a path that others keep writing is tried. It is reported as `unsettled` then: the
+/// caller may refresh it again, but a call must end.
 const ATTEMPTS: u32 = 12;
 
-/// After so many it is looked at whether Redis evicts what is watched: then all fail.
+/// After so many attempts of a path, ask Redis whether it evicts keys: an eviction of a watched key
+/// aborts EXEC as a write does, so every further attempt would fail, too.
 const FEW: u32 = 3;
 
-/// Reserve and watch, ask the source, write or remove in a transaction. One that was aborted is
-/// tried again path by path; a path that stays contended is reported.
+/// Reserves and watches the paths, asks the source, and writes or removes them in a transaction. An
+/// aborted batch is tried again path by path, because one busy path must not hold up 199 others; a
+/// path that stays contended is reported.
 ///
-/// Nothing is removed before all the rest is written, so that readers find what was moved under
-/// its old or its new path, however often the two are tried.
+/// Nothing is removed before all the rest is written, over all batches and retries, so that readers
+/// find a moved module under its old or its new path.
 ///
-/// The connection must be dropped after an error: it may watch keys.
-pub(crate) async fn settle<T: Transport, Conn: DedicatedConnection, S: Source>(
+/// The connection must be dropped after an error: a WATCH that was left behind would void the next
+/// transaction on it.
+pub(crate) async fn reconcile<T: Transport, Conn: DedicatedConnection, S: Source>(
     client: &Client<T>,
     connection: &mut Conn,
     source: &mut S,
@@ -49,7 +56,8 @@ pub(crate) async fn settle<T: Transport, Conn: DedicatedConnection, S: Source>(
     let mut queue: VecDeque<(Vec<String>, u32)> = plan.batches.into_iter().map(first).collect();
     let mut removals: VecDeque<_> = plan.rowless.into_iter().map(first).collect();
     let (mut evictions, mut evicts) = (Evictions::default(), false);
-    // What Redis had no memory for: tried once more when all removals have made room.
+    // What Redis had no memory for. The removals come first, because they make room; then it is
+    // tried once more.
     let mut starved = VecDeque::new();
     loop {
         let last_chance = queue.is_empty() && removals.is_empty();
@@ -58,17 +66,21 @@ pub(crate) async fn settle<T: Transport, Conn: DedicatedConnection, S: Source>(
             return Ok(report);
         };
         let reserved = send(connection, &Reserve { paths: &batch }, config).await?;
-        // Only now: a row that was read before the watch began may be older than what it hides.
+        // Fetch after WATCH, never before. Between a fetch and a later WATCH another service may
+        // cache a newer row, which our EXEC would then overwrite with the older one, unnoticed.
         let fetched = source.fetch(&batch).await?;
         let (rows, too_large) = cacheable(&fetched.modules, &batch, config);
         let too_large = too_large + fetched.too_large;
         let (mut here, mut gone): (Vec<String>, Vec<String>) = batch
             .into_iter()
             .partition(|path| rows.contains_key(path.as_str()));
+        // Sizes were planned before the rows were read, and a row may have grown since. What no
+        // longer fits one transaction goes back to the queue, and is watched and fetched anew.
         let fitting = fitting(here.iter().map(|path| rows[path.as_str()].content.len()));
         for rest in here.split_off(fitting).chunks(fitting.max(1)) {
             queue.push_front((rest.to_vec(), attempt));
         }
+        // Rows are left to write, one of which may be the new path of what is gone here.
         if !queue.is_empty() && !gone.is_empty() {
             removals.push_back((std::mem::take(&mut gone), attempt));
         }
@@ -93,9 +105,12 @@ pub(crate) async fn settle<T: Transport, Conn: DedicatedConnection, S: Source>(
                 progress(here.len() + gone.len());
                 continue;
             }
+            // EXEC was aborted, or a key was gone before the watch began: nothing was written.
             Ok(false) => here.into_iter().chain(gone).collect(),
             Err(error) if error.is_out_of_memory() => {
                 if !here.is_empty() {
+                    // All removals are done, and there is still no memory: more attempts can't
+                    // help.
                     if last_chance && gone.is_empty() {
                         return Err(error);
                     }
@@ -112,7 +127,7 @@ pub(crate) async fn settle<T: Transport, Conn: DedicatedConnection, S: Source>(
         if contended.is_empty() {
             continue;
         }
-        // The first look counts what came before.
+        // The first look only notes the server's counter; later ones compare with it.
         if !evicts && (attempt == 1 || attempt > FEW) {
             evicts = evictions.any(connection, config).await? == Some(true) && attempt > FEW;
         }
@@ -127,9 +142,11 @@ pub(crate) async fn settle<T: Transport, Conn: DedicatedConnection, S: Source>(
     }
 }
 
-/// Removes paths that have no row from a Redis that is out of memory: it refuses to queue even what
-/// frees some, so nothing watches. Answers those whose row came meanwhile: its writer's entry may
-/// be what was removed.
+/// Removes paths that have no row from a Redis that is out of memory.
+///
+/// Such a Redis refuses to queue even a DEL in MULTI, so this can't be a transaction, and no WATCH
+/// protects it. Instead the source is asked again afterwards. A path whose row came meanwhile is
+/// returned, to be reconciled again: its writer's entry may be what was just removed.
 async fn free<Conn: DedicatedConnection, S: Source>(
     connection: &mut Conn,
     source: &mut S,
@@ -157,7 +174,8 @@ async fn free<Conn: DedicatedConnection, S: Source>(
     Ok(came.cloned().collect())
 }
 
-/// How many of these modules one transaction may hold: at least one, if there is one.
+/// How many of these modules one transaction may hold: at least one, if there is one, or a module
+/// larger than the limit of a batch would never be written.
 fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0;
     let within = sizes.take_while(|size| {
@@ -174,24 +192,30 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_micros(random() % longest)
 }
 
-/// Places an empty value where there is none, and watches all. A reader takes an empty value for
-/// absent; a foreign DEL of a path that was never cached now trips the watch.
+/// Places an empty value where there is none, and watches all.
+///
+/// A DEL of an absent key does not trip a WATCH. Without the placeholder, a row that a service
+/// deletes after our SELECT would be cached by our EXEC as a ghost. Readers take an empty value for
+/// absent, as the specification's `if data:` does.
 struct Reserve<'a> {
     paths: &'a [String],
 }
 
 impl Command for Reserve<'_> {
-    /// Whether all were there when the watch began: a DEL may come before it. An error where there
-    /// was no memory for a place, which only what is written needs: whatever comes to a path that
-    /// is removed trips the watch.
+    /// Whether all keys existed when the watch began. A DEL may come between placeholder and WATCH,
+    /// and then the watch is of an absent key, which protects nothing.
+    ///
+    /// The inner error says that there was no memory for a placeholder. It is no error of the whole
+    /// request: paths without a row need no placeholder, and are removed all the same.
     type Reply = Result<bool, Error>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();
+        // What an earlier, unfinished attempt on this connection watched must not abort this one.
         pipeline.cmd("UNWATCH");
         let (mut watch, mut exists) = (redis::cmd("WATCH"), redis::cmd("EXISTS"));
         for path in self.paths {
-            let key = module_key_unchecked(path);
+            let key = config.keys.module_unchecked(path);
             watch.arg(&key);
             exists.arg(&key);
             pipeline
@@ -211,6 +235,7 @@ impl Command for Reserve<'_> {
     }
 
     fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        // Each reply is looked at, because a SET may fail alone. The last one is that of EXISTS.
         let (mut last, mut lack) = (Err(reply::unexpected()), None);
         for reply in replies {
             match reply::ok(reply) {
@@ -224,7 +249,8 @@ impl Command for Reserve<'_> {
     }
 }
 
-/// Writes and removes in one transaction; answers whether it was carried out.
+/// Writes and removes in one transaction; answers whether it was carried out, which EXEC tells by a
+/// reply that is not nil. A library that decodes an aborted EXEC as `()` reports success.
 pub(crate) struct Write<'a> {
     pub(crate) put: Vec<&'a CachedModule>,
     pub(crate) remove: Vec<&'a String>,
@@ -245,7 +271,7 @@ impl Write<'_> {
             all.extend(modules::put(module, config));
         }
         if !self.remove.is_empty() {
-            all.extend(modules::remove(&self.remove));
+            all.extend(modules::remove(&self.remove, &config.keys));
         }
         all
     }

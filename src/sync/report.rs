@@ -1,4 +1,7 @@
 //! What was done, for a log line and for a decision.
+//!
+//! Each report is `Display` for a log line, and `Serialize` for the tool's `--json`, whose field
+//! names are part of the tool's interface: docs/tool.md.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +13,8 @@ use serde::Serializer;
 use super::report_json;
 use crate::config::Config;
 
-/// Which servers a report is about: who answered, not who was meant.
+/// Which servers a report is about: the database that answered, not the one that was meant. A URL
+/// with several hosts, or a pooler, may lead to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Endpoints {
@@ -19,6 +23,10 @@ pub struct Endpoints {
     /// `host:port/database` as Postgres itself says, or the database alone through a local socket;
     /// `None` where no database was asked.
     pub database: Option<String>,
+    /// What goes before every key, as [`Config::with_namespace`](crate::Config::with_namespace) has
+    /// it; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 impl Endpoints {
@@ -26,11 +34,12 @@ impl Endpoints {
         Self {
             redis: config.redis_address(),
             database: database.map(str::to_owned),
+            namespace: config.keys.namespace().to_owned(),
         }
     }
 }
 
-/// What `clear` did.
+/// What `ModuleWriter::clear` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ClearReport {
@@ -53,7 +62,7 @@ impl fmt::Display for ClearReport {
     }
 }
 
-/// What `refresh` did.
+/// What `ModuleWriter::refresh` or `refresh_from` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RefreshReport {
@@ -63,7 +72,7 @@ pub struct RefreshReport {
     pub removed: usize,
     /// Modules larger than the limit: they can't be cached, and their paths are among the removed.
     pub skipped: usize,
-    /// How often a path was tried again because somebody wrote it meanwhile.
+    /// How often a path was tried again because another writer changed it meanwhile.
     pub retried: usize,
     /// Bytes of content written.
     pub bytes: u64,
@@ -93,6 +102,8 @@ impl fmt::Display for RefreshReport {
 }
 
 impl RefreshReport {
+    /// Adds the report of another pass. Written by destructuring, so that a new field can't be
+    /// forgotten.
     #[cfg(feature = "postgres")]
     pub(crate) fn add(&mut self, more: Self) {
         let Self {
@@ -113,7 +124,8 @@ impl RefreshReport {
     }
 }
 
-/// What a dry run would have written and removed, sorted.
+/// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) would have written and
+/// removed, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DryRun {
@@ -130,6 +142,7 @@ impl DryRun {
         Self { written, removed }
     }
 
+    /// What a repair would do about this drift.
     #[cfg(feature = "postgres")]
     pub(crate) fn of(drift: &Drift) -> Self {
         let written = [
@@ -151,7 +164,7 @@ impl fmt::Display for DryRun {
     }
 }
 
-/// What `publish` or `publish_exact` did.
+/// What `ModuleWriter::publish` or `publish_exact` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PublishReport {
@@ -168,7 +181,8 @@ pub struct PublishReport {
     pub complete: bool,
     /// Which servers this is about.
     pub servers: Endpoints,
-    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run) of `publish_exact`.
+    /// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) of `publish_exact` would
+    /// have done; `None` if it was none.
     pub dry_run: Option<DryRun>,
 }
 
@@ -203,8 +217,8 @@ pub enum Unverified {
     OpenTransaction,
     /// Others kept changing what was mended.
     Contended,
-    /// The table has no module and the cache has some. Nothing was removed, because nobody said
-    /// that an empty workspace is meant: see
+    /// The table has no module and the cache has some. Nothing was removed, because the caller did
+    /// not say that an empty workspace is meant: see
     /// [`SyncOptions::with_allow_empty`](crate::sync::options::SyncOptions::with_allow_empty).
     EmptyWorkspace,
     /// The cache was flushed each time while it was warmed.
@@ -231,7 +245,7 @@ impl fmt::Display for Unverified {
     }
 }
 
-/// What a warm-up did.
+/// What `ModuleWriter::warm_from_db` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WarmReport {
@@ -248,7 +262,7 @@ pub struct WarmReport {
     /// How many rows the table has, not counting deleted ones, if none of them is a module: then
     /// something is wrong with their `entity_type` or content, or it is the wrong table.
     pub not_modules: usize,
-    /// How often a path was tried again because somebody wrote it meanwhile.
+    /// How often a path was tried again because another writer changed it meanwhile.
     pub retried: usize,
     /// Paths that others kept writing until the attempts were used up.
     pub unsettled: Vec<String>,
@@ -271,7 +285,8 @@ pub struct WarmReport {
     pub scanned: bool,
     /// Which servers this is about.
     pub servers: Endpoints,
-    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run): then nothing is counted as done.
+    /// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) would have done: then
+    /// nothing is counted as done. `None` if it was none.
     pub dry_run: Option<DryRun>,
 }
 
@@ -319,7 +334,8 @@ impl fmt::Display for WarmReport {
     }
 }
 
-/// How the cache differs from the database. Each path is in one list only, sorted.
+/// How the cache differs from the database: what `ModuleWriter::verify` found. Each path is in one
+/// list only, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drift {
@@ -348,9 +364,9 @@ pub struct Drift {
     pub bad_members: usize,
     /// Whether the keys were looked through for entries that the index does not name.
     pub scanned: bool,
-    /// Of `ModuleWriter::verify`, why what differs may be right all the
-    /// same: a transaction that stayed open may belong to a writer under way. `None` if it was
-    /// looked at again after all transactions of that time had ended.
+    /// Set by `ModuleWriter::verify`: why what differs may be right all the same. A transaction
+    /// that stayed open may belong to a writer under way. `None` if it was looked at again after
+    /// all transactions of that time had ended.
     pub unverified: Option<Unverified>,
     /// Which servers this is about.
     pub servers: Endpoints,
@@ -410,24 +426,25 @@ impl fmt::Display for Drift {
     }
 }
 
-/// What `repair` found and did.
+/// What `ModuleWriter::repair` found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// What was found, and where.
+    /// What was found before anything was mended.
     pub drift: Drift,
     /// Modules written.
     pub written: usize,
     /// Paths removed.
     pub removed: usize,
-    /// How often a path was tried again because somebody wrote it meanwhile.
+    /// How often a path was tried again because another writer changed it meanwhile.
     pub retried: usize,
     /// Paths that others kept writing until the attempts were used up.
     pub unsettled: Vec<String>,
     /// `None` if the cache equalled the database in the end, else why that can't be said.
     #[serde(flatten, serialize_with = "report_json::verified")]
     pub unverified: Option<Unverified>,
-    /// Of a [dry run](crate::sync::options::SyncOptions::with_dry_run): then nothing is counted as done.
+    /// What a [dry run](crate::sync::options::SyncOptions::with_dry_run) would have done: then
+    /// nothing is counted as done. `None` if it was none.
     pub dry_run: Option<DryRun>,
 }
 

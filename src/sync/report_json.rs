@@ -1,9 +1,10 @@
-//! Reports as JSON: what scripts read.
+//! Reports as JSON: what scripts read. docs/tool.md lists the fields.
 
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+/// Seconds as a number: serde's own form of a `Duration` is an object of two numbers.
 pub(super) fn seconds<S: Serializer>(
     duration: &Duration,
     serializer: S,
@@ -11,7 +12,7 @@ pub(super) fn seconds<S: Serializer>(
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
-/// Both whether and why not.
+/// Both whether and why not, so that a script can test one boolean.
 #[allow(clippy::ref_option, reason = "as serde calls it")]
 pub(super) fn verified<S: Serializer, Why: Serialize>(
     unverified: &Option<Why>,

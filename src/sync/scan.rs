@@ -1,4 +1,6 @@
-//! Which paths Redis knows.
+//! Which paths Redis knows: those of the index, and of all keys where SCAN is permitted.
+//!
+//! SCAN is optional for a writer, because it shows the names of all keys, also foreign ones.
 
 use std::collections::HashSet;
 
@@ -11,7 +13,7 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_KEY_PREFIX, validate_path};
+use crate::keys::validate_path;
 
 /// The paths of the index, and of the keys where SCAN is permitted.
 #[derive(Debug, Default)]
@@ -24,6 +26,8 @@ pub(crate) struct CachedPaths {
     pub(crate) scanned: bool,
 }
 
+/// The index first; then SCAN, which finds entries that the index does not name. SCAN may tell a
+/// key twice, hence a set.
 pub(crate) async fn cached_paths<Conn: DedicatedConnection>(
     connection: &mut Conn,
     config: &Config,
@@ -41,9 +45,11 @@ pub(crate) async fn cached_paths<Conn: DedicatedConnection>(
                 found.paths.extend(paths);
                 cursor = next;
             }
+            // The ACL forbids SCAN. The index has to do, and the report says so.
             Err(error) if error.is_refused() => return Ok(found),
             Err(error) => return Err(error),
         }
+        // The cursor is opaque, up to 64 bits, and ends with 0: handed back as it came.
         if cursor == b"0" {
             found.scanned = true;
             return Ok(found);
@@ -59,18 +65,18 @@ struct Scan<'a> {
 impl Command for Scan<'_> {
     type Reply = (Vec<u8>, Vec<String>);
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SCAN");
         command
             .arg(self.cursor)
             .arg("MATCH")
-            .arg(format!("{MODULE_KEY_PREFIX}*"))
+            .arg(format!("{}*", config.keys.module_prefix()))
             .arg("COUNT")
             .arg(1_000);
         Request::one(command, Class::Bulk)
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+    fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
         let mut parts = reply::sequence(reply::single(replies)?)?.into_iter();
         let (Some(cursor), Some(keys)) = (parts.next(), parts.next()) else {
             return Err(reply::unexpected());
@@ -78,9 +84,10 @@ impl Command for Scan<'_> {
         let mut paths = Vec::new();
         for key in reply::sequence(keys)? {
             let key = reply::bytes(key)?.unwrap_or_default();
-            // The index itself and foreign keys that can't be a path's are not ours to judge.
+            // The index itself lies under the same prefix, and a foreign key there may be no path:
+            // neither is ours to remove.
             let path = key
-                .strip_prefix(MODULE_KEY_PREFIX.as_bytes())
+                .strip_prefix(config.keys.module_prefix().as_bytes())
                 .and_then(|path| std::str::from_utf8(path).ok());
             paths.extend(
                 path.filter(|path| validate_path(path).is_ok())

@@ -1,4 +1,7 @@
-//! Where the truth about modules is read.
+//! Where the truth about modules is read: the database, or a function of the caller.
+//!
+//! [`reconcile`](super::reconcile) knows only this trait, so `refresh` and `refresh_from` run the
+//! same protocol.
 
 use crate::client::batch::{BATCH_MODULES, Fetched};
 use crate::config::Config;
@@ -7,12 +10,13 @@ use crate::database::workspace::{Database, Paths, Workspace, collect};
 use crate::error::{Error, Source as Cause};
 use crate::module::CachedModule;
 
-/// In which order paths are fetched, so much at once.
+/// In which batches paths are reconciled.
 #[derive(Default)]
 pub(crate) struct Plan {
-    /// Those that have a module.
+    /// Paths that have a module.
     pub(crate) batches: Vec<Vec<String>>,
-    /// Those that had none when the plan was made.
+    /// Paths that had none when the plan was made: their turn comes last, because what was moved
+    /// must be written under its new path before the old one is removed.
     pub(crate) rowless: Vec<Vec<String>>,
 }
 
@@ -23,7 +27,8 @@ pub(crate) trait Source {
         None
     }
 
-    /// Nothing is read by it that may be older than a watch.
+    /// Cuts paths into batches, before any key is watched. So it may look at sizes, but never at
+    /// content: a row read now could be older than what a watched key holds later.
     async fn plan(&mut self, paths: Vec<String>, _: &Config) -> Result<Plan, Error> {
         Ok(Plan {
             batches: paths.chunks(BATCH_MODULES).map(<[_]>::to_vec).collect(),
@@ -73,6 +78,8 @@ impl<D: Database> Source for Workspace<D> {
 
     async fn plan(&mut self, paths: Vec<String>, config: &Config) -> Result<Plan, Error> {
         let mut plan = Plan::default();
+        // The usual `refresh`, of one path: asking for its size first would be a second round trip
+        // to the database, and one module always fits a transaction.
         if paths.len() == 1 {
             plan.batches.push(paths);
             return Ok(plan);

@@ -1,29 +1,36 @@
-//! Loads all modules of the database into the cache.
+//! Loads all modules of the database into the cache, verifies it, and marks it as complete.
+//!
+//! Loading is fast and not quite exact; the verification behind it is what makes the result right.
+//! The steps and their order: docs/design/consistency.md.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::compare::{Cached, Inspect, Verdict, cacheable};
+use super::inspect::{Cached, Inspect};
+use super::inventory::Inventory;
 use super::mark::Completion;
 use super::options::{Stage, SyncOptions};
 use super::reconcile::Write;
 use super::repair::check;
 use super::report::{DryRun, Endpoints, Unverified, WarmReport};
 use super::source::Source as _;
-use super::survey::Survey;
+use super::verdict::{Verdict, cacheable};
 use super::verify::verify;
 use crate::client::Client;
 use crate::client::dedicated;
 use crate::client::dedicated::{begin, finish, send};
 use crate::client::transport::{DedicatedConnection, Transport};
 use crate::config::Config;
-use crate::database::workspace::{Database, Listing, Paths, Workspace, collect};
+use crate::database::workspace::{Database, ModuleList, Paths, Workspace, collect};
 use crate::error::Error;
 use crate::module::CachedModule;
 
-/// How often a warm-up whose work was flushed away starts again.
+/// How often a warm-up whose work was flushed away starts again. Bounded, because a job that
+/// flushes in a loop would keep it busy for ever.
 const ROUNDS: usize = 3;
 
+/// Loads, verifies and marks, in rounds: where the mark is refused because the data was flushed
+/// meanwhile, all begins anew.
 pub(crate) async fn warm<T: Transport, D: Database>(
     client: &Client<T>,
     database: D,
@@ -34,6 +41,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         let drift = verify(client, database, options).await?;
         let dry_run = DryRun::of(&drift);
         return Ok(WarmReport {
+            // The modules that are right already: a dry run adds none.
             modules: drift.modules - dry_run.written.len().min(drift.modules),
             skipped: drift.skipped,
             not_modules: drift.not_modules,
@@ -48,6 +56,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
     let _observed = client.observers.writing_everything();
     let config = client.config();
     let mut workspace = Workspace::open(database, config).await?;
+    // Dedicated ones, because WATCH belongs to a connection; two, because `load` alternates.
     let mut connections = [
         dedicated::open(client).await?,
         dedicated::open(client).await?,
@@ -58,15 +67,17 @@ pub(crate) async fn warm<T: Transport, D: Database>(
     };
     for _ in 0..ROUNDS {
         let round = Instant::now();
-        let survey = Survey::take(&mut connections[0], &mut workspace, config).await?;
-        survey.check_removals(&options)?;
+        let inventory = Inventory::take(&mut connections[0], &mut workspace, config).await?;
+        inventory.check_removals(&options)?;
+        // The token comes before the first write: a flush from now on takes it along, and the mark
+        // is then refused.
         let completion = Completion::begin(&mut connections[0], config).await?;
         report.unchanged = 0;
         load(
             config,
             &mut connections,
             &mut workspace,
-            survey.listing,
+            inventory.listing,
             &mut options,
             &mut report,
         )
@@ -74,10 +85,11 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         report.load_elapsed = round.elapsed();
 
         let checked = check(client, &mut connections[0], &mut workspace, &mut options).await?;
-        let modules = checked.survey.listing.modules;
-        report.skipped = checked.survey.listing.skipped;
-        report.not_modules = checked.survey.listing.not_modules;
-        // What was found, the first of it; what is written from now on lives for longer.
+        let modules = checked.inventory.listing.modules;
+        report.skipped = checked.inventory.listing.skipped;
+        report.not_modules = checked.inventory.listing.not_modules;
+        // When the first entry expires: the earliest that was found, or at the latest what is
+        // written from now on, which lives for the full time.
         let expires = config
             .ttl
             .map(|ttl| Instant::now() + ttl)
@@ -94,7 +106,8 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         report.unverified = mended.unverified;
         report.scanned = mended.scanned;
 
-        // An unsettled or unwanted cache is not complete.
+        // A cache that others kept changing, that Redis evicts, or that should perhaps be empty, is
+        // not marked as complete. One behind a long transaction is, as unverified.
         if matches!(
             report.unverified,
             Some(Unverified::EmptyWorkspace | Unverified::Contended | Unverified::Evicted)
@@ -113,6 +126,7 @@ pub(crate) async fn warm<T: Transport, D: Database>(
         if report.complete {
             break;
         }
+        // Refused: the token or the generation has gone. This stays if it was the last round.
         report.unverified = Some(Unverified::Flushed);
         report.modules = 0;
     }
@@ -121,15 +135,18 @@ pub(crate) async fn warm<T: Transport, D: Database>(
     Ok(report)
 }
 
-/// Writes what differs, batch by batch: each watched before its rows are read, so that no row
-/// that is older than a watched key's next value is written over it.
+/// Writes what differs, batch by batch. Each batch is watched before its rows are read: whatever
+/// another writer caches after that aborts our EXEC, so an older row never covers it.
+///
+/// There are no placeholders here, which would double the writes of a cold warm-up. So a DEL of an
+/// absent key goes unnoticed and may leave a ghost, which the verification removes.
 ///
 /// Two connections take turns: while Redis takes in one batch, Postgres prepares the next.
 async fn load<Conn: DedicatedConnection, D: Database>(
     config: &Config,
     connections: &mut [Conn; 2],
     workspace: &mut Workspace<D>,
-    listing: Listing,
+    listing: ModuleList,
     options: &mut SyncOptions<'_>,
     report: &mut WarmReport,
 ) -> Result<(), Error> {
@@ -143,6 +160,8 @@ async fn load<Conn: DedicatedConnection, D: Database>(
         let cached = send(this, &Inspect::watching(&batch), config).await?;
         let rows = workspace.start(Paths::Listed(&batch)).await?;
         if let Some(plan) = &pending {
+            // Sent without waiting for the answer: Redis takes it in while Postgres sends this
+            // batch's rows.
             begin(other, &plan.write(), config).await?;
         }
         let rows = collect(rows).await?.modules;
@@ -161,12 +180,12 @@ async fn load<Conn: DedicatedConnection, D: Database>(
     Ok(())
 }
 
-/// What one batch writes.
+/// What one batch writes: the modules that are missing or differ.
 struct Plan(Vec<CachedModule>);
 
 impl Plan {
     /// `None` if all is right. Removes nothing, even where a row has gone since it was listed: it
-    /// may have moved to a path that was not, and must be written there first.
+    /// may have moved to a path that was not listed, where it must be written first.
     fn new(
         batch: &[String],
         cached: &[Cached],
@@ -197,7 +216,8 @@ impl Plan {
         }
     }
 
-    /// Brings the answer to what was begun. What was aborted is mended after the comparison.
+    /// Waits for the answer to what was begun. An aborted batch is not tried again here: the
+    /// verification finds what differs, and mends it under a new WATCH.
     async fn finish<Conn: DedicatedConnection>(
         self,
         connection: &mut Conn,

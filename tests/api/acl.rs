@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::{
     Blocking, Facade, OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, Reader, RedisServer, Syncing,
-    WRITER_ACL, WRITER_OPTION, World, Writer, connect, module, on_both_facades,
+    TENANT, WRITER_ACL, WRITER_OPTION, World, Writer, behind, connect, module, on_both_facades,
 };
 use bifrost_module_cache::diagnosis::Cause;
 use bifrost_module_cache::sync::{Change, SyncOptions};
@@ -165,6 +165,25 @@ fn the_writer_s_option_adds_one_command() {
 }
 
 #[test]
+fn a_tenant_s_users_reach_no_other_namespace() {
+    let world = World::<Blocking>::tenant();
+    for url in [&world.reader_url, &world.writer_url] {
+        let may = |key: &str| {
+            let answer: RedisResult<Value> = redis::cmd("GET").arg(key).query(&mut connect(url));
+            answer.is_ok()
+        };
+        assert!(may(&world.key("a.py")) && may("{tenant-a}:bifrost:module-cache:complete"));
+        for other in [
+            "bifrost:module:a.py",
+            "{tenant-b}:bifrost:module:a.py",
+            "{tenant-a}:",
+        ] {
+            assert!(!may(other), "{other}");
+        }
+    }
+}
+
+#[test]
 fn the_security_page_has_these_lines() {
     let page = include_str!("../../docs/security.md");
     let lines: Vec<&str> = page
@@ -174,6 +193,13 @@ fn the_security_page_has_these_lines() {
     assert_eq!(lines, [READER_ACL, WRITER_ACL]);
     assert!(page.contains(&format!("`{WRITER_OPTION}`")));
     assert!(page.contains("`+select`"));
+    let tenant = |line| behind(TENANT, line);
+    let keys = |line: String| line.split(" resetchannels").next().unwrap().to_owned();
+    for line in [READER_ACL, WRITER_ACL] {
+        let keys = keys(tenant(line)).split_once('>').unwrap().1.to_owned();
+        let keys = keys.split_once(' ').unwrap().1;
+        assert!(page.contains(&format!("`{keys}`")), "{keys}");
+    }
     assert!(READER_ACL.contains(READ_ONLY_KEYS));
     let advice = format!("with `{OLD_READ_ONLY_KEYS}` in place of `{READ_ONLY_KEYS}`");
     assert!(page.contains(&advice));
@@ -220,7 +246,7 @@ fn the_reader_can_do_all_that_a_reader_offers<F: Facade>() {
 }
 
 fn the_writer_can_do_all_that_a_writer_offers<F: Facade<Writer: Syncing>>() {
-    for world in [World::<F>::acl(), World::<F>::narrow_acl()] {
+    for world in [World::<F>::acl(), World::narrow_acl(), World::tenant()] {
         let (writer, mut table) = (&world.writer, world.table());
 
         table.put("a.py", "a");

@@ -13,8 +13,6 @@ use bifrost_module_cache::sync::{Change, SyncOptions};
 use bifrost_module_cache::{CachedModule, Config, Error, Resolution, blocking, nonblocking};
 use redis::Commands;
 
-const INDEX: &str = "bifrost:module:index";
-
 /// Makes a `#[test]` of each function for this facade, reaching Redis this way.
 macro_rules! cases {
     ($module:ident, $facade:ty, $world:path, $($test:ident)+) => {
@@ -35,10 +33,12 @@ macro_rules! contract {
         cases!(blocking_resp3, Blocking, World::resp3, $($test)+);
         cases!(blocking_acl, Blocking, World::acl, $($test)+);
         // What is sent is the same for both facades.
+        cases!(blocking_tenant, Blocking, World::tenant, $($test)+);
         cases!(blocking_narrow_acl, Blocking, World::narrow_acl, $($test)+);
         cases!(nonblocking_resp2, Nonblocking, World::new, $($test)+);
         cases!(nonblocking_resp3, Nonblocking, World::resp3, $($test)+);
         cases!(nonblocking_acl, Nonblocking, World::acl, $($test)+);
+        cases!(nonblocking_tenant, Nonblocking, World::tenant, $($test)+);
     };
 }
 
@@ -87,26 +87,22 @@ fn module(path: &str, content: &str) -> CachedModule {
     CachedModule::new(path, content).expect("a valid path")
 }
 
-fn key(path: &str) -> String {
-    format!("bifrost:module:{path}")
-}
-
 /// Puts raw bytes under the key of `path`, as a foreign writer can.
 fn store<F: Facade>(world: &World<F>, path: &str, value: &[u8]) {
     let mut redis = world.redis.connection();
-    redis.set::<_, _, ()>(key(path), value).unwrap();
-    redis.sadd::<_, _, ()>(INDEX, path).unwrap();
+    redis.set::<_, _, ()>(world.key(path), value).unwrap();
+    redis.sadd::<_, _, ()>(world.index(), path).unwrap();
 }
 
 fn stored<F: Facade>(world: &World<F>, path: &str) -> Option<Vec<u8>> {
-    world.redis.connection().get(key(path)).unwrap()
+    world.redis.connection().get(world.key(path)).unwrap()
 }
 
 /// All keys and all members of the index, sorted.
 fn everything<F: Facade>(world: &World<F>) -> (Vec<String>, Vec<Vec<u8>>) {
     let mut redis = world.redis.connection();
     let mut keys: Vec<String> = redis.keys("*").unwrap();
-    let mut members: Vec<Vec<u8>> = redis.smembers(INDEX).unwrap();
+    let mut members: Vec<Vec<u8>> = redis.smembers(world.index()).unwrap();
     keys.sort_unstable();
     members.sort_unstable();
     (keys, members)
@@ -197,7 +193,10 @@ fn an_invalidated_module_is_gone_with_its_place_in_the_index<F: Facade>(world: &
     );
     assert_eq!(
         everything(world),
-        (vec![key("b.py"), INDEX.into()], vec![b"b.py".to_vec()])
+        (
+            vec![world.key("b.py"), world.index()],
+            vec![b"b.py".to_vec()]
+        )
     );
 }
 
@@ -261,7 +260,7 @@ fn an_empty_stored_value_is_absent<F: Facade>(world: &World<F>) {
 fn an_index_member_without_its_key_is_a_miss<F: Facade>(world: &World<F>) {
     store(world, "gone.py", b"expired");
     let mut redis = world.redis.connection();
-    redis.del::<_, ()>(key("gone.py")).unwrap();
+    redis.del::<_, ()>(world.key("gone.py")).unwrap();
     let reader = world.reader::<F>();
     assert_eq!(reader.get("gone.py").unwrap(), None);
     assert_eq!(reader.get_many(&["gone.py"]).unwrap(), [None]);
@@ -273,7 +272,7 @@ fn a_key_that_the_index_does_not_name_is_found<F: Facade>(world: &World<F>) {
     let lone = module("lone.py", "foreign writers do SET before SADD");
     let mut redis = world.redis.connection();
     redis
-        .set::<_, _, ()>(key("lone.py"), lone.to_json())
+        .set::<_, _, ()>(world.key("lone.py"), lone.to_json())
         .unwrap();
     let reader = world.reader::<F>();
     assert_eq!(reader.get("lone.py").unwrap(), Some(lone));
@@ -401,7 +400,7 @@ fn clear_removes_what_is_ours_and_counts_it<F: Facade>(world: &World<F>) {
     assert_eq!(reader.paths().unwrap().len(), 450);
     store(world, "expired.py", b"x");
     let mut redis = world.redis.connection();
-    redis.del::<_, ()>(key("expired.py")).unwrap();
+    redis.del::<_, ()>(world.key("expired.py")).unwrap();
     for foreign in ["other", "bifrost:other"] {
         redis.set::<_, _, ()>(foreign, "kept").unwrap();
     }
@@ -417,9 +416,9 @@ fn clear_touches_nothing_for_members_that_are_no_paths<F: Facade>(world: &World<
     let mut redis = world.redis.connection();
     let bad: [&[u8]; 6] = [b"index", b"/abs", b"a/../b", b"", b"\xff\xfe", b"a\nb"];
     for member in bad {
-        redis.sadd::<_, _, ()>(INDEX, member).unwrap();
+        redis.sadd::<_, _, ()>(world.index(), member).unwrap();
         if member != b"index" {
-            let key = [b"bifrost:module:", member].concat();
+            let key = [world.key("").as_bytes(), member].concat();
             redis.set::<_, _, ()>(key, "kept").unwrap();
         }
     }
@@ -427,7 +426,7 @@ fn clear_touches_nothing_for_members_that_are_no_paths<F: Facade>(world: &World<
     assert_eq!(writer.clear().unwrap().removed, 1);
     let kept: i64 = redis::cmd("DBSIZE").query(&mut redis).unwrap();
     assert_eq!(kept, 5);
-    assert!(!redis.exists::<_, bool>(INDEX).unwrap());
+    assert!(!redis.exists::<_, bool>(world.index()).unwrap());
 }
 
 fn a_cleared_cache_is_not_complete<F: Facade>(world: &World<F>) {
@@ -526,7 +525,7 @@ fn one_corrupt_entry_fails_get_many_and_is_named<F: Facade>(world: &World<F>) {
 
 fn a_key_of_another_type_is_absent<F: Facade>(world: &World<F>) {
     let mut redis = world.redis.connection();
-    redis.rpush::<_, _, ()>(key("a.py"), "x").unwrap();
+    redis.rpush::<_, _, ()>(world.key("a.py"), "x").unwrap();
     let reader = world.reader::<F>();
     // MGET itself says so.
     assert_eq!(reader.get_many(&["a.py"]).unwrap(), [None]);
@@ -543,7 +542,7 @@ fn a_key_of_another_type_is_absent<F: Facade>(world: &World<F>) {
 
 fn an_index_of_another_type_is_refused_beside_what_is_applied<F: Facade>(world: &World<F>) {
     let mut redis = world.redis.connection();
-    redis.set::<_, _, ()>(INDEX, "a.py").unwrap();
+    redis.set::<_, _, ()>(world.index(), "a.py").unwrap();
     let (reader, writer) = (world.reader::<F>(), world.writer::<F>());
     for error in [reader.paths().unwrap_err(), writer.clear().unwrap_err()] {
         assert_code(&error, "WRONGTYPE");
@@ -553,7 +552,10 @@ fn an_index_of_another_type_is_refused_beside_what_is_applied<F: Facade>(world: 
         assert_code(&error, "WRONGTYPE");
         assert!(error.may_have_been_applied() && !error.is_transient());
         let said = error.to_string();
-        assert!(said.contains(INDEX) && said.contains("applied"), "{said}");
+        assert!(
+            said.contains("bifrost:module:index") && said.contains("applied"),
+            "{said}"
+        );
     };
     let content = || reader.get("a.py").unwrap().map(|found| found.content);
     in_part(writer.set(&module("a.py", "1")).unwrap_err());
@@ -568,7 +570,7 @@ fn an_index_of_another_type_is_refused_beside_what_is_applied<F: Facade>(world: 
     assert_eq!(content().as_deref(), Some("4"));
     in_part(writer.invalidate("a.py").unwrap_err());
     assert_eq!(content(), None);
-    assert_eq!(redis.get::<_, String>(INDEX).unwrap(), "a.py");
+    assert_eq!(redis.get::<_, String>(world.index()).unwrap(), "a.py");
 }
 
 fn assert_code(error: &Error, expected: &str) {
@@ -583,8 +585,8 @@ fn paths_skips_what_is_no_path<F: Facade>(world: &World<F>) {
     world.writer::<F>().set(&module("a.py", "")).unwrap();
     let mut redis = world.redis.connection();
     let bad: [&[u8]; 6] = [b"index", b"/abs", b"a/../b", b"", b"\xff\xfe", b"a\nb"];
-    redis.sadd::<_, _, ()>(INDEX, &bad).unwrap();
-    assert_eq!(redis.scard::<_, usize>(INDEX).unwrap(), 7);
+    redis.sadd::<_, _, ()>(world.index(), &bad).unwrap();
+    assert_eq!(redis.scard::<_, usize>(world.index()).unwrap(), 7);
     assert_eq!(world.reader::<F>().paths().unwrap(), set_of(&["a.py"]));
 }
 
@@ -597,19 +599,19 @@ fn entries_have_no_time_to_live_unless_told<F: Facade>(world: &World<F>) {
     let mut ttl = |key: String| redis.pttl::<_, i64>(key).unwrap();
 
     forever.set(&module("a.py", "")).unwrap();
-    assert_eq!(ttl(key("a.py")), -1);
+    assert_eq!(ttl(world.key("a.py")), -1);
     let soon = 3_540_000..=3_600_001;
     hourly.set(&module("a.py", "")).unwrap();
-    assert!(soon.contains(&ttl(key("a.py"))));
+    assert!(soon.contains(&ttl(world.key("a.py"))));
     hourly.rename("a.py", &module("b.py", "")).unwrap();
-    assert!(soon.contains(&ttl(key("b.py"))));
+    assert!(soon.contains(&ttl(world.key("b.py"))));
     let change = Change::Set(module("c.py", ""));
     hourly.publish(&[change]).unwrap();
-    assert!(soon.contains(&ttl(key("c.py"))));
-    assert_eq!(ttl(INDEX.into()), -1);
+    assert!(soon.contains(&ttl(world.key("c.py"))));
+    assert_eq!(ttl(world.index()), -1);
     // A set without one takes an old one away.
     forever.set(&module("b.py", "")).unwrap();
-    assert_eq!(ttl(key("b.py")), -1);
+    assert_eq!(ttl(world.key("b.py")), -1);
 }
 
 fn content_above_the_limit_is_not_sent<F: Facade>(world: &World<F>) {
@@ -929,12 +931,12 @@ fn the_security_page_has_the_lines_of_the_users() {
 /// All commands that the user may use on the key of a module.
 fn permitted(redis: &mut redis::Connection, user: &str) -> Vec<String> {
     let mut names: Vec<String> = redis::cmd("COMMAND").arg("LIST").query(redis).unwrap();
-    let argument = key("a.py");
+    let argument = "bifrost:module:a.py";
     names.retain(|name| {
         // With a wrong number of arguments the answer is an error for every user.
         (0..10).any(|arguments| {
             let mut command: Vec<&str> = name.split('|').collect();
-            command.extend(vec![argument.as_str(); arguments]);
+            command.extend(vec![argument; arguments]);
             may(redis, user, &command)
         })
     });

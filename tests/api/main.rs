@@ -3,6 +3,8 @@
 #[cfg(feature = "postgres")]
 mod acl;
 mod contract;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod namespaces;
 #[cfg(feature = "near-cache")]
 mod pathfinder;
 mod pool;

@@ -67,7 +67,7 @@ impl Drop for PathFinder {
 }
 
 /// The same files on a disk and in Redis.
-struct Files<F: Nearby> {
+struct Mirror<F: Nearby> {
     world: World<F>,
     reader: F::Reader,
     near: F::Near,
@@ -76,7 +76,7 @@ struct Files<F: Nearby> {
     finder: PathFinder,
 }
 
-impl<F: Nearby> Files<F> {
+impl<F: Nearby> Mirror<F> {
     /// Whose index is at most so old.
     fn new(index_age: Duration) -> Self {
         let world = World::<F>::with(|config| config.with_index_max_age(index_age));
@@ -159,7 +159,7 @@ impl<F: Nearby> Files<F> {
     }
 }
 
-impl<F: Nearby> Files<F> {
+impl<F: Nearby> Mirror<F> {
     /// The near cache and its snapshots answer as the reader does, twice.
     fn compare_near(&self, names: &[&str], expected: &[Resolution]) {
         self.near.until_announced();
@@ -256,16 +256,16 @@ fn names_of_the_standard_library<F: Nearby>() {
     let library = String::from_utf8(output.stdout).unwrap();
     let mut files = Vec::new();
     sources(Path::new(library.trim_end()), "", &mut files);
-    let mut world = Files::<F>::new(Duration::from_secs(1));
+    let mut mirror = Mirror::<F>::new(Duration::from_secs(1));
     let mut names = BTreeSet::new();
     for (number, path) in files.iter().enumerate() {
-        assert!(world.add(path), "{path}");
+        assert!(mirror.add(path), "{path}");
         // More would take long and show no more.
         if number.is_multiple_of(2) {
             names.append(&mut names_around(path, &ENDS[..3]));
         }
     }
-    let asked = world.compare(names);
+    let asked = mirror.compare(names);
     println!("{asked} names over {} files", files.len());
     assert!(asked >= 5_000, "only {asked} names");
 }
@@ -326,14 +326,14 @@ fn names_of_odd_trees<F: Nearby>() {
     let mut asked = 0;
     for seed in 0..4 {
         let mut random = Random(seed);
-        let mut world = Files::<F>::new(Duration::from_secs(1));
+        let mut mirror = Mirror::<F>::new(Duration::from_secs(1));
         let mut names = BTreeSet::new();
         for _ in 0..[5, 20, 60, 150][random.below(4)] {
             let path = random.path();
-            world.add(&path);
+            mirror.add(&path);
             names.append(&mut names_around(&path, &ENDS));
         }
-        asked += world.compare(names);
+        asked += mirror.compare(names);
     }
     println!("{asked} names");
     assert!(asked >= 5_000, "only {asked} names");
@@ -341,21 +341,21 @@ fn names_of_odd_trees<F: Nearby>() {
 
 fn names_while_files_come_and_go<F: Nearby>() {
     let mut random = Random(1);
-    let mut world = Files::<F>::new(Duration::ZERO);
+    let mut mirror = Mirror::<F>::new(Duration::ZERO);
     for _ in 0..60 {
         let path = match random.below(2) {
-            0 if !world.files.is_empty() => {
-                let number = random.below(world.files.len());
-                let path = world.files.iter().nth(number).unwrap().clone();
-                world.remove(&path);
+            0 if !mirror.files.is_empty() => {
+                let number = random.below(mirror.files.len());
+                let path = mirror.files.iter().nth(number).unwrap().clone();
+                mirror.remove(&path);
                 path
             }
             _ => {
                 let path = random.path();
-                world.add(&path);
+                mirror.add(&path);
                 path
             }
         };
-        world.compare(names_around(&path, &ENDS));
+        mirror.compare(names_around(&path, &ENDS));
     }
 }

@@ -2,6 +2,7 @@
 
 mod failing;
 mod killed;
+mod namespaces;
 mod naming;
 mod publishing;
 mod reading;

@@ -164,7 +164,7 @@ fn get_prints_the_source_byte_for_byte() {
     }
     run(tool(&world, &["get", "absent.py"]), 1).says(&["absent.py", "cold"]);
     drop_key(&world, "empty.py");
-    run(tool(&world, &["get", "empty.py"]), 1).says(&["expired or was evicted"]);
+    run(tool(&world, &["get", "empty.py"]), 1).says(&["it expired", "was evicted"]);
     world.foreign().set_key("odd.py", "{");
     run(tool(&world, &["get", "odd.py"]), 5).says(&["odd.py", "corrupt"]);
     run(tool(&world, &["get", "../etc/passwd"]), 2).says(&["invalid module path"]);

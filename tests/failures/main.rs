@@ -1,6 +1,7 @@
 //! What a call comes to when the network, a server or its memory fails.
 
 mod breaker;
+mod failover;
 #[cfg(feature = "postgres")]
 mod fault_matrix;
 #[cfg(feature = "postgres")]

@@ -541,14 +541,15 @@ fn a_snapshot_is_never_of_two_moments<F: Nearby>() {
 }
 
 fn it_works_for_the_reader_s_acl_user<F: Nearby>() {
-    let world = World::<F>::acl();
-    let near = world.near(options());
-    let writer = world.writer::<F>();
-    writer.set(&module("a.py", "a")).unwrap();
-    near.until("a.py", Some("a"));
-    assert_eq!(near.prefetch().unwrap(), 1);
-    assert_eq!(near.snapshot().unwrap().paths().count(), 1);
-    assert!(near.is_live());
+    for world in [World::<F>::acl(), World::<F>::tenant()] {
+        let near = world.near(options());
+        let writer = world.writer::<F>();
+        writer.set(&module("a.py", "a")).unwrap();
+        near.until("a.py", Some("a"));
+        assert_eq!(near.prefetch().unwrap(), 1);
+        assert_eq!(near.snapshot().unwrap().paths().count(), 1);
+        assert!(near.is_live());
+    }
 }
 
 /// Slower, never wrong.

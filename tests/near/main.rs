@@ -1,6 +1,7 @@
 //! The near cache.
 
 mod cache;
+mod failover;
 mod faults;
 mod orders;
 mod resolution;

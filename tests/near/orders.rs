@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::scripted::{
-    Gate, Held, Peer, RUN_ID, Reply, ScriptedRedis, bulk, changed, changed_keys, flushed, info,
-    tracking,
+    Gate, HEARTBEAT, Held, Peer, RUN_ID, Reply, ScriptedRedis, bulk, changed, changed_keys,
+    flushed, info, replication, tracking,
 };
 use crate::support::{
     Blocking, Near, Nearby, Nonblocking, PATIENCE, Reader, block_on, content, on_both_facades,
@@ -208,13 +208,13 @@ fn a_change_before_the_answer_costs_no_more_than_a_request<F: Nearby>() {
 fn what_was_asked_before_the_session_is_not_kept<F: Nearby>() {
     let server = ScriptedRedis::start();
     server.set("a.py", "old");
-    let (gate, signs) = (server.hold("GET"), server.hold("PING"));
+    let (gate, signs) = (server.hold("GET"), server.hold(HEARTBEAT));
     let near = start::<F>(&server, options());
     let greeting = signs.next();
     thread::scope(|scope| {
         let (reading, held) = asking(&near, "a.py", &gate, scope);
         server.no_hold("GET");
-        server.no_hold("PING");
+        server.no_hold(HEARTBEAT);
         // Redis has not announced it yet.
         server.set("a.py", "new");
         greeting.release();
@@ -256,11 +256,11 @@ fn a_sign_of_life_may_precede_a_change_of_its_turn<F: Nearby>() {
         server.tell(&changed(&["a.py"]));
         near.hear_all();
         shows(&near, "a.py", Some(&old));
-        let signs = server.hold("PING");
+        let signs = server.hold(HEARTBEAT);
         thread::scope(|scope| {
             let hearing = scope.spawn(|| near.hear_all());
             let pong = signs.next();
-            server.no_hold("PING");
+            server.no_hold(HEARTBEAT);
             server.set("a.py", &new);
             pong.release();
             hearing.join().unwrap();
@@ -275,11 +275,11 @@ fn a_sign_of_life_may_precede_a_change_of_its_turn<F: Nearby>() {
 fn the_first_sign_of_life_may_precede_a_change_of_its_turn<F: Nearby>() {
     let server = ScriptedRedis::start();
     server.set("a.py", "old");
-    let signs = server.hold("PING");
+    let signs = server.hold(HEARTBEAT);
     let near = start::<F>(&server, options());
     let greeting = signs.next();
     assert_eq!(content(near.get("a.py")).as_deref(), Some("old"));
-    server.no_hold("PING");
+    server.no_hold(HEARTBEAT);
     server.set("a.py", "new");
     greeting.release();
     near.until_live();
@@ -325,15 +325,15 @@ fn a_busy_server_renews_nothing_and_loses_nothing<F: Nearby>() {
     let (server, near) = following::<F>();
     server.set("a.py", "old");
     shows(&near, "a.py", Some("old"));
-    server.rule("PING", busy);
-    let pings = server.calls("PING");
+    server.rule(HEARTBEAT, busy);
+    let pings = server.calls(HEARTBEAT);
     thread::scope(|scope| {
         // It can't be had while the server is busy.
         let snapshot = scope.spawn(|| near.snapshot_of(&["a.py"]));
         wait_until("the server was asked", PATIENCE, || {
-            server.calls("PING") > pings
+            server.calls(HEARTBEAT) > pings
         });
-        server.no_rule("PING");
+        server.no_rule(HEARTBEAT);
         snapshot.join().unwrap().unwrap();
     });
     assert!(near.is_live());
@@ -354,15 +354,15 @@ fn a_server_that_stays_busy_is_not_followed<F: Nearby>() {
     shows(&near, "a.py", Some("old"));
     let sessions = near.stats().sessions;
     // As Redis does: nothing else is answered either.
-    for command in ["PING", "CLIENT TRACKING", "CLIENT TRACKINGINFO"] {
+    for command in [HEARTBEAT, "CLIENT TRACKING", "CLIENT TRACKINGINFO"] {
         server.rule(command, busy);
     }
-    let pings = server.calls("PING");
+    let pings = server.calls(HEARTBEAT);
     wait_until("the lease lapses", PATIENCE, || !near.is_live());
-    assert!(server.calls("PING") > pings, "it was asked meanwhile");
+    assert!(server.calls(HEARTBEAT) > pings, "it was asked meanwhile");
     server.set("a.py", "new");
     shows(&near, "a.py", Some("new"));
-    for command in ["PING", "CLIENT TRACKING", "CLIENT TRACKINGINFO"] {
+    for command in [HEARTBEAT, "CLIENT TRACKING", "CLIENT TRACKINGINFO"] {
         server.no_rule(command);
     }
     near.until_live();
@@ -378,7 +378,7 @@ fn a_late_sign_of_life_counts_from_when_it_was_asked_for<F: Nearby>() {
         NearCacheOptions::default().with_staleness_bound(bound),
     );
     near.until_live();
-    let signs = server.hold("PING");
+    let signs = server.hold(HEARTBEAT);
     let pong = signs.next();
     let asked_at_the_latest = Instant::now();
     // There is no new session.
@@ -423,17 +423,17 @@ fn messages_may_come_byte_by_byte<F: Nearby>() {
         shows(&near, path, Some("old"));
         server.set(path, "new");
     }
-    let signs = server.hold("PING");
+    let signs = server.hold(HEARTBEAT);
     thread::scope(|scope| {
         let hearing = scope.spawn(|| near.hear_all());
         let pong = signs.next();
-        server.no_hold("PING");
+        server.no_hold(HEARTBEAT);
         let unrelated = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n".to_vec();
         let messages = [
             changed(&["a.py", "b.py"]),
             unrelated,
             changed(&["c.py"]),
-            b"+PONG\r\n".to_vec(),
+            replication("master"),
         ];
         server
             .follower()
@@ -510,7 +510,7 @@ fn who_lies_about_tracking_is_not_followed<F: Nearby>() {
         vec![("INFO", bulk(b"# Server\r\nredis_version:7.0.0\r\n"))],
         vec![("INFO", info("0000000000000000"))],
         vec![("INFO", error("NOPERM no"))],
-        vec![("PING", error("ERR unknown command"))],
+        vec![(HEARTBEAT, error("ERR unknown command"))],
         vec![("HELLO", error("NOPROTO sorry"))],
         vec![("HELLO", error("ERR unknown command 'HELLO'"))],
         // A proxy that answers for itself, before a connection that speaks RESP2: there, changes
@@ -662,7 +662,7 @@ const GREETING: [&str; 5] = [
     "CLIENT TRACKING",
     "CLIENT TRACKINGINFO",
     "INFO",
-    "PING",
+    HEARTBEAT,
 ];
 
 fn it_may_be_lost_at_each_step_of_the_greeting<F: Nearby>() {
@@ -701,9 +701,9 @@ fn it_may_be_lost_right_after_the_greeting<F: Nearby>() {
     let server = ScriptedRedis::start();
     let losses = Arc::new(AtomicUsize::new(0));
     let lost = Arc::clone(&losses);
-    server.rule("PING", move |peer| {
+    server.rule(HEARTBEAT, move |peer| {
         if peer.follows() && lost.fetch_add(1, SeqCst) < 3 {
-            let _ = peer.write(b"+PONG\r\n");
+            let _ = peer.write(&replication("master"));
             return Reply::Close;
         }
         Reply::Usual

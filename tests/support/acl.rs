@@ -24,3 +24,8 @@ pub fn reader() -> String {
         READER_ACL.to_owned()
     }
 }
+
+/// The same line for the users of a namespace.
+pub fn behind(namespace: &str, line: &str) -> String {
+    line.replace("~bifrost:", &format!("~{namespace}bifrost:"))
+}

@@ -7,9 +7,26 @@ use redis::Connection;
 use super::{LIMIT, wait_until};
 
 /// A service that writes to the cache by the specification, in Python.
-pub struct Foreign(pub Connection);
+pub struct Foreign(pub Connection, &'static str);
 
 impl Foreign {
+    pub fn new(connection: Connection) -> Self {
+        Self::behind("", connection)
+    }
+
+    /// One whose keys lie behind a namespace.
+    pub fn behind(namespace: &'static str, connection: Connection) -> Self {
+        Self(connection, namespace)
+    }
+
+    fn index(&self) -> String {
+        format!("{}{}", self.1, keys::MODULE_INDEX_KEY)
+    }
+
+    fn key(&self, path: &str) -> String {
+        format!("{}{}", self.1, keys::module_key(path).unwrap())
+    }
+
     /// Sends words that have no spaces.
     pub fn run(&mut self, command: &str) {
         let mut words = command.split(' ');
@@ -22,12 +39,12 @@ impl Foreign {
     /// SET and SADD, as two commands.
     pub fn set(&mut self, path: &str, content: &str) {
         self.set_key(path, &json(path, content));
-        self.run(&format!("SADD {} {path}", keys::MODULE_INDEX_KEY));
+        self.run(&format!("SADD {} {path}", self.index()));
     }
 
     /// SET alone, of anything.
     pub fn set_key(&mut self, path: &str, value: &str) {
-        let key = keys::module_key(path).unwrap();
+        let key = self.key(path);
         redis::cmd("SET")
             .arg(key)
             .arg(value)
@@ -37,20 +54,20 @@ impl Foreign {
 
     /// SETEX and SADD.
     pub fn setex(&mut self, path: &str, content: &str, seconds: u32) {
-        let key = keys::module_key(path).unwrap();
+        let key = self.key(path);
         redis::cmd("SETEX")
             .arg(key)
             .arg(seconds)
             .arg(json(path, content))
             .exec(&mut self.0)
             .unwrap();
-        self.run(&format!("SADD {} {path}", keys::MODULE_INDEX_KEY));
+        self.run(&format!("SADD {} {path}", self.index()));
     }
 
     /// DEL and SREM.
     pub fn del(&mut self, path: &str) {
-        self.run(&format!("DEL {}", keys::module_key(path).unwrap()));
-        self.run(&format!("SREM {} {path}", keys::MODULE_INDEX_KEY));
+        self.run(&format!("DEL {}", self.key(path)));
+        self.run(&format!("SREM {} {path}", self.index()));
     }
 
     pub fn flush(&mut self) {
@@ -58,7 +75,8 @@ impl Foreign {
     }
 
     pub fn entry(&mut self, path: &str) -> Entry {
-        let key = keys::module_key(path).unwrap();
+        let key = self.key(path);
+        let index = self.index();
         let (value, ttl, listed) = redis::pipe()
             .atomic()
             .cmd("GET")
@@ -66,7 +84,7 @@ impl Foreign {
             .cmd("PTTL")
             .arg(&key)
             .cmd("SISMEMBER")
-            .arg(keys::MODULE_INDEX_KEY)
+            .arg(index)
             .arg(path)
             .query(&mut self.0)
             .unwrap();
@@ -92,7 +110,7 @@ impl Foreign {
     #[track_caller]
     pub fn assert_holds(&mut self, paths: &[String]) {
         let mut index: Vec<String> = redis::cmd("SMEMBERS")
-            .arg(keys::MODULE_INDEX_KEY)
+            .arg(self.index())
             .query(&mut self.0)
             .unwrap();
         index.sort_unstable();
@@ -101,7 +119,7 @@ impl Foreign {
             self.assert_is(path, Some(path));
         }
         let keys: Vec<String> = redis::cmd("KEYS")
-            .arg("bifrost:module:*")
+            .arg(format!("{}bifrost:module:*", self.1))
             .query(&mut self.0)
             .unwrap();
         assert_eq!(keys.len(), paths.len() + usize::from(!paths.is_empty()));
@@ -110,7 +128,7 @@ impl Foreign {
     /// Milliseconds that the mark of a complete cache has to live; -1: for ever, -2: there is none.
     pub fn mark_ttl(&mut self) -> i64 {
         redis::cmd("PTTL")
-            .arg(keys::COMPLETE_KEY)
+            .arg(format!("{}{}", self.1, keys::COMPLETE_KEY))
             .query(&mut self.0)
             .unwrap()
     }

@@ -41,7 +41,9 @@ mod syncing;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 mod world;
 
-pub use self::acl::{OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, WRITER_ACL, WRITER_OPTION};
+pub use self::acl::{
+    OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, WRITER_ACL, WRITER_OPTION, behind,
+};
 #[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
 pub use self::convergence::{Faults, Protocol, Round, Size, round};
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
@@ -68,7 +70,7 @@ pub use self::redis::{RedisServer, connect};
 #[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
 pub use self::syncing::{Syncing, after, at_each};
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
-pub use self::world::{World, module, numbered, writer};
+pub use self::world::{TENANT, World, module, numbered, writer};
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -150,6 +150,35 @@ impl RedisServer {
             .unwrap_or_else(|e| panic!("{line}: {e}"));
     }
 
+    /// A field of INFO.
+    pub fn info(&self, field: &str) -> String {
+        let info: String = ::redis::cmd("INFO")
+            .query(&mut self.connection())
+            .expect("INFO is answered");
+        let prefix = format!("{field}:");
+        let value = info.lines().find_map(|line| line.strip_prefix(&prefix));
+        value.unwrap_or_default().trim().to_owned()
+    }
+
+    /// Demotes it in place, to a replica of another server; returns when it has its data.
+    pub fn replicate(&self, primary: &Self) {
+        self.command(&format!("REPLICAOF 127.0.0.1 {}", primary.port));
+        wait_until("the replica has its primary's data", SAVE_LIMIT, || {
+            self.info("master_link_status") == "up"
+        });
+    }
+
+    /// Demotes it in place, to a replica of a server that is not there: it keeps its data, as one
+    /// that is cut off from its successor.
+    pub fn demote(&self) {
+        self.command(&format!("REPLICAOF 127.0.0.1 {}", super::free_port()));
+    }
+
+    /// Makes a primary of it.
+    pub fn promote(&self) {
+        self.command("REPLICAOF NO ONE");
+    }
+
     /// `CONFIG RESETSTAT`.
     pub fn reset_stats(&self) {
         ::redis::cmd("CONFIG")

@@ -18,6 +18,9 @@ const PREFIX: &str = "bifrost:module:";
 /// What it calls itself by default.
 pub const RUN_ID: &str = "00000000000000aa00000000000000000000dead";
 
+/// The command by which a near cache asks for a heartbeat.
+pub const HEARTBEAT: &str = "INFO replication";
+
 /// A server under the test's control. It goes with the process.
 pub struct ScriptedRedis {
     url: String,
@@ -139,7 +142,7 @@ impl ScriptedRedis {
         self.shared.lock().rules.remove(command);
     }
 
-    /// From now on, the answers to a command wait, those to PING only where changes are announced.
+    /// From now on, the answers to a command wait, heartbeats only where changes are announced.
     pub fn hold(&self, command: &str) -> Gate {
         let (sender, held) = channel();
         self.shared.lock().gates.insert(command.to_owned(), sender);
@@ -225,6 +228,12 @@ pub fn bulk(text: &[u8]) -> Vec<u8> {
 /// The answer to `INFO server`.
 pub fn info(run_id: &str) -> Vec<u8> {
     bulk(format!("# Server\r\nredis_version:7.0.0\r\nrun_id:{run_id}\r\n").as_bytes())
+}
+
+/// The answer to [`HEARTBEAT`].
+pub fn replication(role: &str) -> Vec<u8> {
+    let replid = "00000000000000cc00000000000000000000dead";
+    bulk(format!("# Replication\r\nrole:{role}\r\nmaster_replid:{replid}\r\n").as_bytes())
 }
 
 /// The answer to `CLIENT TRACKINGINFO`: as a map with `%`, as RESP2 says it with `*`.
@@ -324,6 +333,9 @@ impl Shared {
             if name == "CLIENT" {
                 name = format!("{name} {}", words[1].to_uppercase());
             }
+            if name == "INFO" && words.get(1).is_some_and(|section| section == "replication") {
+                HEARTBEAT.clone_into(&mut name);
+            }
             let rule = {
                 let mut state = self.lock();
                 *state.calls.entry(name.clone()).or_default() += 1;
@@ -339,7 +351,7 @@ impl Shared {
                 Reply::Close => return Ok(()),
             };
             let gate = self.lock().gates.get(&name).cloned();
-            let gate = gate.filter(|_| name != "PING" || peer.follows());
+            let gate = gate.filter(|_| name != HEARTBEAT || peer.follows());
             let answer = match gate {
                 Some(gate) => wait(&gate, answer),
                 None => Some(answer),
@@ -368,11 +380,12 @@ impl Shared {
             }
             "CLIENT TRACKINGINFO" => tracking('%', &["on", "bcast"], PREFIX),
             "INFO" => info(RUN_ID),
-            "PING" if peer.follows() => {
+            HEARTBEAT if peer.follows() => {
                 let mut bytes = std::mem::take(&mut state.pending);
-                bytes.extend(b"+PONG\r\n");
+                bytes.extend(replication("master"));
                 bytes
             }
+            HEARTBEAT => replication("master"),
             "PING" => b"+PONG\r\n".to_vec(),
             "GET" => module(&words[1]),
             "MGET" => array(words[1..].iter().map(module).collect()),

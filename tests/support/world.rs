@@ -22,7 +22,12 @@ pub struct World<F: Facade> {
     /// Where readers and writers reach Redis.
     pub reader_url: String,
     pub writer_url: String,
+    /// What goes before every key.
+    pub namespace: &'static str,
 }
+
+/// The namespace of a tenant in tests.
+pub const TENANT: &str = "{tenant-a}:";
 
 impl<F: Facade> World<F> {
     /// With the protocol that a URL gets by default, and without users.
@@ -47,6 +52,7 @@ impl<F: Facade> World<F> {
             postgres: Database::default(),
             reader_url: url.clone(),
             writer_url: url,
+            namespace: "",
         }
     }
 
@@ -62,33 +68,46 @@ impl<F: Facade> World<F> {
     pub fn resp3() -> Self {
         let redis = RedisServer::start();
         let url = format!("{}?protocol=resp3", redis.url());
-        Self::reached_by(redis, url.clone(), url)
+        Self::reached_by(redis, url.clone(), url, "")
     }
 
     /// With users that may do no more than the README says.
     pub fn acl() -> Self {
-        Self::with_users(&format!("{WRITER_ACL} {WRITER_OPTION}"))
+        Self::with_users(&format!("{WRITER_ACL} {WRITER_OPTION}"), "")
     }
 
     /// The same without [`WRITER_OPTION`].
     pub fn narrow_acl() -> Self {
-        Self::with_users(WRITER_ACL)
+        Self::with_users(WRITER_ACL, "")
     }
 
-    fn with_users(writer: &str) -> Self {
+    /// With the users of a tenant, who may touch nothing beside its namespace.
+    pub fn tenant() -> Self {
+        Self::with_users(&format!("{WRITER_ACL} {WRITER_OPTION}"), TENANT)
+    }
+
+    fn with_users(writer: &str, namespace: &'static str) -> Self {
         let redis = RedisServer::start();
-        redis.command(&acl::reader().replace("PASSWORD", "reads"));
-        redis.command(&writer.replace("PASSWORD", "writes"));
+        for (line, password) in [(acl::reader().as_str(), "reads"), (writer, "writes")] {
+            redis.command(&acl::behind(namespace, line).replace("PASSWORD", password));
+        }
         let reader_url = redis.url_as("bifrost_reader", "reads");
         let writer_url = redis.url_as("bifrost_writer", "writes");
-        Self::reached_by(redis, reader_url, writer_url)
+        Self::reached_by(redis, reader_url, writer_url, namespace)
     }
 
-    fn reached_by(redis: RedisServer, reader_url: String, writer_url: String) -> Self {
+    fn reached_by(
+        redis: RedisServer,
+        reader_url: String,
+        writer_url: String,
+        namespace: &'static str,
+    ) -> Self {
+        let config = patient(&writer_url).with_namespace(namespace);
         Self {
             reader_url,
-            writer_url: writer_url.clone(),
-            ..Self::around(redis, patient(&writer_url))
+            writer_url,
+            namespace,
+            ..Self::around(redis, config)
         }
     }
 
@@ -104,17 +123,26 @@ impl<F: Facade> World<F> {
 
     /// For readers with settings of their own.
     pub fn reader_config(&self) -> Config {
-        patient(&self.reader_url)
+        patient(&self.reader_url).with_namespace(self.namespace)
     }
 
     /// For writers with settings of their own.
     pub fn writer_config(&self) -> Config {
-        patient(&self.writer_url)
+        patient(&self.writer_url).with_namespace(self.namespace)
     }
 
     /// Another service's connection to Redis.
     pub fn foreign(&self) -> Foreign {
-        Foreign(self.redis.connection())
+        Foreign::behind(self.namespace, self.redis.connection())
+    }
+
+    /// The key of a path, valid or not.
+    pub fn key(&self, path: &str) -> String {
+        format!("{}bifrost:module:{path}", self.namespace)
+    }
+
+    pub fn index(&self) -> String {
+        self.key("index")
     }
 
     pub fn status(&self) -> Status {

@@ -74,7 +74,7 @@ fn refresh_while<F: Facade<Writer: Syncing>>(
     meanwhile: impl FnOnce(&mut Foreign),
 ) -> RefreshReport {
     let writer = writer::<F>(&redis.url());
-    let mut foreign = Foreign(redis.connection());
+    let mut foreign = Foreign::new(redis.connection());
     let mut meanwhile = Some(meanwhile);
     let fetch = |_| {
         let content = if let Some(meanwhile) = meanwhile.take() {
@@ -92,7 +92,7 @@ fn refresh_while<F: Facade<Writer: Syncing>>(
 /// A cache, with a module at [`PATH`] or without.
 fn cache(content: Option<&str>) -> (RedisServer, Foreign) {
     let redis = RedisServer::start();
-    let mut foreign = Foreign(redis.connection());
+    let mut foreign = Foreign::new(redis.connection());
     if let Some(content) = content {
         foreign.set(PATH, content);
     }
@@ -357,7 +357,7 @@ fn a_warm_up_reads_the_database_after_it_began_to_watch<F: Facade<Writer: Syncin
             // Time for a read that must not be made now.
             thread::sleep(Duration::from_millis(100));
             table.lock().unwrap().put(PATH, "2");
-            Foreign(connect(&url)).set(PATH, "2");
+            Foreign::new(connect(&url)).set(PATH, "2");
         }
     });
     let writer = writer::<F>(&gate.url());
@@ -631,7 +631,7 @@ fn flushed_before_the_mark<F: Facade>(world: &World<F>) -> F::Writer {
     let (url, flushed) = (world.redis.url(), AtomicBool::new(false));
     let gate = Gate::start(world.redis.port(), keys::COMPLETE_KEY, move || {
         if !flushed.swap(true, Ordering::SeqCst) {
-            Foreign(connect(&url)).flush();
+            Foreign::new(connect(&url)).flush();
         }
     });
     writer::<F>(&gate.url())

@@ -1,4 +1,5 @@
-//! What can be said on the command line.
+//! What can be said on the command line. The doc comments here are the texts of `--help`, and of
+//! the man page.
 
 #![allow(
     clippy::doc_markdown,
@@ -47,6 +48,9 @@ pub struct ServerArgs {
     /// A file that holds the URL of Redis, such as a mounted secret [env: REDIS_URL_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub redis_url_file: Option<PathBuf>,
+    /// What goes before every key, where the services set a namespace [env: BIFROST_NAMESPACE]
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub namespace: Option<String>,
     /// Postgres; ?sslmode=require for TLS [env: DATABASE_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub database_url: Option<String>,
@@ -142,8 +146,8 @@ pub enum Command {
     /// Tell why a module is missing or old
     ///
     /// With a database it tells apart: just created and not cached, cache cleared, and a bug in
-    /// invalidation. It goes by updated_at, of which a plain timestamp is taken for UTC. Of a name it
-    /// looks at the parents, too.
+    /// invalidation. It goes by updated_at, of which a plain timestamp is taken for UTC. Of a name
+    /// it looks at the parents, too.
     Explain {
         /// A path, such as shared/halopsa.py, or a name, such as shared.halopsa
         #[arg(value_name = "PATH|NAME")]

@@ -10,7 +10,8 @@ use crate::text;
 /// How many paths of a kind of drift a report for people lists.
 const MOST_PATHS: usize = 20;
 
-/// What a result that could not be verified means for the exit code.
+/// What a result means for the exit code. What running again may mend is a "no"; what an operator
+/// has to change is refused; a transaction that stayed open is no reason to fail an init container.
 pub fn outcome(
     output: &mut Output,
     unverified: Option<Unverified>,
@@ -79,6 +80,7 @@ pub fn print_drift(output: &mut Output, drift: &Drift) -> Result<(), Failure> {
     };
     output.line(format_args!("{modules} in the database: {differ}"))?;
     output.table(&text::servers(&drift.servers))?;
+    // The drift may be a writer's that is between its commit and its write.
     if drift.unverified.is_some() {
         output
             .hint("a transaction stayed open: what differs may be its writer's, who is not done")?;
@@ -93,6 +95,7 @@ pub fn hint_unscanned(output: &mut Output, scanned: bool) -> Result<(), Failure>
     output.hint("without the permission for SCAN, entries that the index does not name stay unseen")
 }
 
+/// The library's words for a kind of drift, in the terms of an operator.
 fn meaning(kind: &str) -> &'static str {
     match kind {
         "missing" => "a row without an entry",

@@ -1,11 +1,11 @@
-//! How it ends: an exit code, and what went wrong.
+//! How a command ends: an exit code, and one line that says what went wrong.
 
 use std::error::Error as StdError;
 use std::process::ExitCode;
 
 use bifrost_module_cache::{Error, Outage};
 
-/// The exit codes; `--help` and the README list them.
+/// The exit codes; `--help` and docs/tool.md list them. Scripts depend on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Fine = 0,
@@ -59,7 +59,7 @@ impl Failure {
         self.exit == Exit::Unavailable
     }
 
-    /// What happened there.
+    /// The same failure, with where it happened before it.
     pub fn at(self, place: &str) -> Self {
         Self {
             message: format!("{place}: {}", self.message),
@@ -73,6 +73,8 @@ impl From<Error> for Failure {
         let exit = match &error {
             Error::InvalidPath { .. } => Exit::Usage,
             Error::Corrupt { .. } => Exit::Corrupt,
+            // Waiting helps against an outage, and not against a certificate that is not trusted:
+            // `--wait` and scripts go by the code.
             Error::Unavailable { cause, .. } if *cause != Outage::Untrusted => Exit::Unavailable,
             error if error.is_transient() => Exit::Unavailable,
             _ => Exit::Refused,
@@ -81,7 +83,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// The error and what is behind it, each said once. The library keeps secrets out of all of them.
+/// The error and its sources, each said once: some clients repeat the source's text in their own.
+/// The library keeps secrets out of all of them.
 fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -92,11 +95,12 @@ fn chain(error: &Error) -> String {
         }
         next = source.source();
     }
-    // One line, whatever a server said.
+    // One line, even if a server's message has several: scripts and logs read line by line.
     text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
-/// What a program sets by a function is an argument here.
+/// The library's errors name the function that changes a limit; an operator has an argument
+/// instead.
 fn in_our_words(text: &str) -> String {
     [
         ("Tls::with_ca_pem", "--tls-ca"),

@@ -1,4 +1,9 @@
 //! `bifrost-modules`: the module cache from a shell, a script or an init container.
+//!
+//! It uses the crate's public API only. For its users: docs/tool.md.
+//!
+//! Answers go to standard output (`output`), all else to standard error (`stderr`), so that a pipe
+//! gets nothing but what was asked for. A command returns an `Exit` or a `Failure`.
 
 #![forbid(unsafe_code)]
 
@@ -35,7 +40,9 @@ fn main() -> ExitCode {
         stderr.take_warnings(cli.output.quiet);
         let mut output = Output::new(&cli.output, &stderr);
         let outcome = commands::run(&cli, &stderr, &mut output);
-        // What was found is said even where something failed.
+        // Flushed even where the command failed: a list that ends early is still worth reading. Its
+        // own failure comes first, because without it the exit code would claim that all was
+        // printed.
         output.flush().and(outcome)
     });
     stderr.clear();

@@ -1,4 +1,6 @@
 //! Standard output: what was asked for, as text or JSON, to a terminal, a file or a pipe.
+//!
+//! `println!` would not do: it panics when the reader of a pipe has gone, as in `ls | head`.
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Stdout, Write as _};
@@ -19,9 +21,9 @@ pub const BAD: Style = Style::new()
 pub const DIM: Style = Style::new().dimmed();
 pub const PLAIN: Style = Style::new();
 
-/// Where to print. Once nobody reads any more, printing does nothing.
+/// Where to print. Once the reader of the pipe has gone, printing does nothing, and is no error.
 pub struct Output {
-    /// None once nobody reads any more.
+    /// `None` once the reader of the pipe has gone.
     stream: Option<BufWriter<Stdout>>,
     stderr: Stderr,
     pub json: bool,
@@ -48,9 +50,9 @@ impl Output {
         !self.json && !self.quiet
     }
 
-    /// True once nobody reads any more: no need to go on.
+    /// True once the reader of the pipe has gone: no need to go on.
     pub fn is_closed(&self) -> bool {
-        self.stream.is_none() || nobody_reads()
+        self.stream.is_none() || has_no_reader()
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -84,7 +86,7 @@ impl Output {
         if self.quiet {
             return Ok(());
         }
-        // In the order in which it was said, where both go to one place.
+        // Flushed first, so that answer and hint come in order where both go to one terminal.
         self.flush()?;
         self.stderr.hint(text);
         Ok(())
@@ -99,7 +101,7 @@ impl Output {
         }
     }
 
-    /// Must be called in the end.
+    /// Must be called in the end: a `BufWriter` that is dropped hides its errors.
     pub fn flush(&mut self) -> Result<(), Failure> {
         self.write(BufWriter::flush)
     }
@@ -113,7 +115,7 @@ impl Output {
         };
         match write(stream) {
             Ok(()) => Ok(()),
-            // As in `ls | head`.
+            // The reader of the pipe has gone, as in `ls | head`.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.stream = None;
                 Ok(())
@@ -127,11 +129,11 @@ impl Output {
 
 /// Whether the other end of a pipe is closed, without writing to it.
 #[cfg(unix)]
-fn nobody_reads() -> bool {
+fn has_no_reader() -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     let stdout = io::stdout();
-    // What it is always told of.
+    // No event is asked for: POLLERR and POLLHUP are always told.
     let mut ends = [PollFd::new(&stdout, PollFlags::empty())];
     let at_once = Timespec {
         tv_sec: 0,
@@ -143,12 +145,14 @@ fn nobody_reads() -> bool {
             .intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
+/// Without `poll` only a failed write tells.
 #[cfg(not(unix))]
-fn nobody_reads() -> bool {
+fn has_no_reader() -> bool {
     false
 }
 
-/// A foreign text, such that it can't command a terminal.
+/// A text that is not ours (a path, a hash, a source), with control characters escaped: printed as
+/// it is, it could command the operator's terminal.
 pub fn harmless(text: &str) -> String {
     text.chars()
         .flat_map(|c| {

@@ -1,10 +1,11 @@
 //! Keeps passwords out of messages. These quote arguments, and a URL may have been given where
 //! something else was meant.
 
-/// How our own messages show the form of a URL.
+/// How our own messages show the form of a URL: no secret, so it is not cut off.
 const FORM: &str = "://[user:password@]";
 
-/// A message, which ends where a password may begin.
+/// A message, cut off where a password may begin: where that ends can't be told, because it may
+/// hold any character.
 pub fn redacted(text: &str) -> String {
     if let Some((before, after)) = text.split_once(FORM) {
         return [redacted(before), redacted(after)].join(FORM);
@@ -14,7 +15,7 @@ pub fn redacted(text: &str) -> String {
     let ends = marks
         .iter()
         .filter_map(|mark| Some(lower.find(mark)? + mark.len()));
-    // `user:hunter2@host`, without anything before it.
+    // `user:hunter2@host`, a URL whose scheme was forgotten.
     let logins = text.match_indices('@').filter_map(|(at, _)| {
         let word = text[..at]
             .rfind(char::is_whitespace)

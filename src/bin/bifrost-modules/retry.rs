@@ -1,4 +1,5 @@
-//! Waiting for servers that are not up yet.
+//! Waiting for servers that are not up yet: in a new deployment they start beside the init
+//! container.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,11 +10,11 @@ use crate::stderr::Stderr;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What even a last attempt may take.
+/// The least time of an attempt, also of the last one: enough to connect to a server that is up.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
 
-/// Tries until it works, `limit` has passed, or waiting won't help. An attempt is told how much
-/// time there is.
+/// Tries until it works, `limit` has passed, or waiting won't help (a wrong password). Each attempt
+/// is told how much time is left. Without a limit there is one attempt.
 pub fn until_ready<T>(
     limit: Option<Duration>,
     stderr: &Stderr,
@@ -31,7 +32,7 @@ pub fn until_ready<T>(
             Err(failure) if failure.is_unavailable() => failure,
             result => return result,
         };
-        // One that took all the time there was is the last, too.
+        // An attempt that used up the time was the last one, even if it did not begin as that.
         if last || left().is_zero() {
             let waited = start.elapsed().as_secs_f64();
             return Err(failure.at(&format!("gave up after {waited:.1} s")));

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use crate::failure::Failure;
 use crate::redact::redacted;
 
-/// A URL from wherever it was given: an argument before a variable, and of both only one.
+/// A URL, from an argument or a file, and without these from a variable or the file that one names.
+/// Two of a kind are an error: which one was meant can't be told, and the wrong Redis might be
+/// cleared.
 pub fn url(
     argument: Option<&str>,
     file: Option<&Path>,
@@ -29,7 +31,8 @@ pub fn url(
         (None, None) => {}
     }
     match (var(variable)?, var(&file_variable)?) {
-        // An empty one, as `${REDIS_URL:-}` makes it, says nothing beside another.
+        // An empty variable, as `${REDIS_URL:-}` makes it in a compose file, counts as not set
+        // where the other one is.
         (Some(url), Some(file)) if file.is_empty() => Ok(Some(url)),
         (Some(url), Some(file)) if url.is_empty() => {
             read(Path::new(&file), &file_variable, variable).map(Some)
@@ -43,7 +46,8 @@ pub fn url(
     }
 }
 
-fn var(name: &str) -> Result<Option<String>, Failure> {
+/// A variable. One that is not Unicode is refused instead of taken for not set.
+pub fn var(name: &str) -> Result<Option<String>, Failure> {
     match env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(VarError::NotPresent) => Ok(None),
@@ -53,7 +57,7 @@ fn var(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// Mounted secrets often end with a line feed.
+/// The URL in a file, without the line feed that mounted secrets often end with.
 fn read(file: &Path, name: &str, variable: &str) -> Result<String, Failure> {
     if file.to_string_lossy().contains("://") {
         return Err(Failure::refused(format!(
@@ -73,13 +77,14 @@ fn read(file: &Path, name: &str, variable: &str) -> Result<String, Failure> {
 pub fn print_usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let shown = redacted(&text);
-    // Help quotes nothing that was given.
+    // Help quotes no argument, and clap prints it with styles. Only an error that quotes what may
+    // be a password is printed by us, without.
     let printed = if shown == text || !error.use_stderr() {
         error.print()
     } else {
         io::stderr().write_all(format!("{}\n", shown.trim_end()).as_bytes())
     };
-    // Where there is nobody to tell, the exit code does.
+    // If the stream is closed, the exit code has to do.
     drop(printed);
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -1,4 +1,5 @@
-//! Redis and Postgres, as the arguments name them.
+//! Redis and Postgres, as the arguments name them, with the time-outs that suit a tool: an operator
+//! waits longer than an import.
 
 use std::fs;
 use std::path::Path;
@@ -22,10 +23,13 @@ const BULK: Duration = Duration::from_secs(30);
 /// How long the library waits for open transactions before it looks again.
 const BARRIER: Duration = Duration::from_secs(5);
 
+/// The servers, the settings and what the arguments say of them. Nothing is connected to before a
+/// command needs it.
 pub struct Servers<'a> {
     args: &'a ServerArgs,
     config: Config,
-    /// The operator did not say which Redis is meant.
+    /// The operator did not say which Redis is meant. Messages say so: the usual cause of an outage
+    /// is then a variable that is not set.
     is_default: bool,
     tls: Tls,
 }
@@ -39,8 +43,14 @@ impl<'a> Servers<'a> {
             "--redis-url",
         )?;
         let tls = tls(args)?;
+        let namespace = match &args.namespace {
+            Some(namespace) => Some(namespace.clone()),
+            None => secrets::var("BIFROST_NAMESPACE")?,
+        };
         let config = Config::new(url.as_deref().unwrap_or(DEFAULT_REDIS_URL))?
             .with_tls(tls.clone())
+            .with_namespace(namespace.unwrap_or_default())
+            // The tool asks from one or two threads.
             .with_pool_size(2)
             .with_ttl(args.ttl)
             .with_max_content_bytes(args.max_content_bytes)
@@ -62,7 +72,7 @@ impl<'a> Servers<'a> {
         Ok(ModuleWriter::new(self.config.clone())?)
     }
 
-    /// Whether a module with so much content can be cached.
+    /// Refuses a file that is too large to be cached, before it is read.
     pub fn fits(&self, path: &str, bytes: usize) -> Result<(), Failure> {
         let limit = self.args.max_content_bytes;
         if bytes <= limit {
@@ -130,7 +140,7 @@ impl<'a> Servers<'a> {
     fn ask_redis(&self, limit: Duration) -> Result<(), Failure> {
         let reader = ModuleReader::new(within(self.config.clone(), limit))?;
         match reader.status() {
-            // A mark that can't be read says that it answers, and a warm-up replaces it.
+            // Redis answers, if with a mark that can't be read: a warm-up replaces it.
             Err(error) if !error.is_corrupt() => Err(self.failure(error)),
             _ => Ok(()),
         }
@@ -157,6 +167,7 @@ impl Database<'_> {
     /// Connects, and asks Redis at the same time: an error tells of both. Takes at most `limit`.
     pub fn connect_both(&self, limit: Duration) -> Result<Client, Failure> {
         let limit = limit.min(self.servers.args.timeout);
+        // At the same time, so that one run tells of both: in a new deployment both may be wrong.
         let (redis, database) = thread::scope(|scope| {
             let redis = scope.spawn(|| self.servers.ask_redis(limit));
             let database = self.connect_within(limit);
@@ -168,7 +179,7 @@ impl Database<'_> {
                 redis.exit,
                 format!("{}; {}", redis.message, database.message),
             )),
-            // What waiting does not mend comes first.
+            // Both failed in different ways: the one that waiting does not mend comes first.
             (Err(redis), Err(database)) if redis.is_unavailable() => Err(database),
             (Err(redis), _) => Err(redis),
         }
@@ -181,7 +192,8 @@ impl Database<'_> {
     ) -> Result<T, Failure> {
         let mut client = self.connect()?;
         let reader = self.servers.reader()?;
-        // Redis may take its time, too, and is to say so itself.
+        // Long enough for Redis to reach its own time-out twice and be named as the one that is
+        // silent.
         let limit = self.servers.args.timeout.saturating_mul(2) + BARRIER;
         let result = watchdog::within(limit, limit, |_| {}, move |_| call(&reader, &mut client));
         self.heard(result, |_| {
@@ -190,8 +202,8 @@ impl Database<'_> {
         })
     }
 
-    /// The result of long work with both servers, which says on the stderr how far it has come. In
-    /// `wait` it must have come somewhere.
+    /// The result of long work with both servers, which shows its progress on standard error. The
+    /// first progress must come within `wait`.
     pub fn work<T: Send + 'static>(
         &self,
         stderr: &Stderr,
@@ -201,12 +213,12 @@ impl Database<'_> {
     ) -> Result<T, Failure> {
         let limit = bulk(self.servers.args).saturating_mul(2);
         let show = |progress| stderr.progress(progress);
-        // What was ready late needs its time, too.
+        // A server that became ready at the end of `wait` still gets the time of one answer.
         let first = limit.min(wait.max(self.servers.args.timeout));
-        let result = watchdog::within(first, limit, show, move |signs| {
+        let result = watchdog::within(first, limit, show, move |reports| {
             let options = removals
                 .options()
-                .with_progress(|progress| signs.progress(progress));
+                .with_progress(|progress| reports.progress(progress));
             call(options)
         });
         self.heard(result, |silence| {
@@ -215,6 +227,8 @@ impl Database<'_> {
         })
     }
 
+    /// Names the server in what went wrong: a silence can only be the database's, because every
+    /// call to Redis has a deadline.
     fn heard<T>(
         &self,
         result: Result<Result<T, Error>, Duration>,
@@ -235,11 +249,12 @@ impl Database<'_> {
     }
 }
 
+/// For a batch over a slow network: half a minute, or what `--timeout` says if that is more.
 fn bulk(args: &ServerArgs) -> Duration {
     BULK.max(args.timeout)
 }
 
-/// Every answer within this time.
+/// The configuration with every answer within this time. The deadline of bulk calls is apart.
 fn within(config: Config, limit: Duration) -> Config {
     config
         .with_connect_timeout(limit)

@@ -1,10 +1,14 @@
-//! SIGTERM and SIGINT end the tool at once, whatever it waits for: also as the first process of a
-//! container, which the kernel spares signals that nobody asked for.
+//! SIGTERM and SIGINT end the tool at once, whatever it waits for.
+//!
+//! As the first process of a container it has to handle them itself: there the kernel ignores a
+//! signal for which no handler is installed, and the container would be killed only after its grace
+//! period.
 
 use crate::failure::Failure;
 use crate::stderr::Stderr;
 
-/// Everything in Redis is written so that it may stop at any moment; nothing is to be undone.
+/// Starts the thread that waits for a signal. It ends the process as it is: everything in Redis is
+/// written so that it may stop at any moment, and nothing is to be undone.
 #[cfg(unix)]
 pub fn listen(stderr: &Stderr, writes: bool) -> Result<(), Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};

@@ -1,4 +1,4 @@
-//! Standard error: progress, hints, warnings and the error, each where it is wanted.
+//! Standard error: progress, hints, warnings and the error, each only where it is wanted.
 
 use std::io;
 use std::time::Duration;
@@ -15,13 +15,14 @@ use crate::redact::redacted;
 /// Cheap to clone; clones share one line of progress.
 #[derive(Clone)]
 pub struct Stderr {
-    /// Hidden where it is not wanted, or standard error is no terminal.
+    /// Hidden with `--quiet`, for a dumb terminal, or if standard error is no terminal.
     bar: ProgressBar,
     colors: bool,
 }
 
 impl Stderr {
     pub fn new(quiet: bool) -> Self {
+        // A dumb terminal, such as an editor's, would show each step of the progress as a line.
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let target = if quiet || dumb {
             ProgressDrawTarget::hidden()
@@ -57,7 +58,7 @@ impl Stderr {
         self.bar.set_position(count(progress.done));
     }
 
-    /// Takes the progress off the stderr.
+    /// Removes the line of progress from the terminal.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
@@ -81,21 +82,24 @@ impl Stderr {
         }
     }
 
+    /// Prints one line, without what may be a secret or could command the terminal.
     fn say(&self, color: AnsiColor, kind: &str, message: &str) {
         let style = if self.colors {
             Style::new().fg_color(Some(Color::Ansi(color))).bold()
         } else {
             Style::new()
         };
-        // One line, whatever a server or a file name says.
+        // One line, even if a server's text or a file name has line feeds.
         let line = format!("{style}{kind}:{style:#} {}\n", harmless(&redacted(message)));
-        // Where there is nobody to tell, the exit code does.
+        // If standard error is closed, the exit code has to do. `suspend` takes the progress away
+        // meanwhile, or the two would be mixed.
         self.bar.suspend(|| {
             let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
         });
     }
 }
 
+/// The library's log, of which the tool shows warnings only: it reports all else itself.
 struct Warnings(Stderr);
 
 impl Log for Warnings {

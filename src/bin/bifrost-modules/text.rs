@@ -11,7 +11,7 @@ use crate::output::{Output, harmless};
 
 /// RFC 3339, in UTC.
 pub fn time(at: SystemTime) -> String {
-    // Beyond the year 9999 it can't be written so, and was never meant.
+    // RFC 3339 has four digits for the year, and `humantime` fails beyond.
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_seconds(at.min(last)).to_string()
 }
@@ -56,7 +56,7 @@ pub fn described(module: &CachedModule) -> String {
     format!("{bytes}, {hash}")
 }
 
-/// Who answered.
+/// Which servers answered, as rows of a table.
 pub fn servers(servers: &Endpoints) -> Vec<(&'static str, String)> {
     let database = servers.database.clone();
     let redis = ("redis", servers.redis.clone());
@@ -64,6 +64,7 @@ pub fn servers(servers: &Endpoints) -> Vec<(&'static str, String)> {
     [redis].into_iter().chain(database).collect()
 }
 
+/// What a dry run would do, a path a line, so that it can be read by scripts.
 pub fn print_dry_run(output: &mut Output, dry_run: &DryRun) -> Result<(), Failure> {
     for (what, paths) in [("write", &dry_run.written), ("remove", &dry_run.removed)] {
         for path in paths {

@@ -1,6 +1,9 @@
-//! Waiting for work that asks the database, which may never answer: a table is locked, a server
-//! frozen. Its client knows no time-out, and one that is set in the session would, behind
-//! `PgBouncer`, stay with a session that others use.
+//! Watches over work that asks the database, which may never answer: a table is locked, a server
+//! frozen.
+//!
+//! Its client has no time-out. One that is set in the session (`statement_timeout`) would, behind
+//! `PgBouncer`, stay with a session that other clients use. So the work runs in a thread, and this
+//! one waits for its reports.
 
 use std::panic;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -9,43 +12,45 @@ use std::time::Duration;
 
 use bifrost_module_cache::sync::Progress;
 
-/// Where work says that it goes on.
-pub struct Signs<T>(Sender<Sign<T>>);
+/// The end of a channel on which work reports that it goes on.
+pub struct Reports<T>(Sender<Report<T>>);
 
-enum Sign<T> {
+enum Report<T> {
     Progress(Progress),
     Done(T),
 }
 
-impl<T> Signs<T> {
+impl<T> Reports<T> {
     pub fn progress(&self, progress: Progress) {
-        // Nobody may wait any more.
-        let _ = self.0.send(Sign::Progress(progress));
+        // Without a receiver: the watchdog has given the work up already.
+        let _ = self.0.send(Report::Progress(progress));
     }
 }
 
-/// What `work` comes to, or for how long nothing was heard of it: `first` at the beginning, and
-/// `limit` from then on. Then it is left behind in its thread: like all that writes to Redis, it may
-/// stop at any moment, or go on beside others.
+/// The result of `work`, or for how long it reported nothing: at most `first` until its first
+/// report, and `limit` from then on.
+///
+/// Work that is given up is left behind in its thread, which can't be stopped. That is harmless:
+/// all that writes to Redis may stop at any moment, or go on beside other writers.
 pub fn within<T: Send + 'static>(
     first: Duration,
     limit: Duration,
     mut show: impl FnMut(Progress),
-    work: impl FnOnce(Signs<T>) -> T + Send + 'static,
+    work: impl FnOnce(Reports<T>) -> T + Send + 'static,
 ) -> Result<T, Duration> {
     let mut watchdog = first;
-    let (sender, signs) = mpsc::channel();
+    let (sender, reports) = mpsc::channel();
     let worker = thread::spawn(move || {
-        let done = work(Signs(sender.clone()));
-        let _ = sender.send(Sign::Done(done));
+        let done = work(Reports(sender.clone()));
+        let _ = sender.send(Report::Done(done));
     });
     loop {
-        match signs.recv_timeout(watchdog) {
-            Ok(Sign::Progress(progress)) => {
+        match reports.recv_timeout(watchdog) {
+            Ok(Report::Progress(progress)) => {
                 watchdog = limit;
                 show(progress);
             }
-            Ok(Sign::Done(done)) => return Ok(done),
+            Ok(Report::Done(done)) => return Ok(done),
             Err(RecvTimeoutError::Timeout) => return Err(watchdog),
             Err(RecvTimeoutError::Disconnected) => {
                 if let Err(panicked) = worker.join() {
@@ -77,7 +82,7 @@ mod tests {
             Duration::from_secs(60),
             Duration::from_secs(60),
             |_| {},
-            |_: Signs<()>| panic!("of the work"),
+            |_: Reports<()>| panic!("of the work"),
         );
     }
 }

@@ -5,13 +5,15 @@ use std::time::Duration;
 use coarsetime::Instant;
 
 /// A moment of the system's monotonic clock, to some milliseconds, in 1/2³² s. It goes on without
-/// any thread of ours: a forked child, which has none, sees a lease lapse all the same.
+/// any thread of ours: a forked child, which has none, sees a lease lapse all the same. A flag that
+/// the listener clears would stay set in the child for ever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tick(u64);
 
 impl Tick {
     pub(crate) fn now() -> Self {
-        // Not `now()`, which also writes to memory that all threads share.
+        // Not `now()`, which also writes to memory that all threads share: it would slow down each
+        // thread that hits. The coarse clock takes 5 ns, where the exact one took half of a hit.
         Self(Instant::now_without_cache_update().as_ticks())
     }
 
@@ -29,6 +31,7 @@ impl Tick {
         Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX))
     }
 
+    /// For an atomic: a lease is read at each hit, without a lock.
     pub(crate) fn to_bits(self) -> u64 {
         self.0
     }

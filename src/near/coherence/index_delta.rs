@@ -1,10 +1,10 @@
-//! The index, cached up to date by what Redis announces: after a change, only those paths are asked
-//! for that were announced, not all.
+//! The index, brought up to date by what Redis announces: after a change, only those paths are
+//! asked for that were announced, not all.
 //!
-//! Redis says that the index changed, not how. But a writer that puts a path into it or takes it out
-//! writes or removes the module at that path, too, and that is announced by its name: with the same
-//! command or, by a foreign writer, with another one. What is changed in the index alone is seen
-//! when all of it is asked for, as it is from time to time.
+//! Redis says that the index changed, not how. But a writer that puts a path into it or takes it
+//! out writes or removes the module at that path, too, and that is announced by its name: with the
+//! same command or, by a foreign writer, with another one. What is changed in the index alone is
+//! seen when all of it is asked for, as it is from time to time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,26 +18,30 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
-use crate::keys::{MODULE_INDEX_KEY, validate_path};
+use crate::keys::validate_path;
 use crate::paths::index::PathIndex;
 
-/// How long what is known of the index may rest on one listing of it. A writer's second command
-/// comes sooner after its first one.
+/// For how long the index may rest on one listing. It bounds how long a change of the index alone
+/// goes unseen. A foreign writer is assumed to send its second command sooner after its first.
 pub(super) const RELIST: Duration = Duration::from_secs(30);
 
-/// So many announced paths are worth a new index.
+/// After so many announced paths the whole index is asked for, which bounds the list and the
+/// question.
 const MOST: usize = 1_000;
 
 /// What was announced, and the index that it applies to.
 #[derive(Debug, Default)]
 pub(crate) struct IndexDelta(Mutex<State>);
 
+/// What is known of the index and of its changes. Not a copy of it: that is stored with the
+/// entries, this only brings it up to date.
 #[derive(Debug, Default)]
 struct State {
     base: Option<Base>,
     /// What may have changed since the base, and when that was announced last.
     recent: HashMap<String, Tick>,
-    /// How often it was not known any more what may have changed. An index from before is no base.
+    /// How often the list of changes was lost. An index that was asked for before the last loss
+    /// can't be a base.
     losses: u64,
     /// Redis does not say whether paths are in the index.
     is_refused: bool,
@@ -69,6 +73,7 @@ pub(crate) enum Question {
     Update(Asked, Update),
 }
 
+/// The question for single paths, with the index that the answer is to be applied to.
 #[derive(Debug)]
 pub(crate) struct Update {
     base: Base,
@@ -76,14 +81,16 @@ pub(crate) struct Update {
 }
 
 impl IndexDelta {
-    /// From now on all changes are announced.
+    /// A session begins: from now on all changes are announced, and what came before is not known.
     pub(crate) fn begin(&self) {
         let mut state = self.lock();
         state.is_refused = false;
         state.lose();
     }
 
-    /// To be told before anybody learns that these changed, [`INDEX_PATH`] among them or not.
+    /// Notes that these paths changed, whether [`INDEX_PATH`] is among them or not. To be called
+    /// before the entries are invalidated: a reader that then asks for the index must find them
+    /// here.
     pub(crate) fn add(&self, paths: &[String], now: Tick) {
         let mut state = self.lock();
         for path in paths.iter().filter(|path| *path != INDEX_PATH) {
@@ -102,7 +109,8 @@ impl IndexDelta {
             at: now,
             losses: state.losses,
         };
-        // Taken out, so that it can be changed without being copied.
+        // The base is taken out of the state, so that `updated` owns it and need not copy it. Where
+        // the request fails, it is gone, and the next one asks for the whole index.
         match state.base.take() {
             Some(base)
                 if base.epoch == epoch
@@ -117,7 +125,7 @@ impl IndexDelta {
         }
     }
 
-    /// The whole index was the answer.
+    /// Takes the whole index, which was the answer, for the new base.
     pub(crate) fn listed(&self, asked: Asked, index: &Arc<PathIndex>) {
         let base = Base {
             index: Arc::clone(index),
@@ -127,8 +135,8 @@ impl IndexDelta {
         self.insert(asked, base);
     }
 
-    /// For each of the paths, whether it is in the index, was the answer: the index, and when the
-    /// whole of it was asked for.
+    /// Applies the answer, which says for each of the paths whether it is in the index. Returns the
+    /// index, and when the whole of it was asked for.
     pub(crate) fn updated(
         &self,
         asked: Asked,
@@ -137,9 +145,9 @@ impl IndexDelta {
     ) -> (Arc<PathIndex>, Tick) {
         let Update { mut base, paths } = update;
         for (path, is_member) in paths.into_iter().zip(members) {
-            // Redis's index may name what can't be a path.
+            // Redis's index may have members that can't be paths; ours never has.
             if validate_path(&path).is_ok() && base.index.contains(&path) != *is_member {
-                // Copied at the first change, if somebody uses it.
+                // Copies the index at its first change if a reader still holds it.
                 let index = Arc::make_mut(&mut base.index);
                 if *is_member {
                     index.insert(path);
@@ -153,18 +161,21 @@ impl IndexDelta {
         answer
     }
 
-    /// Redis refused to say whether paths are in the index.
+    /// Redis refused SMISMEMBER (an ACL, or a version before 6.2): from now on ask for all.
     pub(crate) fn refused(&self) {
         self.lock().is_refused = true;
     }
 
-    /// From now on, what is announced applies to this index.
+    /// Makes this index the base that later announcements apply to, unless the list of changes was
+    /// lost meanwhile.
     fn insert(&self, asked: Asked, base: Base) {
         let mut state = self.lock();
         if asked.losses != state.losses {
             return;
         }
-        // Also what was announced before it was asked for: a second command may be to come.
+        // What was announced just before the question stays, too. A foreign writer sends SET and
+        // SADD one after the other: the answer may be from between the two, and the index changes
+        // unnamed.
         state.recent.retain(|_, at| at.plus(RELIST) > asked.at);
         state.base = Some(base);
     }
@@ -175,7 +186,7 @@ impl IndexDelta {
 }
 
 impl State {
-    /// What changed before now is not known any more.
+    /// Forgets the base: it is not known any more what changed since.
     fn lose(&mut self) {
         self.base = None;
         self.recent.clear();
@@ -192,9 +203,9 @@ impl Command for AskMembership<'_> {
     /// For each path, in their order.
     type Reply = Vec<bool>;
 
-    fn request(&self, _: &Config) -> Request {
+    fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SMISMEMBER");
-        command.arg(MODULE_INDEX_KEY).arg(self.paths);
+        command.arg(config.keys.index()).arg(self.paths);
         Request::one(command, Class::Lookup)
     }
 

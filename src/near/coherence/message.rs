@@ -1,24 +1,25 @@
-//! What is said on the connection that follows Redis: built and read here.
+//! What is said on the tracking connection: built and read here.
 
 use redis::{Pipeline, PushKind, Value};
 
+use super::rule::{Rule, Rules};
+use crate::command::reign::{self, Reign};
 use crate::command::reply;
 use crate::command::request::{Class, Request};
-use crate::command::server_id::{ServerId, server_id};
-use crate::error::Error;
-use crate::keys::MODULE_KEY_PREFIX;
+use crate::command::server_id::{ServerId, ask_server_id, server_id};
+use crate::error::{Error, Outage};
+use crate::keys::Keys;
 
-/// Asks Redis to announce all changes below our prefix, has it confirm that and say who it is, and
-/// asks for a heartbeat.
-pub(crate) fn greeting() -> Request {
+/// Asks Redis to announce all changes below our prefix, has it confirm that and tell who it is. All
+/// in one packet: the answers come in the order of the commands.
+pub(crate) fn greeting(keys: &Keys) -> Request {
     let mut pipeline = Pipeline::new();
     pipeline
         .cmd("CLIENT")
         .arg(&["TRACKING", "ON", "BCAST", "PREFIX"])
-        .arg(MODULE_KEY_PREFIX);
+        .arg(keys.module_prefix());
     pipeline.cmd("CLIENT").arg("TRACKINGINFO");
-    pipeline.cmd("INFO").arg("server");
-    pipeline.cmd("PING");
+    ask_server_id(&mut pipeline);
     Request {
         pipeline,
         class: Class::Lookup,
@@ -28,30 +29,39 @@ pub(crate) fn greeting() -> Request {
 /// How many values answer the greeting.
 pub(crate) const GREETING_REPLIES: usize = 4;
 
-/// Who is followed, by its answers to the greeting.
+/// The server that is followed from now on, and its place, by its answers to the greeting.
 ///
 /// # Errors
 ///
-/// Why it can't be followed.
-pub(crate) fn confirmed(answers: Vec<Value>) -> Result<ServerId, Error> {
-    let [tracking, info, server, pong] = reply::exactly::<GREETING_REPLIES>(answers)?;
+/// Why this server can't be followed.
+pub(crate) fn confirmed(answers: Vec<Value>, keys: &Keys) -> Result<(ServerId, Reign), Error> {
+    let [tracking, info, server, replication] = reply::exactly::<GREETING_REPLIES>(answers)?;
     reply::ok(tracking)?;
-    if !is_tracking(reply::ok(info)?) {
+    if !is_tracking(reply::ok(info)?, keys) {
         return Err(untracked("it does not announce changes"));
     }
-    let server = server_id(server)?;
-    is_alive(pong)?;
-    // A server that must not say who it is could be any other after a failover.
-    server.ok_or_else(|| untracked("it does not tell its run id: INFO is not allowed"))
+    let reign = reign::answer(replication.clone())?;
+    // Answers are stored only if they come from the server that is followed. Without its run id
+    // that can't be told: after a failover any server might answer.
+    let server = server_id([server, replication])?;
+    let server =
+        server.ok_or_else(|| untracked("it does not tell its run id: INFO is not allowed"))?;
+    match reign {
+        reign::Answer::Reign(reign) => Ok((server, reign)),
+        reign::Answer::Loading => Err(reply::outage(Outage::Loading, None)),
+        reign::Answer::Silent => Err(untracked("it does not tell its role in INFO replication")),
+    }
 }
 
+/// A refusal that is not transient: the listener tries again only every 30 s.
 fn untracked(hint: &'static str) -> Error {
     reply::refusal("ERR", hint)
 }
 
-/// Where RESP2 is spoken, or a proxy answers, tracking is said to be on and nothing ever comes.
-fn is_tracking(info: Value) -> bool {
-    // RESP2 has no maps: where they come as arrays, HELLO was not heard.
+/// Whether tracking really is on. Under RESP2, or behind a proxy, Redis answers OK to CLIENT
+/// TRACKING and never announces anything: a copy would be stale for ever.
+fn is_tracking(info: Value, keys: &Keys) -> bool {
+    // RESP2 has no maps. If this one came as an array, the connection does not speak RESP3.
     let Value::Map(fields) = info else {
         return false;
     };
@@ -67,22 +77,33 @@ fn is_tracking(info: Value) -> bool {
         };
         match name.as_slice() {
             b"flags" => on = says("on") && says("bcast"),
-            b"prefixes" => prefixed = says(MODULE_KEY_PREFIX),
+            b"prefixes" => prefixed = says(keys.module_prefix()),
             _ => {}
         }
     }
     on && prefixed
 }
 
-pub(crate) fn ping() -> Request {
-    Request::one(redis::cmd("PING"), Class::Lookup)
+/// Asks for a heartbeat that proves the place and not life alone: a demoted primary answers PING,
+/// and does not announce what its successor is told.
+pub(crate) fn heartbeat() -> Request {
+    Request::one(reign::ask(), Class::Lookup)
 }
 
-/// Whether a heartbeat was given; false while a script keeps the server busy.
-pub(crate) fn is_alive(pong: Value) -> Result<bool, Error> {
-    match reply::bytes(pong) {
-        Ok(Some(pong)) if pong == b"PONG" => Ok(true),
-        Ok(_) => Err(reply::unexpected()),
+/// Whether this heartbeat shows that the server still has the place in which it is followed. False
+/// while a script keeps the server busy: it then answers `BUSY`, which is no loss, and proves
+/// nothing about announcements either.
+///
+/// # Errors
+///
+/// It has another place, or does not say.
+pub(crate) fn proves_place(beat: Value, followed: &Reign, rules: Rules) -> Result<bool, Error> {
+    match reign::answer(beat) {
+        Ok(reign::Answer::Reign(now)) if now == *followed => Ok(true),
+        Ok(_) if !rules.enforces(Rule::HeartbeatProvesPlace) => Ok(true),
+        Ok(reign::Answer::Reign(_)) => Err(reply::outage(Outage::Elsewhere, None)),
+        Ok(reign::Answer::Loading) => Ok(false),
+        Ok(reign::Answer::Silent) => Err(reply::unexpected()),
         Err(Error::Unavailable { cause, .. }) if cause.was_answered() => Ok(false),
         Err(error) => Err(error),
     }
@@ -91,9 +112,11 @@ pub(crate) fn is_alive(pong: Value) -> Result<bool, Error> {
 /// What comes from Redis, in the order in which it said it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Message {
-    /// What these paths hold has changed, or what the index names.
+    /// What these paths hold has changed, or what the index names ([`INDEX_PATH`] among them).
+    ///
+    /// [`INDEX_PATH`]: super::value::INDEX_PATH
     Changed(Vec<String>),
-    /// Everything has gone.
+    /// FLUSHALL or FLUSHDB: everything has gone.
     Flushed,
     /// An answer to what was sent.
     Answer(Value),
@@ -101,7 +124,7 @@ pub(crate) enum Message {
     Other,
 }
 
-pub(crate) fn read(value: Value) -> Message {
+pub(crate) fn read(value: Value, keys: &Keys) -> Message {
     let Value::Push { kind, data } = value else {
         return Message::Answer(value);
     };
@@ -112,23 +135,38 @@ pub(crate) fn read(value: Value) -> Message {
     for part in data {
         match part {
             Value::Nil => return Message::Flushed,
-            Value::Array(keys) => paths.extend(keys.into_iter().filter_map(path)),
+            Value::Array(changed) => {
+                paths.extend(changed.into_iter().filter_map(|key| path(key, keys)));
+            }
             _ => {}
         }
     }
     Message::Changed(paths)
 }
 
-/// What is not UTF-8 is no path, and never cached.
-fn path(key: Value) -> Option<String> {
+/// The path of a key. A key that is not UTF-8 is no path, so it was never stored.
+fn path(key: Value, keys: &Keys) -> Option<String> {
     let key = reply::bytes(key).ok().flatten()?;
-    let path = key.strip_prefix(MODULE_KEY_PREFIX.as_bytes())?;
+    let path = key.strip_prefix(keys.module_prefix().as_bytes())?;
     String::from_utf8(path.to_vec()).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::MODULE_KEY_PREFIX;
+
+    fn keys() -> Keys {
+        Keys::new(String::new())
+    }
+
+    fn read(value: Value) -> Message {
+        super::read(value, &keys())
+    }
+
+    fn confirmed(answers: Vec<Value>) -> Result<(ServerId, Reign), Error> {
+        super::confirmed(answers, &keys())
+    }
 
     fn text(text: &str) -> Value {
         Value::BulkString(text.into())
@@ -159,9 +197,11 @@ mod tests {
     fn only_a_server_that_announces_our_keys_and_tells_its_run_id_is_followed() {
         let run_id = "run_id:00000000000000ff\r\n";
         let on = || info(&["on", "bcast"], MODULE_KEY_PREFIX);
-        let pong = || Value::SimpleString("PONG".into());
-        let answers = |info, run_id| confirmed(vec![Value::Okay, info, text(run_id), pong()]);
-        assert_eq!(answers(on(), run_id).unwrap(), ServerId::new(255));
+        let role = || text("role:master\r\n");
+        let told = |info, run_id, role| confirmed(vec![Value::Okay, info, text(run_id), role]);
+        let answers = |info, run_id| told(info, run_id, role());
+        assert_eq!(answers(on(), run_id).unwrap().0, ServerId::new(255));
+        assert!(told(on(), run_id, text("")).unwrap_err().is_refused());
         for bad in [
             info(&["off"], MODULE_KEY_PREFIX),
             info(&["on"], MODULE_KEY_PREFIX),
@@ -177,10 +217,10 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart() {
-        let keys =
+        let changed =
             |keys: &[&str]| invalidation(Value::Array(keys.iter().map(|key| text(key)).collect()));
         assert_eq!(
-            read(keys(&[
+            read(changed(&[
                 "bifrost:module:a.py",
                 "bifrost:module:index",
                 "other"

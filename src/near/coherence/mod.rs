@@ -1,5 +1,10 @@
 //! What keeps the copy right: pure, without IO and without a clock of its own, so that a model can
-//! drive it. Why each rule is needed: `docs/design/near-cache.md`.
+//! drive it through orders that no test with sockets would meet.
+//!
+//! [`subscription`] says what to send on the tracking connection and what each message means,
+//! [`session`] whether a copy is valid at all, [`protocol`] which answer may be stored, [`store`]
+//! stores it, and [`negative`] and [`index_delta`] do the same for names and for the index. Why
+//! each rule is needed, and which test finds it broken: docs/design/near-cache.md.
 
 pub(crate) mod clock;
 pub(crate) mod counters;

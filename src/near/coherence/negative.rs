@@ -1,5 +1,7 @@
-//! Names, answered from memory. Most are not ours, and are asked for again and again: that such a
-//! name is not found is cached under the name itself, so that it costs one look.
+//! Names, answered from memory.
+//!
+//! Most names that Python asks for are not ours, and are asked for again and again. That such a
+//! name is not found is stored under the name itself, so that it costs one look instead of three.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -12,24 +14,27 @@ use super::value::{Cached, Evidence, Found, INDEX_PATH, Read};
 use crate::paths::name::Name;
 use crate::resolution::Resolution;
 
-/// What is cached of a name's sources.
+/// What is stored of a name's two paths.
 pub(crate) struct Source {
     pub(crate) module: Found,
-    /// How many were looked at in vain.
+    /// How many of them were found to be absent, for the counters.
     absent: u64,
     expires: Tick,
 }
 
 impl Protocol {
-    /// The answer for a name, if all that it takes is cached. Whether it may be cached itself, which
-    /// takes locks, is asked only then.
+    /// The answer for a name, if all that it takes is stored.
+    ///
+    /// `may_insert` is asked only before a negative answer is stored, because it costs a look at
+    /// the process id. It is false in a forked child that still reads what it inherited: storing
+    /// takes locks that a thread may hold which the child does not have.
     pub(crate) fn resolve(
         &self,
         name: &str,
         now: Tick,
-        may_keep: impl FnOnce() -> bool,
+        may_insert: impl FnOnce() -> bool,
     ) -> Option<Resolution> {
-        let is_foreign = self
+        let is_negative = self
             .store
             .read(Key::Name(name), |entry| match &entry.cached {
                 Cached::Negative(evidence) if self.is_valid(entry, now) && self.holds(evidence) => {
@@ -38,24 +43,28 @@ impl Protocol {
                 }
                 _ => None,
             });
-        if is_foreign.is_some() {
+        if is_negative.is_some() {
+            // It stands for two paths that were not looked at one by one.
             self.counters.absent_hits.add(2);
             return Some(Resolution::NotFound);
         }
         let Some(parsed) = Name::parse(name) else {
             return Some(Resolution::NotFound);
         };
-        self.resolve_parsed(name, &parsed, now, may_keep)
+        self.resolve_parsed(name, &parsed, now, may_insert)
     }
 
+    /// The answer from the entries of the two paths and of the index, and a negative answer stored
+    /// for the next time.
     fn resolve_parsed(
         &self,
         name: &str,
         parsed: &Name,
         now: Tick,
-        may_keep: impl FnOnce() -> bool,
+        may_insert: impl FnOnce() -> bool,
     ) -> Option<Resolution> {
-        // Before the look: what changes while it lasts makes it worthless.
+        // The generations are noted before the look. A change while it lasts moves one of them, and
+        // the negative answer below is then invalid from the beginning.
         let (epoch, evidence) = (self.session.epoch(), self.evidence(parsed));
         let Source {
             module,
@@ -78,7 +87,7 @@ impl Protocol {
         self.counters.absent_hits.add(absent);
         let answer = Resolution::without_source(parsed, &index);
         if let (Resolution::NotFound, Some(evidence)) = (&answer, evidence)
-            && may_keep()
+            && may_insert()
         {
             let cached = Cached::Negative(Box::new(evidence));
             let read = Read { epoch, number: 0 };
@@ -89,9 +98,10 @@ impl Protocol {
         Some(answer)
     }
 
-    /// The source of a name, or that there is none, if that is cached. That there is none takes one
-    /// read that found neither: an older absence and a newer one would miss a module that moved
-    /// from the one path to the other between them.
+    /// The source of a name, or that there is none, if that is stored.
+    ///
+    /// That there is none takes one read that found neither path. With two reads, a module that
+    /// moved from the one path to the other between them would be missed by both.
     pub(crate) fn source(&self, name: &Name, now: Tick) -> Option<Source> {
         let mut source = Source {
             module: None,
@@ -123,7 +133,8 @@ impl Protocol {
         Some(source)
     }
 
-    /// `None` for a name so long that it can't have both paths: not worth it.
+    /// The generations on which a negative answer rests. `None` for a name so long that one of its
+    /// paths is too long: rare enough not to be stored.
     fn evidence(&self, name: &Name) -> Option<Evidence> {
         let looks = [name.package()?, name.module()?, INDEX_PATH].map(|path| {
             let stripe = self.index(path);
@@ -132,6 +143,8 @@ impl Protocol {
         Some(Evidence { looks })
     }
 
+    /// Whether a negative answer still holds: nothing that it rests on has moved. Three loads, and
+    /// no look at the entries, which may have been evicted since.
     fn holds(&self, evidence: &Evidence) -> bool {
         let mut looks = evidence.looks.iter();
         looks.all(|(stripe, generation)| self.generations[*stripe].load(SeqCst) == *generation)
@@ -154,7 +167,7 @@ mod tests {
 
     const AGE: Duration = Duration::from_secs(300);
 
-    /// That follows Redis, and keeps what this says.
+    /// A protocol that follows Redis, with these values stored.
     fn protocol(modules: &[&str], absent: &[&str], index: &[&str]) -> Protocol {
         with_rules(modules, absent, index, Rules::default())
     }
@@ -203,11 +216,11 @@ mod tests {
         keep(protocol, INDEX_PATH, index);
     }
 
-    fn is_foreign(protocol: &Protocol, name: &str) -> bool {
+    fn is_negative(protocol: &Protocol, name: &str) -> bool {
         matches!(resolve(protocol, name, now()), Some(Resolution::NotFound))
     }
 
-    fn kept_foreign(protocol: &Protocol, name: &str) -> bool {
+    fn has_negative(protocol: &Protocol, name: &str) -> bool {
         let is_stored = |entry: &Entry| matches!(entry.cached, Cached::Negative(_)).then_some(());
         protocol.store.read(Key::Name(name), is_stored).is_some()
     }
@@ -241,14 +254,14 @@ mod tests {
     fn it_is_kept_until_anything_changes_that_it_rests_on() {
         for changed in [ABSENT[0], ABSENT[1], INDEX_PATH] {
             let protocol = protocol(&[], &ABSENT, &["a/c.py"]);
-            assert!(is_foreign(&protocol, "a.b") && kept_foreign(&protocol, "a.b"));
+            assert!(is_negative(&protocol, "a.b") && has_negative(&protocol, "a.b"));
             // Without what it rests on: nothing of that has changed.
             for path in ABSENT {
                 protocol.store.remove(path);
             }
-            assert!(is_foreign(&protocol, "a.b"));
+            assert!(is_negative(&protocol, "a.b"));
             protocol.invalidate(changed);
-            assert!(!is_foreign(&protocol, "a.b"), "{changed}");
+            assert!(!is_negative(&protocol, "a.b"), "{changed}");
         }
     }
 
@@ -256,12 +269,12 @@ mod tests {
     fn it_ends_with_the_session_the_lease_and_what_it_rests_on() {
         let made = || {
             let protocol = protocol(&[], &ABSENT, &[]);
-            assert!(is_foreign(&protocol, "a.b"));
+            assert!(is_negative(&protocol, "a.b"));
             protocol
         };
         let flushed = made();
         flushed.session.flush();
-        assert!(!is_foreign(&flushed, "a.b"));
+        assert!(!is_negative(&flushed, "a.b"));
         let lapsed = made();
         let bound = lapsed.session.bound();
         assert_eq!(resolve(&lapsed, "a.b", now().plus(bound)), None);
@@ -299,10 +312,10 @@ mod tests {
                 // It moved from the second path to the first, and that is still to be announced.
                 keep(&protocol, second, Cached::Absent);
                 let answer = resolve(&protocol, "a.b", now());
-                assert_eq!(answer.is_some(), kept_foreign(&protocol, "a.b"));
+                assert_eq!(answer.is_some(), has_negative(&protocol, "a.b"));
                 // One read of both tells.
                 keep_all(&protocol, ABSENT.map(|path| (path, Cached::Absent)));
-                assert!(is_foreign(&protocol, "a.b"));
+                assert!(is_negative(&protocol, "a.b"));
                 answer == Some(Resolution::NotFound)
             };
             assert!(!missed(Rules::default()));
@@ -342,14 +355,14 @@ mod tests {
         ];
         let protocol = protocol(&["b.py"], &absent, &[]);
         for name in ["b.py", INDEX_PATH] {
-            assert!(is_foreign(&protocol, name) && kept_foreign(&protocol, name));
+            assert!(is_negative(&protocol, name) && has_negative(&protocol, name));
         }
         let index = protocol.cached(INDEX_PATH, now());
         assert!(matches!(index, Some(Cached::Index(..))));
         assert!(protocol.hit("b.py", now()).flatten().is_some());
         // Each goes on its own.
         protocol.invalidate("b.py");
-        assert!(protocol.hit("b.py", now()).is_none() && kept_foreign(&protocol, "b.py"));
+        assert!(protocol.hit("b.py", now()).is_none() && has_negative(&protocol, "b.py"));
         assert_eq!(protocol.stats(now()).absent_paths, absent.len() + 2);
     }
 
@@ -360,7 +373,7 @@ mod tests {
             let answer = protocol.resolve("a.b", now(), || false);
             assert_eq!(answer, Some(Resolution::NotFound));
         }
-        assert!(!kept_foreign(&protocol, "a.b"));
+        assert!(!has_negative(&protocol, "a.b"));
     }
 
     #[test]
@@ -374,7 +387,7 @@ mod tests {
         assert_eq!(protocol.stats(now()).absent_hits, 4);
         list(&protocol, &[]);
         for _ in 0..2 {
-            assert!(is_foreign(&protocol, "a.b"));
+            assert!(is_negative(&protocol, "a.b"));
         }
         assert_eq!(protocol.stats(now()).hits, 8);
     }

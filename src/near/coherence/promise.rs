@@ -1,4 +1,6 @@
 //! A value that comes once and that many wait for, whatever runs them.
+//!
+//! A channel of tokio would do, but the blocking facade has no tokio.
 
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +12,7 @@ pub(crate) struct Promise<T>(Mutex<State<T>>);
 
 enum State<T> {
     Awaited(Vec<Waker>),
-    Cached(T),
+    Fulfilled(T),
 }
 
 impl<T: Clone> Promise<T> {
@@ -18,12 +20,13 @@ impl<T: Clone> Promise<T> {
         Self(Mutex::new(State::Awaited(Vec::new())))
     }
 
-    /// Gives the value to all who wait and will wait. The first one counts.
+    /// Gives the value to all waiters, of now and of later. Only the first call counts.
     pub(crate) fn fulfil(&self, value: T) {
         let mut state = self.lock();
         if let State::Awaited(waiters) = &mut *state {
             let waiters = std::mem::take(waiters);
-            *state = State::Cached(value);
+            *state = State::Fulfilled(value);
+            // A waker may run its task at once, in this thread, and that may come back here.
             drop(state);
             waiters.into_iter().for_each(Waker::wake);
         }
@@ -43,7 +46,7 @@ impl<T: Clone> Promise<T> {
 
 pub(crate) struct Waiting<'a, T> {
     promise: &'a Promise<T>,
-    /// Where our waker is.
+    /// Where our waker is in the list, so that a future which is polled again replaces it.
     place: Option<usize>,
 }
 
@@ -53,7 +56,7 @@ impl<T: Clone> Future for Waiting<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let mut state = self.promise.lock();
         match &mut *state {
-            State::Cached(value) => Poll::Ready(value.clone()),
+            State::Fulfilled(value) => Poll::Ready(value.clone()),
             State::Awaited(waiters) => {
                 let waker = context.waker().clone();
                 if let Some(place) = self.place {

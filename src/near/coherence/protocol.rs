@@ -1,5 +1,5 @@
-//! The protocol that keeps the copy right: who may insert what, and what each message of Redis
-//! removes.
+//! The protocol that keeps the copy right: which answer may be stored, and what each message of
+//! Redis removes. Its rules and the reason for each: docs/design/near-cache.md.
 //!
 //! It does no IO, looks at no clock and starts no thread; time and messages are given to it. Every
 //! method is one step, and steps of several threads may come in any order. A stripe's lock is held
@@ -25,8 +25,11 @@ use crate::error::Error;
 use crate::near::options::NearCacheOptions;
 use crate::paths::index::PathIndex;
 
+/// More stripes mean fewer paths that are taken for changed because a neighbour changed, and more
+/// generations to copy before each bulk read.
 const STRIPES: usize = 256;
 
+/// The state of one near cache: session, entries, flights and generations.
 pub(crate) struct Protocol {
     pub(crate) rules: Rules,
     pub(crate) session: Session,
@@ -38,14 +41,15 @@ pub(crate) struct Protocol {
     /// How many reads were begun.
     reads: AtomicU64,
     stripes: Box<[Mutex<Stripe>]>,
-    /// For each stripe, how often one of its paths changed. Only moved under its lock.
+    /// For each stripe, how often one of its paths changed. Increased under the stripe's lock only,
+    /// so an insert that has the lock and finds the old generation can't be overtaken.
     pub(super) generations: Box<[AtomicU64]>,
 }
 
 /// A share of the paths: the reads under way that others can join.
 type Stripe = HashMap<Arc<str>, Arc<Flight>, RandomState>;
 
-/// Who answered a request, and when.
+/// Which server answered which request, and when.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answer {
     pub(crate) read: Read,
@@ -53,7 +57,7 @@ pub(crate) struct Answer {
     pub(crate) at: Tick,
 }
 
-/// What an answer is worth when it is here.
+/// What an answer is worth when it arrives.
 #[derive(Clone, Copy)]
 enum Worth {
     /// It may be served until a change is announced.
@@ -64,7 +68,7 @@ enum Worth {
     Outdated,
 }
 
-/// One read for all who want to know the same.
+/// One read on behalf of all readers that miss the same path: they cost one GET together.
 pub(crate) struct Flight {
     read: Read,
     pub(crate) landing: Promise<Landing>,
@@ -74,30 +78,32 @@ pub(crate) struct Flight {
 #[derive(Clone)]
 pub(crate) enum Landing {
     Answered(Arc<Result<Cached, Error>>),
-    /// Whoever made it has gone: one of those who wait is to take over.
+    /// The reader that sent the request was cancelled or panicked: one of its waiters is to ask.
     Abandoned,
 }
 
 /// What a read finds at first.
 pub(crate) enum Lookup<'p> {
-    /// It is cached.
+    /// The value is stored.
     Hit(Cached),
-    /// Somebody has asked.
+    /// Another reader has asked: wait for its flight to land.
     Joined(Arc<Flight>),
     /// Ask, then land the flight.
     Miss(Ticket<'p>),
-    /// Ask; the answer can't be cached.
+    /// Ask; the answer can't be stored, because Redis is not followed.
     Bypass,
 }
 
-/// Of whoever asks for all: if it is dropped, another one takes over.
+/// Held by the one reader that asks for all waiters. Dropped without an answer (the reader was
+/// cancelled, or panicked), it lets a waiter ask instead.
 pub(crate) struct Ticket<'p> {
     protocol: &'p Protocol,
     path: Arc<str>,
     flight: Arc<Flight>,
 }
 
-/// Taken before a read of many paths, so that what changes meanwhile is known.
+/// The generations before a read of many paths. A flight for each of them would be dear; these tell
+/// afterwards which stripes changed meanwhile.
 #[derive(Debug)]
 pub(crate) struct Marks {
     epoch: u64,
@@ -142,7 +148,7 @@ impl Protocol {
         })
     }
 
-    /// What is cached and may be served, without counting it.
+    /// What is stored and may be served, without counting it as a hit.
     pub(crate) fn cached(&self, path: &str, now: Tick) -> Option<Cached> {
         self.store.read(Key::Path(path), |entry| {
             if !self.is_valid(entry, now) {
@@ -153,16 +159,20 @@ impl Protocol {
         })
     }
 
+    /// Whether an entry may be served: of the running session, under the lease, and below its own
+    /// age. The age is the backstop for changes that Redis never announces, such as SWAPDB.
     pub(super) fn is_valid(&self, entry: &Entry, now: Tick) -> bool {
         now < entry.expires && self.session.covers(entry.read.epoch, now)
     }
 
+    /// A read that was no hit: joins the flight of another reader, or opens one. The flight is
+    /// attached before the GET is sent, so that a change between the two detaches it.
     pub(crate) fn lookup(&self, path: &str, now: Tick) -> Lookup<'_> {
         let Some(epoch) = self.session.begin_read(now) else {
             return Lookup::Bypass;
         };
         let mut stripe = self.stripe(path);
-        // A flight may have landed since the reader looked.
+        // A flight may have landed between the reader's hit, which took no lock, and this lock.
         if let Some(cached) = self.cached(path, now) {
             return Lookup::Hit(cached);
         }
@@ -184,8 +194,9 @@ impl Protocol {
         })
     }
 
-    /// To be taken before paths are read.
+    /// The generations of now. To be taken before paths are read: a change after this is noticed.
     pub(crate) fn marks(&self, now: Tick) -> Marks {
+        // The epoch before the lease, as in `Session::begin_read`, and both before the generations.
         let epoch = self.session.epoch();
         let is_live = self.session.begin_read(now) == Some(epoch);
         let generations = self.generations.iter().map(|now| now.load(SeqCst));
@@ -196,18 +207,19 @@ impl Protocol {
         }
     }
 
-    /// To be told before each request that is sent after the marks were taken.
+    /// Numbers a request. To be called before each one that is sent after the marks were taken.
     pub(crate) fn begin_marked(&self, marks: &Marks) -> Read {
         self.begin_read(marks.epoch)
     }
 
+    /// Numbers a request. Of two answers, the one that was asked for later is no older.
     fn begin_read(&self, epoch: u64) -> Read {
         let number = 1 + self.reads.fetch_add(1, SeqCst);
         Read { epoch, number }
     }
 
-    /// Brings the marks up to date; tells for a path whether something was announced since that
-    /// may concern it. `None` if the session is another one.
+    /// Brings the marks up to date, and returns a function that tells of a path whether its stripe
+    /// moved since. `None` if the session has changed: then anything may have.
     pub(crate) fn moved<'a>(
         &'a self,
         marks: &mut Marks,
@@ -227,7 +239,7 @@ impl Protocol {
         self.session.accepts(marks.epoch, server)
     }
 
-    /// Takes in what was read after the marks were taken.
+    /// Stores what was read after the marks were taken, if it may be stored.
     pub(crate) fn insert_marked(
         &self,
         path: &str,
@@ -254,23 +266,26 @@ impl Protocol {
         }
     }
 
-    /// Whether something can be cached and nothing be given up for it.
+    /// Whether a value can be stored without evicting another one.
     pub(crate) fn has_room(&self, path: &str, cached: &Cached) -> bool {
         self.store.has_room(path.len() + cached.bytes())
     }
 
-    /// Whether an index of that size can be cached.
+    /// Whether an index of that size can be stored at all.
     pub(crate) fn admits(&self, index: &PathIndex) -> bool {
         self.store.admits(INDEX_PATH.len() + index.bytes())
     }
 
-    /// Takes in an answer, under the lock of its stripe; true if it may be served from now on. If
-    /// not, it still tells more than what was known before it was asked for.
+    /// Stores an answer, if it may be; the caller holds the lock of its stripe. True if it may be
+    /// served from now on.
+    ///
+    /// An answer that may not still knows more than what was stored before it was asked for. So it
+    /// replaces or removes that: otherwise `stale_if_error` would serve it in an outage.
     fn admit(&self, path: &Arc<str>, cached: Cached, read: Read, worth: Worth, now: Tick) -> bool {
         let number = |entry: &Entry| Some(entry.read.number);
         let known = self.store.read(Key::Path(path), number);
         if known > Some(read.number) {
-            // Asked for later, so no older.
+            // What is stored was asked for later than this answer, so it is no older.
             return false;
         }
         let is_for_outages = self.options.stale_if_error.is_some() && !cached.is_index();
@@ -280,7 +295,7 @@ impl Protocol {
                 return true;
             }
             _ if !self.rules.enforces(Rule::Learn) => {}
-            // As of no session, it is never served while there is one.
+            // Stored under epoch 0, which is no session's: never a hit, only for an outage.
             Worth::Uncertain if is_for_outages => self.insert(path, cached, read, 0, now),
             _ if known.is_some() => _ = self.store.remove(path),
             _ => {}
@@ -288,9 +303,10 @@ impl Protocol {
         false
     }
 
+    /// Stores an answer under an epoch: that of its session, or 0 for outages only.
     fn insert(&self, path: &Arc<str>, cached: Cached, read: Read, epoch: u64, now: Tick) {
         let expires = now.plus(self.options.max_age);
-        // It may have been brought up to date, and is as old as its listing.
+        // An index that was brought up to date path by path is still as old as its last listing.
         let expires = match &cached {
             Cached::Index(_, listed) => expires.min(listed.plus(RELIST)),
             _ => expires,
@@ -298,14 +314,15 @@ impl Protocol {
         let entry = Entry::new(path, cached, Read { epoch, ..read }, now, expires);
         let evicted = self.store.insert(entry);
         self.counters.evictions.add(evicted);
-        // A flush between the two has not found it, and it is not to be known in an outage.
+        // A flush after the check and before the insert did not find this entry. Its epoch keeps it
+        // from being a hit; it must not be served in an outage either.
         if self.session.epoch() != read.epoch {
             self.store.remove(path);
         }
     }
 
-    /// What was last known, while Redis can't be asked: if that is wanted, and it was known to be
-    /// current not too long ago.
+    /// What was last known, for a caller that can't ask Redis: if `stale_if_error` is set, and the
+    /// value was known to be current no longer ago than that.
     pub(crate) fn last_known(&self, path: &str, now: Tick) -> Option<Found> {
         let max_age = self.options.stale_if_error?;
         let found = self.store.read(Key::Path(path), |entry| {
@@ -326,22 +343,26 @@ impl Protocol {
         Some(found)
     }
 
-    /// Redis announced that these changed, or a tied writer changed them.
+    /// Redis announced that this path changed, or a writer that this near cache observes changed
+    /// it.
     pub(crate) fn invalidate(&self, path: &str) {
         let index = self.index(path);
         let mut stripe = lock(&self.stripes[index]);
         if self.rules.enforces(Rule::Remove) {
             self.store.remove(path);
         }
-        // Only now: a reader that takes no lock and sees the new generation must not find the old
-        // entry, or a snapshot would take it for one that has not moved.
+        // The generation moves after the entry is removed, never before. A snapshot takes no lock:
+        // if it saw the new generation and then the old entry, it would take that for unchanged.
         self.generations[index].fetch_add(1, SeqCst);
         if self.rules.enforces(Rule::Detach) {
+            // The read under way may have been answered before the change. Its own reader may be
+            // told so, having asked before; a reader that asks from now on must not be.
             stripe.remove(path);
         }
     }
 
-    /// Everything may have changed.
+    /// Everything may have changed: a new epoch voids all entries at once. Purging them afterwards
+    /// only frees the memory.
     pub(crate) fn flush(&self) {
         self.counters.flushes.add(1);
         self.session.flush();
@@ -357,6 +378,7 @@ impl Protocol {
     /// Redis is not followed any more, or could not be. True if it was.
     pub(crate) fn end(&self, why: &Error) -> bool {
         let was_live = self.session.end(why);
+        // Otherwise the entries stay, unserved, for an outage.
         if self.options.stale_if_error.is_none() {
             self.store.purge(self.session.epoch() + 1);
         }
@@ -387,6 +409,8 @@ impl Protocol {
         }
     }
 
+    /// The stripe of a path. Paths of one stripe share a generation: a change of one makes bulk
+    /// answers for the others worthless, which costs a read and is never wrong.
     pub(super) fn index(&self, path: &str) -> usize {
         #[allow(clippy::cast_possible_truncation, reason = "the lowest bits count")]
         let hash = self.hasher.hash_one(path) as usize;
@@ -397,6 +421,8 @@ impl Protocol {
         lock(&self.stripes[self.index(path)])
     }
 
+    /// Whether this very flight is attached, not a later one for the same path: an overtaken answer
+    /// must not land in its place.
     fn is_attached(&self, stripe: &Stripe, ticket: &Ticket<'_>) -> bool {
         let attached = stripe.get(&ticket.path);
         attached.is_some_and(|flight| {
@@ -422,7 +448,7 @@ impl Ticket<'_> {
         Arc::ptr_eq(&self.flight, flight)
     }
 
-    /// Gives the answer to all who wait for it, and keeps it if nothing changed meanwhile.
+    /// Gives the answer to all waiters, and stores it if nothing changed meanwhile.
     pub(crate) fn land(self, answer: Result<(Cached, Option<ServerId>), Error>, now: Tick) {
         let answer = answer.map(|(cached, server)| {
             let (protocol, read) = (self.protocol, self.flight.read);
@@ -442,7 +468,7 @@ impl Ticket<'_> {
             }
             cached
         });
-        // Before it is dropped: the first value counts.
+        // Fulfilled before `self` is dropped, whose `Abandoned` then comes too late to count.
         self.flight
             .landing
             .fulfil(Landing::Answered(Arc::new(answer)));
@@ -474,14 +500,14 @@ mod tests {
     fn joined(protocol: &Protocol) -> Arc<Flight> {
         match protocol.lookup("a.py", Tick::now()) {
             Lookup::Joined(flight) => flight,
-            _ => panic!("somebody asks already"),
+            _ => panic!("there is no flight to join"),
         }
     }
 
     fn asking(protocol: &Protocol) -> Ticket<'_> {
         match protocol.lookup("a.py", Tick::now()) {
             Lookup::Miss(ticket) => ticket,
-            _ => panic!("nobody asks"),
+            _ => panic!("a flight is under way already"),
         }
     }
 
@@ -504,7 +530,7 @@ mod tests {
         });
         let landing = waiting.as_mut().poll(&mut context);
         assert!(matches!(landing, Poll::Ready(Landing::Abandoned)));
-        // The first of those who wait asks, the others wait for that one.
+        // The first waiter asks, the others wait for its flight.
         let ticket = asking(&protocol);
         let flight = joined(&protocol);
         ticket.land(Ok((Cached::Absent, Some(server))), Tick::now());

@@ -1,5 +1,9 @@
-//! What is cached, within its bounds. Reading takes no lock, so a forked child may read what it
-//! inherited: there are many small lists, and each is copied to be changed.
+//! What is stored, within its bounds.
+//!
+//! Reading takes no lock, so a forked child may read what it inherited, and a hit allocates
+//! nothing. Hence many short lists behind `arc-swap`, each of which is copied to be changed. A
+//! concurrent map such as papaya is faster, but its reclamation takes a process-wide lock when a
+//! thread is born, which a child may inherit locked. The measurements: docs/design/near-cache.md.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
@@ -13,34 +17,37 @@ use super::clock::Tick;
 use super::value::{Cached, Read};
 use crate::near::options::NearCacheOptions;
 
-/// What keeping one thing takes beside its strings. Measured under a million absent paths of 30
+/// How many bytes one entry takes beside its strings. Measured under a million absent paths of 30
 /// bytes, where it counts most.
 const OVERHEAD: usize = 256;
 
-/// The share of the bytes that absent paths may take.
+/// Absent paths may take one part in so many of the bytes: names that are not ours are without end,
+/// and must not evict modules.
 const ABSENT_SHARE: usize = 8;
 
-/// So many lists that each is short: all of it is copied when something comes or goes. Few where
-/// the model plays, which makes a store for each game.
+/// So many lists that each is short, because a change copies a whole list. Few in tests, where the
+/// model makes a store for each game.
 const LISTS: usize = if cfg!(test) { 8 } else { 1024 };
 
-/// Under what something is cached. A path and a name may be spelled alike.
+/// The key of an entry. A path and a name may be spelled alike (`b.py`), and are two entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key<'a> {
     Path(&'a str),
     Name(&'a str),
 }
 
-/// Something cached.
+/// One stored value, and what decides whether it may be served.
 pub(crate) struct Entry {
     /// The path, or the name that is not found.
     path: Arc<str>,
     pub(crate) cached: Cached,
-    /// How it was asked for.
+    /// The request that brought it: its epoch decides whether the entry may be served, its number
+    /// whether another answer is newer.
     pub(crate) read: Read,
     pub(crate) fetched: Tick,
     pub(crate) expires: Tick,
-    /// Asked for since it came or was last considered for eviction.
+    /// Whether it was asked for since it came or was last considered for eviction: the flag of
+    /// the CLOCK policy.
     visited: AtomicBool,
     /// Its place in the queue.
     turn: AtomicU64,
@@ -67,7 +74,8 @@ impl Entry {
         }
     }
 
-    /// Threads that hit the same entry must not write to it each time.
+    /// Marks the entry as asked for. Writes only once between two sweeps: a write at each hit would
+    /// make threads that read the same entry wait for each other's cache line.
     pub(crate) fn visit(&self) {
         if !self.visited.load(Relaxed) {
             self.visited.store(true, Relaxed);
@@ -82,9 +90,10 @@ impl Entry {
     }
 }
 
-/// Some of the entries, in the order of their keys' hashes.
+/// Some of the entries, in the order of their keys' hashes, for a binary search.
 type List = Vec<(u64, Arc<Entry>)>;
 
+/// The entries, within their bounds.
 pub(crate) struct Store {
     hasher: RandomState,
     lists: Box<[ArcSwap<List>]>,
@@ -94,13 +103,14 @@ pub(crate) struct Store {
     books: Mutex<Books>,
 }
 
-/// All that is cached, by what it is. Lists are changed under the lock of these.
+/// The queues of all entries, by kind. Lists are changed only under the lock of these, so a reader
+/// never sees half a change and two writers never lose one.
 #[derive(Default)]
 struct Books {
     modules: Queue,
     /// Absent paths, and names that are not found.
     absent: Queue,
-    /// Never given up for something else.
+    /// Never evicted: every name would have to be asked for again.
     index: Queue,
 }
 
@@ -124,7 +134,7 @@ impl Store {
         }
     }
 
-    /// Looks at what is cached.
+    /// Looks at the entry of a key. `look` runs on the entry itself: no clone, and no lock.
     pub(crate) fn read<R>(
         &self,
         key: Key<'_>,
@@ -136,8 +146,8 @@ impl Store {
         look(&list[place].1)
     }
 
-    /// Keeps something, unless it is too large, and gives up as much else as the bounds demand:
-    /// how many that were.
+    /// Stores an entry and evicts as many others as the bounds demand; returns how many. One that
+    /// is larger than half of all is not stored, and replaces an older one by nothing.
     pub(crate) fn insert(&self, entry: Entry) -> usize {
         let mut books = self.lock();
         if entry.cost > self.max_bytes / 2 {
@@ -150,21 +160,24 @@ impl Store {
         self.trim(&mut books)
     }
 
-    /// Whether something of that size finds a place without anything being given up for it.
+    /// Whether a value of that size fits without an eviction.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.bytes() + OVERHEAD + bytes <= self.max_bytes
     }
 
-    /// Whether something of that size can be cached at all.
+    /// Whether a value of that size can be stored at all.
     pub(crate) fn admits(&self, bytes: usize) -> bool {
         OVERHEAD + bytes <= self.max_bytes / 2
     }
 
+    /// Removes the entry of a path. A negative answer for a name that is spelled so stays: it has
+    /// its own evidence.
     pub(crate) fn remove(&self, path: &str) -> bool {
         self.replace(&mut self.lock(), Key::Path(path), None)
     }
 
-    /// Gives up all that is of an earlier session.
+    /// Removes all entries of an earlier epoch. They can't be served any more; this frees their
+    /// memory.
     pub(crate) fn purge(&self, epoch: u64) {
         let mut books = self.lock();
         for list in &self.lists {
@@ -192,6 +205,7 @@ impl Store {
         self.lock().absent.entries.len()
     }
 
+    /// The hash of a key and the list that it belongs to.
     fn locate(&self, key: Key<'_>) -> (u64, &ArcSwap<List>) {
         let (Key::Path(text) | Key::Name(text)) = key;
         let hash = self.hasher.hash_one(text);
@@ -200,7 +214,7 @@ impl Store {
         (hash, &self.lists[list])
     }
 
-    /// Puts something, or nothing, where something was cached or nothing: true if there was.
+    /// Replaces the entry of a key by a new one, or by none. True if there was one.
     fn replace(&self, books: &mut Books, key: Key<'_>, new: Option<&Arc<Entry>>) -> bool {
         let (hash, list) = self.locate(key);
         let old = list.load();
@@ -221,6 +235,7 @@ impl Store {
         found.is_ok()
     }
 
+    /// Evicts until all bounds hold; returns how many entries that took.
     fn trim(&self, books: &mut Books) -> usize {
         let mut evicted = 0;
         while let Some(entry) = self.next_to_go(books) {
@@ -230,7 +245,8 @@ impl Store {
         evicted
     }
 
-    /// What the bounds demand to be given up next.
+    /// The entry that the bounds demand to evict next, if any. Absent paths pay for absent paths
+    /// first, so that names which are not ours never push out a module.
     fn next_to_go(&self, books: &mut Books) -> Option<Arc<Entry>> {
         let absent = &books.absent;
         if absent.entries.len() > self.max_absent || absent.bytes > self.max_absent_bytes {
@@ -247,7 +263,8 @@ impl Store {
     }
 }
 
-/// Where it is, or else where it would be.
+/// Where the key is in the list, or else where it would be. Hashes may collide, so keys are
+/// compared among those of the same hash.
 fn search(list: &List, hash: u64, key: Key<'_>) -> Result<usize, usize> {
     let first = list.partition_point(|(other, _)| *other < hash);
     let mut alike = list[first..].iter().take_while(|(other, _)| *other == hash);
@@ -270,6 +287,8 @@ impl Books {
 }
 
 impl Queue {
+    /// Adds an entry at the end. Its turn is written into the entry, so that it is found without a
+    /// search when it goes.
     fn push(&mut self, entry: Arc<Entry>) {
         self.bytes += entry.cost;
         entry.turn.store(self.turns, Relaxed);
@@ -283,7 +302,8 @@ impl Queue {
         }
     }
 
-    /// The first that was not asked for; those before it were, and have a second chance.
+    /// The first entry that was not asked for. Those before it were, and go to the end of the queue
+    /// as a second chance: CLOCK.
     fn next(&mut self) -> Option<Arc<Entry>> {
         loop {
             let entry = Arc::clone(self.entries.first_key_value()?.1);
@@ -296,9 +316,11 @@ impl Queue {
     }
 }
 
-/// Whether something may be given up for what is read.
+/// Whether other entries may be evicted for what is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
+    /// Yes: a caller asked for it.
     Make,
+    /// No: it was loaded in advance, and what is stored already has been asked for.
     Find,
 }

@@ -1,4 +1,4 @@
-//! What can be cached under a path.
+//! What can be stored under a path or a name.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::clock::Tick;
 use crate::module::CachedModule;
 use crate::paths::index::PathIndex;
 
-/// A module, or Redis's word that there is none.
+/// A module, or `None` if Redis said that there is none.
 pub(crate) type Found = Option<Arc<CachedModule>>;
 
 #[derive(Debug, Clone)]
@@ -14,10 +14,11 @@ pub(crate) enum Cached {
     Module(Arc<CachedModule>),
     /// Redis said that there is nothing.
     Absent,
-    /// All cached paths, and when they were asked for: cached under [`INDEX_PATH`], which can't be a
-    /// module's.
+    /// All paths of Redis's index, and when the whole of it was asked for. Stored under
+    /// [`INDEX_PATH`], which can't be a module's path.
     Index(Arc<PathIndex>, Tick),
-    /// A name is not found: cached under the name, whatever is cached under the path so spelled.
+    /// A negative answer for a name, stored under the name. The name may be spelled like a path
+    /// (`b.py` is one), so [`Key`](super::store::Key) tells names and paths apart.
     Negative(Box<Evidence>),
 }
 
@@ -27,7 +28,8 @@ impl From<Found> for Cached {
     }
 }
 
-/// Where the index is cached: what follows the prefix of its key.
+/// Where the index is stored: what follows the prefix in its Redis key, because that is how Redis
+/// announces it.
 pub(crate) const INDEX_PATH: &str = "index";
 
 impl Cached {
@@ -47,7 +49,7 @@ impl Cached {
         matches!(self, Self::Index(..))
     }
 
-    /// What it takes beside its place.
+    /// How many bytes it takes, beside the overhead of every entry.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Module(module) => {
@@ -56,7 +58,8 @@ impl Cached {
                     path,
                     hash,
                 } = &**module;
-                // Three strings of their own, and what counts the references to them.
+                // Beside the text: three strings' own fields, and the reference counts of the
+                // `Arc`.
                 content.capacity() + path.capacity() + hash.capacity() + 136
             }
             Self::Absent => 0,
@@ -66,7 +69,8 @@ impl Cached {
     }
 }
 
-/// Why a name is not found: nothing of what was looked at had changed since.
+/// Why a name is not found: as long as none of these generations moves, none of the three has
+/// changed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence {
     /// The stripes of the two paths and of the index, and their generations before the look.

@@ -1,4 +1,4 @@
-//! `clear`.
+//! `clear`: removes all modules. The cache is cold then.
 
 use crate::failure::{Exit, Failure};
 use crate::output::Output;

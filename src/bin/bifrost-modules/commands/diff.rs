@@ -1,4 +1,4 @@
-//! `diff`.
+//! `diff`: how the cached source differs from the database's.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::{DIM, Output, PLAIN, harmless};
 use crate::servers::Servers;
 
-/// Beyond this a coarser difference has to do.
+/// After this time a coarser difference has to do: the exact one of two large, unlike files may
+/// take very long.
 const LIMIT: Duration = Duration::from_secs(5);
 
 const REMOVED: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red)));
@@ -21,6 +22,8 @@ const ADDED: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
 /// From what the cache has to what the database has: what a repair would change.
 pub fn diff(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<Exit, Failure> {
     let database = servers.needed_database()?;
+    // `diagnose` and not two reads: it looks a second time where a writer is between its commit and
+    // its write.
     let of = path.to_owned();
     let diagnosis = database.ask(move |reader, client| reader.diagnose(client, &of))?;
     let row = match &diagnosis.row {
@@ -47,6 +50,7 @@ pub fn diff(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<Ex
     let text = TextDiff::configure().timeout(LIMIT).diff_lines(from, to);
     let header = [name("cache", cached, path), name("database", row, path)];
     let hashes = [cached, row].map(|module| module.map(|module| module.hash.as_str()));
+    // The hash counts, too: workers that check it would see a difference.
     let equal = cached == row;
     if output.json {
         let unified = text
@@ -81,12 +85,14 @@ pub fn diff(servers: &Servers<'_>, output: &mut Output, path: &str) -> Result<Ex
                 ChangeTag::Equal => (' ', PLAIN),
             };
             let line = change.value().trim_end_matches('\n');
+            // A terminal gets control characters escaped; a file gets what `patch` can apply.
             if output.terminal {
                 let line = output.paint(style, format_args!("{sign}{}", harmless(line)));
                 output.line(format_args!("{line}"))?;
             } else {
                 output.line(format_args!("{sign}{line}"))?;
             }
+            // `patch` needs this line, word for word.
             if change.missing_newline() {
                 output.line(format_args!("\\ No newline at end of file"))?;
             }
@@ -99,7 +105,7 @@ fn content(module: Option<&CachedModule>) -> &str {
     module.map_or("", |module| module.content.as_str())
 }
 
-/// As `patch` reads it.
+/// The name of a side, as `patch` reads it: `/dev/null` for a file that is not there.
 fn name(side: &str, module: Option<&CachedModule>, path: &str) -> String {
     module.map_or_else(|| "/dev/null".to_owned(), |_| format!("{side}/{path}"))
 }

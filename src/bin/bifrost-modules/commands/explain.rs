@@ -1,4 +1,4 @@
-//! `explain` of a path or a name.
+//! `explain`: why a path or a name is missing or old.
 
 use bifrost_module_cache::diagnosis::{Cause, Diagnosis, RowState};
 
@@ -8,7 +8,8 @@ use crate::servers::Servers;
 use crate::text;
 
 pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Result<Exit, Failure> {
-    // No name has a slash, and none of a module ends so.
+    // A path has a slash or ends in `.py`. A module's name has no slash, and could end so only if
+    // the module were called `py`.
     let is_file = matches!(subject.rsplit_once('.'), Some((_, "py")));
     let is_path = is_file || subject.contains('/');
     let Some(database) = servers.database()? else {
@@ -24,7 +25,8 @@ pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Res
     });
     match diagnosis {
         Ok(diagnosis) => print(servers, output, &diagnosis),
-        // Redis alone still tells something.
+        // The database can't be reached. Redis alone still tells something, and the failure comes
+        // after.
         Err(failure) if failure.is_unavailable() => {
             with_redis(servers, output, subject, is_path).and(Err(failure))
         }
@@ -32,6 +34,7 @@ pub fn explain(servers: &Servers<'_>, output: &mut Output, subject: &str) -> Res
     }
 }
 
+/// Without a database, or while it can't be reached.
 fn with_redis(
     servers: &Servers<'_>,
     output: &mut Output,
@@ -54,6 +57,7 @@ fn print(
     diagnosis: &Diagnosis,
 ) -> Result<Exit, Failure> {
     let cause = diagnosis.cause;
+    // An import fails because of a corrupt entry, so it has the code of one, as with `get`.
     let exit = match cause {
         Cause::Corrupt => Exit::Corrupt,
         cause => Exit::fine_if(cause.is_fine()),
@@ -94,6 +98,7 @@ fn print(
         rows.push(("remedy", cause.remedy().to_owned()));
     }
     output.table(&rows)?;
+    // Redis alone can't tell whether there should be such a module.
     if cause == Cause::NotCached && diagnosis.row.is_none() {
         output.hint(
             "with a database (--database-url-file or DATABASE_URL) it tells whether there should be one",
@@ -107,6 +112,7 @@ fn entry(diagnosis: &Diagnosis) -> String {
         (Some(module), _) => text::described(module),
         (None, Cause::Corrupt) => "an entry that can't be read".to_owned(),
         (None, Cause::Namespace) => "modules below it".to_owned(),
+        (None, Cause::Hidden) => "a module, which hides the name".to_owned(),
         (None, _) => "no module".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! `get`.
+//! `get`: prints the source of a module, byte for byte.
 
 use bifrost_module_cache::blocking::ModuleReader;
 use bifrost_module_cache::diagnosis::Cause;

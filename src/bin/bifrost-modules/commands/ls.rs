@@ -1,4 +1,4 @@
-//! `ls`.
+//! `ls`: lists the cached modules.
 
 use bifrost_module_cache::blocking::ModuleReader;
 use bifrost_module_cache::{CachedModule, Error};
@@ -28,6 +28,7 @@ pub fn ls(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result<Ex
         .into_iter()
         .filter(|path| path.starts_with(prefix))
         .collect();
+    // A set has no order; sorted, two runs can be compared.
     paths.sort_unstable();
     if paths.is_empty() && !prefix.is_empty() {
         return Err(Failure::no(format!(
@@ -39,6 +40,7 @@ pub fn ls(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result<Ex
         for (path, entry) in batch.iter().zip(&entries) {
             print(output, path, entry)?;
         }
+        // As in `ls | head`: no need to read the other batches.
         if output.is_closed() {
             break;
         }
@@ -52,7 +54,7 @@ pub fn ls(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result<Ex
 /// What each of these paths has, read at once.
 pub fn entries(reader: &ModuleReader, paths: &[String]) -> Result<Vec<Entry>, Error> {
     match reader.get_many(paths) {
-        // One that can't be read fails all: which are they?
+        // One corrupt entry fails the whole batch. Ask for each alone, to tell which it is.
         Err(error) if error.is_corrupt() && paths.len() > 1 => {
             let each = paths.chunks(1).map(|path| entries(reader, path));
             let each: Vec<Vec<Entry>> = each.collect::<Result<_, _>>()?;
@@ -103,7 +105,7 @@ fn print(output: &mut Output, path: &str, entry: &Entry) -> Result<(), Failure> 
     output.line(format_args!("{:>10}  {hash}  {path}", module.content.len()))
 }
 
-/// Scripts get all of it.
+/// A terminal gets the beginning of a hash, a script all of it.
 fn hash_width(output: &Output) -> usize {
     if output.terminal { SHORT_HASH } else { 64 }
 }

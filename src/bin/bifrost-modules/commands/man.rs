@@ -1,4 +1,4 @@
-//! `man`.
+//! `man`: prints the man page.
 
 use clap::CommandFactory as _;
 use clap_mangen::Man;

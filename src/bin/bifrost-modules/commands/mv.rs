@@ -1,4 +1,4 @@
-//! `mv`.
+//! `mv`: moves a module, for those without a database.
 
 use bifrost_module_cache::CachedModule;
 use serde_json::json;
@@ -8,7 +8,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::servers::Servers;
 
-/// Moves what is there when it is read.
+/// Moves what is there when it is read. What another writer saves there between the reading and the
+/// move is lost, as `--help` says.
 pub fn mv(
     servers: &Servers<'_>,
     output: &mut Output,
@@ -26,11 +27,13 @@ pub fn mv(
     let Some(module) = module else {
         return Err(get::absent(servers, reader, old)?);
     };
+    // As `mv -n`: a module that is overwritten here has no row to come back from.
     if there.is_some() {
         return Err(Failure::refused(format!(
             "{new} is there already: remove it first"
         )));
     }
+    // With its own hash, which is that of the file, not necessarily of what this would compute.
     let module = CachedModule::with_hash(new, module.content, module.hash)?;
     writer.rename(old, &module).map_err(failed)?;
     if output.json {

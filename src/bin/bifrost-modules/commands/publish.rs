@@ -1,4 +1,5 @@
-//! `publish`.
+//! `publish`: brings a directory of `.py` files into the cache. It is the warm-up of those without
+//! a database.
 
 use std::fmt::Display;
 use std::fs;
@@ -28,6 +29,8 @@ pub fn publish(
             "--allow-empty, --max-prune and --dry-run go with --exact",
         ));
     }
+    // All files are read before the first module is sent: nothing is half published because of one
+    // bad file.
     let modules = read(dir, |path, bytes| servers.fits(path, bytes));
     let modules = modules.map_err(|failures| all(failures, stderr, dir))?;
     if modules.is_empty() && !removals.allow_empty {
@@ -54,6 +57,7 @@ pub fn publish(
     let report = report.map_err(|error| servers.failure(error))?;
     stderr.clear();
     print(output, &report, exact)?;
+    // A flush or `clear` came between. What was written is there, but the cache is not whole.
     if exact && !report.complete && !removals.dry_run {
         return Err(Failure::no(
             "the cache was cleared meanwhile, so it is not complete: run it again",
@@ -106,8 +110,9 @@ fn print(output: &mut Output, report: &PublishReport, exact: bool) -> Result<(),
     output.table(&rows)
 }
 
-/// All modules below a directory; files that can't be modules fail all, and each is named. How large
-/// one may be is asked before it is read.
+/// All modules below a directory. A file that can't be a module fails the whole, because half a
+/// workspace is worse than the old one; each such file is named. `fits` is asked for a file's size
+/// before the file is read into memory.
 fn read(
     root: &Path,
     fits: impl Fn(&str, usize) -> Result<(), Failure>,
@@ -118,13 +123,16 @@ fn read(
     if !real_root.is_dir() {
         return Err(vec![unread(root, "it is not a directory")]);
     }
+    // Links are followed, because a mounted volume consists of them; `inside` checks where they
+    // lead.
     let walk = WalkDir::new(root).follow_links(true).sort_by_file_name();
     let wanted = |entry: &DirEntry| entry.depth() == 0 || !is_hidden(entry.path());
     let (mut modules, mut failures) = (Vec::new(), Vec::new());
     for entry in walk.into_iter().filter_entry(wanted) {
         let read = match entry {
             Ok(entry) => read_entry(&entry, root, &real_root, &fits),
-            // Such as the lock of an editor, a link that leads nowhere.
+            // A hidden entry that can't be looked at, such as an editor's lock, which is a link
+            // that leads nowhere: hidden entries are left out anyway.
             Err(error) if error.depth() > 0 && error.path().is_some_and(is_hidden) => Ok(None),
             Err(error) => Err(unread(error.path().unwrap_or(root), why(&error))),
         };
@@ -140,7 +148,7 @@ fn read(
     }
 }
 
-/// The module, if it is one.
+/// The module of an entry, or `None` if the entry is no `.py` file.
 fn read_entry(
     entry: &DirEntry,
     root: &Path,
@@ -151,6 +159,7 @@ fn read_entry(
     let failed = |error: String| unread(path, error);
     let is_module =
         entry.file_type().is_file() && path.extension().is_some_and(|extension| extension == "py");
+    // Directories go on to `inside`: a link to one outside would bring its files in.
     if !is_module && !entry.file_type().is_dir() {
         return Ok(None);
     }
@@ -168,13 +177,15 @@ fn unread(path: &Path, error: impl Display) -> Failure {
     Failure::refused(format!("can't read {}: {error}", path.display()))
 }
 
+/// Hidden files are left out: version control, editors, and the data directories of mounted
+/// volumes.
 fn is_hidden(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 fn why(error: &walkdir::Error) -> String {
-    // The walk itself complains of nothing but circles.
+    // Without an I/O error it can only be a circle: the walk has no other error of its own.
     error.io_error().map_or_else(
         || "it is a symbolic link to a directory that it lies in".to_owned(),
         ToString::to_string,
@@ -195,6 +206,7 @@ fn inside(entry: &DirEntry, root: &Path) -> Result<PathBuf, String> {
     Ok(target)
 }
 
+/// The module's path: relative to the directory, with slashes on every system.
 fn name(root: &Path, path: &Path) -> Result<String, String> {
     let relative = path.strip_prefix(root).map_err(|error| error.to_string())?;
     let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
@@ -243,7 +255,7 @@ mod tests {
         // What is no module may lead anywhere, and what is hidden may lead nowhere.
         symlink("/dev/null", root.join("null.py")).unwrap();
         symlink("/dev/null", root.join("null")).unwrap();
-        symlink("nobody@nowhere", root.join(".#a.py")).unwrap();
+        symlink("user@nowhere", root.join(".#a.py")).unwrap();
         symlink(root, root.join(".venv")).unwrap();
         let modules = read(root).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `refresh`.
+//! `refresh`: brings single modules to what the database has.
 
 use std::time::Duration;
 

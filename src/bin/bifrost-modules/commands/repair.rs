@@ -1,4 +1,4 @@
-//! `repair`.
+//! `repair`: mends what differs from the database.
 
 use std::time::Duration;
 
@@ -30,8 +30,10 @@ pub fn repair(
     if report.dry_run.is_some() {
         return Ok(Exit::Fine);
     }
+    // A transaction that stayed open is not the cache's fault; what differs otherwise is.
     let right = matches!(report.unverified, None | Some(Unverified::OpenTransaction));
     let exit = outcome(output, report.unverified, right)?;
+    // `repair` mends entries and writes no mark: an operator might take the cache for warm now.
     let warm = reader.status();
     if !warm.map_err(|error| servers.failure(error))?.is_warm() {
         output

@@ -1,4 +1,4 @@
-//! `resolve`.
+//! `resolve`: what modules' names stand for.
 
 use bifrost_module_cache::Resolution;
 use serde::Serialize;

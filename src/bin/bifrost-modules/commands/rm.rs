@@ -1,4 +1,4 @@
-//! `rm`.
+//! `rm`: removes modules from the cache.
 
 use bifrost_module_cache::keys::module_key;
 use serde_json::json;
@@ -8,7 +8,8 @@ use crate::output::Output;
 use crate::servers::Servers;
 
 pub fn rm(servers: &Servers<'_>, output: &mut Output, paths: &[String]) -> Result<Exit, Failure> {
-    // All or nothing, as far as that can be known before.
+    // All paths are checked before the first is removed: a typing error must not leave half of it
+    // done.
     for path in paths {
         module_key(path)?;
     }

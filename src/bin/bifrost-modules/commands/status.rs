@@ -1,4 +1,4 @@
-//! `status`.
+//! `status`: whether the cache is complete, and since when.
 
 use bifrost_module_cache::diagnosis::{CacheState, Status};
 
@@ -17,9 +17,11 @@ pub fn status(servers: &Servers<'_>, output: &mut Output) -> Result<Exit, Failur
     } else if output.reports() {
         print(servers, output, &status)?;
     }
+    // A cold cache is the answer "no", not a failure: readiness probes go by the exit code.
     Ok(Exit::fine_if(status.is_warm()))
 }
 
+/// For a person: a row for what is known, and none for what the server does not tell.
 fn print(servers: &Servers<'_>, output: &mut Output, status: &Status) -> Result<(), Failure> {
     let style = if status.is_warm() { GOOD } else { BAD };
     let state = output.paint(style, status.state);
@@ -53,6 +55,8 @@ fn print(servers: &Servers<'_>, output: &mut Output, status: &Status) -> Result<
     Ok(())
 }
 
+/// What a state means for an operator. The enum is non-exhaustive, so a newer library may have
+/// another one.
 fn meaning(state: CacheState) -> &'static str {
     match state {
         CacheState::Warm => "every module was cached then",

@@ -1,4 +1,4 @@
-//! `verify`.
+//! `verify`: compares the whole cache with the database, and changes nothing.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! `warm`.
+//! `warm`: loads all modules of the database and marks the cache as complete. What an init
+//! container runs.
 
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ pub fn warm(
     removals: Removals,
 ) -> Result<Exit, Failure> {
     let database = servers.needed_database()?;
-    // Where a server goes away again, the whole is begun anew.
+    // With `--wait`, an outage in the middle begins the whole anew: a warm-up may stop at any
+    // moment.
     let report = retry::until_ready(wait, stderr, |left| {
         let mut client = database.connect_both(left)?;
         let writer = servers.writer()?;
@@ -31,6 +33,7 @@ pub fn warm(
     })?;
     stderr.clear();
     print_warm(output, &report)?;
+    // Complete but unverified is fine for an init container; not complete is not.
     outcome(output, report.unverified, report.complete)
 }
 

@@ -1,4 +1,5 @@
-//! `watch`.
+//! `watch`: prints what changes, as it changes. It follows Redis as a near cache does, by its
+//! hooks.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -19,10 +20,10 @@ use crate::text;
 /// How many paths are looked at together.
 const BATCH: usize = 100;
 
-/// How long to wait to be told that Redis is followed now.
+/// How long to wait for the hook's first call, which tells that Redis is followed now.
 const FIRST_CHANGE: Duration = Duration::from_secs(1);
 
-/// How long nobody may have read before it is noticed, where nothing changes.
+/// How often to look whether the reader of the pipe has gone, while nothing changes.
 const GLANCE: Duration = Duration::from_millis(500);
 
 const NOTHING: &[&str] = &[];
@@ -41,21 +42,23 @@ struct News<'a> {
 pub fn watch(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result<Exit, Failure> {
     let failed = |error| servers.failure(error);
     let reader = servers.reader()?;
-    // Before anything else: it tells an outage, and why.
+    // A round trip before anything else: a near cache would not tell an outage, but try again for
+    // ever.
     let status = reader.status();
     status.map_err(failed)?;
     let near = NearCache::new(reader.clone(), NearCacheOptions::default()).map_err(failed)?;
-    // Without room: what comes while one change is printed waits with the near cache, which knows
-    // what to do when that is too much.
+    // A channel without room: what comes while one change is printed waits in the queue of the near
+    // cache, which is bounded and becomes "everything" when it is full.
     let (sender, changes) = mpsc::sync_channel(0);
     near.on_invalidate(move |change| {
-        // Nobody may watch any more.
+        // Without a receiver: `watch` is ending.
         let _ = sender.send(change.clone());
     })
     .map_err(failed)?;
     // Returns when Redis is followed, or with the reason why it can't be.
     near.prefetch_paths(NOTHING).map_err(failed)?;
-    // That it is followed is the first change, unless it was before we listened.
+    // The beginning of a session is told as "everything", unless it began before the hook was
+    // there. It is no news: the count below is taken after it.
     let _ = changes.recv_timeout(FIRST_CHANGE);
     let mut watch = Watch {
         reader,
@@ -76,7 +79,7 @@ pub fn watch(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result
             _ if !near.is_live() => print(output, &News::new("lost"))?,
             _ => match watch.forget() {
                 Ok(()) => watch.print_all(output, "everything")?,
-                // It has gone again, and the next change will say so.
+                // Redis has gone again. When it comes back, the hook is called once more.
                 Err(_) => print(output, &News::new("lost"))?,
             },
         }
@@ -84,11 +87,12 @@ pub fn watch(servers: &Servers<'_>, output: &mut Output, prefix: &str) -> Result
     Ok(Exit::Fine)
 }
 
+/// What is known, so that only real changes are printed.
 struct Watch<'a> {
     reader: ModuleReader,
     prefix: &'a str,
     hasher: RandomState,
-    /// What was there when it was last looked at.
+    /// What was there when a path was last looked at, to tell news from repetitions.
     known: HashMap<String, Seen>,
 }
 
@@ -102,12 +106,15 @@ enum Seen {
 }
 
 impl Watch<'_> {
+    /// After a loss anything may have changed: forgets what was seen, and takes the index for it.
     fn forget(&mut self) -> Result<(), Error> {
         let paths = self.reader.paths()?;
         self.known = paths.into_iter().map(|path| (path, Seen::Listed)).collect();
         Ok(())
     }
 
+    /// Looks at changed paths, in batches. Where Redis can't be asked now, they are told without
+    /// details.
     fn changed(&mut self, output: &mut Output, paths: &[String]) -> Result<(), Failure> {
         let watched = paths.iter().filter(|path| path.starts_with(self.prefix));
         let watched: Vec<String> = watched.cloned().collect();
@@ -126,8 +133,8 @@ impl Watch<'_> {
     }
 
     fn print(&mut self, output: &mut Output, path: &str, entry: &Entry) -> Result<(), Failure> {
-        // What is as it was is no news: somebody reserved a path before writing to it, or wrote
-        // what was there.
+        // What is as it was is no news: a `refresh` reserved the path before writing to it, or a
+        // writer wrote what was there.
         let seen = match entry {
             Entry::Gone => {
                 if self.known.remove(path).is_some() {
@@ -184,7 +191,7 @@ impl<'a> News<'a> {
     }
 }
 
-/// At once, whoever reads it.
+/// Prints and flushes at once, also into a pipe: its reader waits for news as it comes.
 fn print(output: &mut Output, news: &News<'_>) -> Result<(), Failure> {
     if output.json {
         output.json(news)?;

@@ -64,7 +64,7 @@ enum Answer {
     Index(BTreeSet<&'static str>),
 }
 
-/// Redis, and one near cache that keeps its index.
+/// Redis, and one near cache that stores its index.
 #[derive(Debug, Default)]
 struct World {
     now: u64,
@@ -214,7 +214,8 @@ impl World {
         paths.map(ToString::to_string).collect()
     }
 
-    /// Settles; true if only such paths are wrong as were changed unnamed, not long ago.
+    /// Brings the index up to date. True if the only wrong paths are some that were changed
+    /// unnamed, not long ago.
     fn is_right(&mut self) -> bool {
         let (found, expected) = (self.admit(), self.expected());
         let is_recent = |path: &String| {
@@ -250,7 +251,7 @@ proptest! {
     }
 }
 
-/// One that follows Redis.
+/// A world in which Redis is followed.
 fn followed() -> World {
     let mut world = World::default();
     world.step(Step::Reconnect);
