@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing of the things named: redis postgres pgbouncer python rustfmt clippy.
+# Installs what is missing of the things named: redis postgres pgbouncer python package rustfmt clippy.
+# `python` is a client for the Rust tests, `package` all that the Python package's own build and tests need.
 # Says nothing when nothing is missing. Starts no server, and leaves running ones alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -72,20 +73,41 @@ install_packages() {
         apt-get install -y -qq --no-install-recommends --no-upgrade "$@" >/dev/null
 }
 
+pip_install() { "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check "$@"; }
+
 create_venv() {
     mkdir -p target
-    python3 -m venv --clear "$venv" >/dev/null 2>&1 &&
-        "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check 'redis>=5'
+    python3 -m venv --clear "$venv" >/dev/null 2>&1
 }
 
 provide_python() {
     if has python3; then
         say "tests speak with Python clients: creating $venv with the module redis of PyPI"
-        ! create_venv || return 0
+        ! { create_venv && pip_install 'redis>=5'; } || return 0
         rm -rf "$venv"
     fi
     install_packages "there is no Python with the module redis" python3 python3-redis
     has_redis_py || fail "python3 still can't import redis"
+}
+
+# The list of what is installed is kept beside it: when it changes, the new one is.
+requirements=python/requirements.txt
+has_package() { cmp -s "$requirements" "$venv/requirements.txt"; }
+
+is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+provide_package() {
+    if ! [ -x "$venv/bin/pip" ] || ! is_recent "$venv/bin/python3"; then
+        say "the Python package is built and tested in an environment of its own: creating $venv"
+        if ! is_recent python3 || ! create_venv; then
+            install_packages "there is no Python with the module venv" python3 python3-venv
+            is_recent python3 || fail "python3 is older than 3.11, which the Python package needs"
+            create_venv || fail "python3 still can't create $venv"
+        fi
+    fi
+    say "installing $requirements into $venv"
+    pip_install -r "$requirements" || fail "pip could not install $requirements"
+    cp "$requirements" "$venv/requirements.txt"
 }
 
 has cargo || fail "there is no Rust toolchain: see https://rustup.rs"
@@ -93,12 +115,14 @@ has cc || fail "there is no C compiler, which Rust links with: apt-get install b
 
 packages=()
 want_python=
+want_package=
 for thing in "$@"; do
     case $thing in
         redis) has "$redis" || packages+=(redis-server) ;;
         postgres) has_postgres || packages+=(postgresql) ;;
         pgbouncer) has pgbouncer || packages+=(pgbouncer) ;;
         python) want_python=yes ;;
+        package) want_package=yes ;;
         rustfmt)
             cargo fmt --version >/dev/null 2>&1 ||
                 fail "rustfmt is missing: rustup component add rustfmt"
@@ -115,6 +139,9 @@ if [ ${#packages[@]} -gt 0 ]; then
     install_packages "tests and demo start servers of their own, and some are missing" "${packages[@]}"
 fi
 case " $* " in *" redis "*) check_redis ;; esac
+if [ -n "$want_package" ] && ! has_package; then
+    provide_package
+fi
 if [ -n "$want_python" ] && ! has_redis_py; then
     provide_python
 fi

@@ -16,12 +16,17 @@ class CodeCache:
     """Code objects by file name and by the SHA-256 of the source that they were compiled from.
 
     The hash is computed by the reader of the source: the one that is stored beside it says whatever
-    its writer likes. What was used longest ago goes when the bytes are used up.
+    its writer likes. What was compiled first goes when the bytes are used up.
+
+    A hit touches nothing but the code object: a forked child copies each page of memory that it writes
+    to, and counting a reference is writing.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._codes: dict[str, tuple[str, CodeType, int]] = {}
+        self._codes: dict[str, CodeType] = {}
+        # By file name: its key among the codes, and what it takes.
+        self._entries: dict[str, tuple[str, int]] = {}
         self._bytes = 0
         self._hits = 0
         self._misses = 0
@@ -31,28 +36,26 @@ class CodeCache:
 
     def get(self, filename: str, sha256: str) -> CodeType | None:
         """The code object, if it is of this very source."""
-        with self._lock:
-            entry = self._codes.get(filename)
-            if entry is None or entry[0] != sha256:
-                self._misses += 1
-                return None
+        code = self._codes.get(sha256 + filename)
+        if code is None:
+            self._misses += 1
+        else:
             self._hits += 1
-            # The last one is the one that was used last.
-            del self._codes[filename]
-            self._codes[filename] = entry
-            return entry[1]
+        return code
 
     def put(self, filename: str, sha256: str, code: CodeType) -> None:
         """Keeps a code object in place of the one of an older source, if there is room for it."""
         size = size_of(code)
+        key = sha256 + filename
         with self._lock:
             self._remove(filename)
             if size > self.max_bytes:
                 return
-            self._codes[filename] = (sha256, code, size)
+            self._codes[key] = code
+            self._entries[filename] = (key, size)
             self._bytes += size
             while self._bytes > self.max_bytes:
-                self._remove(next(iter(self._codes)))
+                self._remove(next(iter(self._entries)))
                 self._evictions += 1
 
     def drop(self, filenames: Iterable[str]) -> None:
@@ -65,7 +68,12 @@ class CodeCache:
         """Gives up all of them."""
         with self._lock:
             self._codes.clear()
+            self._entries.clear()
             self._bytes = 0
+
+    def filenames(self) -> list[str]:
+        """Whose code objects there are."""
+        return list(self._entries)
 
     def stats(self) -> dict[str, int]:
         """How many there are, what they take, and how often one was found."""
@@ -79,9 +87,11 @@ class CodeCache:
             }
 
     def _remove(self, filename: str) -> None:
-        entry = self._codes.pop(filename, None)
+        entry = self._entries.pop(filename, None)
         if entry is not None:
-            self._bytes -= entry[2]
+            key, size = entry
+            self._codes.pop(key, None)
+            self._bytes -= size
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()

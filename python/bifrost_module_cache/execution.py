@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from .errors import Busy
 from .explanation import add_notes
+from .loader import Loader
 
 if TYPE_CHECKING:
     from ._native import Diagnosis, Snapshot
@@ -149,18 +150,15 @@ def evict(finder: Finder) -> None:
 def all_are_of(snapshot: Snapshot, finder: Finder) -> bool:
     """Whether all of our modules that are imported are those of a snapshot."""
     for name in ours(finder):
-        module = sys.modules.get(name)
-        resolution = snapshot.resolve(name)
-        loader = getattr(getattr(module, "__spec__", None), "loader", None)
-        expected = getattr(loader, "module", None)
-        if resolution is None or resolution.module is None:
-            if resolution is None or expected is not None:
+        loader = getattr(getattr(sys.modules.get(name), "__spec__", None), "loader", None)
+        found = snapshot.find(name)
+        if found is None:
+            return False
+        _, path, sha256, _ = found
+        if isinstance(loader, Loader):
+            if (loader.relative, loader.sha256) != (path, sha256):
                 return False
-        elif (
-            expected is None
-            or expected.path != resolution.path
-            or expected.sha256 != resolution.module.sha256
-        ):
+        elif sha256 is not None:
             return False
     return True
 

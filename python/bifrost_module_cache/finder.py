@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
 
 from .loader import Loader, WorkspaceSpec
-from .source import Source, children
+from .source import Found, Source, children
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from ._native import CachedModule, Resolution
+    from ._native import CachedModule, Snapshot
     from .code_cache import CodeCache
 
-__all__ = ["EntryFinder", "Finder"]
+__all__ = ["EntryFinder", "Finder", "is_installed"]
 
 # A workspace can't replace these, whatever it holds.
 _RESERVED = sys.stdlib_module_names | frozenset(sys.builtin_module_names) | {"__main__"}
@@ -31,8 +31,12 @@ class Finder:
 
     def __init__(self, root: str, source: Callable[[], Source], codes: CodeCache) -> None:
         self.root = root
-        self._source = source
-        self._codes = codes
+        self.source = source
+        self.codes = codes
+        # By directory: how names in it begin.
+        self._prefixes: dict[str, str] = {}
+        self._places: tuple[object, ...] = ()
+        self._installed: dict[str, bool] = {}
 
     def find_spec(
         self,
@@ -41,49 +45,83 @@ class Finder:
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """The spec of a module of ours, or None: then the next finder tries."""
-        if path is None:
-            if fullname in _RESERVED:
-                return None
-            resolution = self._source().resolve(fullname)
-            if resolution is None or _is_installed(fullname):
-                return None
-            return self._spec(fullname, resolution)
+        if path is not None:
+            return self._find_below(path, fullname, self.source())
+        if fullname in _RESERVED:
+            return None
+        return self._find_at_top(fullname, self.source())
+
+    def _find_at_top(self, fullname: str, source: Source) -> ModuleSpec | None:
+        found = source.find(fullname)
+        if found is None or self._gives_way(fullname):
+            return None
+        return self._spec(fullname, found, source)
+
+    def _find_below(
+        self, path: Iterable[str], fullname: str, source: Source
+    ) -> ModuleSpec | None:
         for entry in path:
             # Names below a package of somebody else are not ours.
             if isinstance(entry, str) and entry.startswith(self.root):
-                spec = self.find_in(entry, fullname)
+                spec = self.find_in(entry, fullname, source)
                 if spec is not None:
                     return spec
         return None
 
-    def find_in(self, entry: str, fullname: str) -> ModuleSpec | None:
+    def find_in(self, entry: str, fullname: str, source: Source) -> ModuleSpec | None:
         """The spec of a name in one directory, which is not always that of its package: a package
         may change its ``__path__``."""
-        directory = entry[len(self.root) :].rstrip("/")
-        tail = fullname.rpartition(".")[2]
-        if "." in directory:
-            return None  # Not to be said as a name.
-        name = f"{directory.replace('/', '.')}.{tail}" if directory else tail
-        resolution = self._source().resolve(name)
-        return None if resolution is None else self._spec(fullname, resolution)
+        prefix = self._prefixes.get(entry)
+        if prefix is None:
+            directory = entry[len(self.root) :].strip("/")
+            if "." in directory:
+                return None  # Not to be said as a name.
+            prefix = f"{directory.replace('/', '.')}." if directory else ""
+            self._prefixes[entry] = prefix
+        found = source.find(prefix + fullname.rpartition(".")[2])
+        return None if found is None else self._spec(fullname, found, source)
 
-    def _spec(self, fullname: str, resolution: Resolution) -> ModuleSpec:
-        module = resolution.module
-        if module is None:
+    def _spec(self, fullname: str, found: Found, source: Source) -> ModuleSpec:
+        kind, path, sha256, module = found
+        if sha256 is None:
             spec = ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = [self.root + resolution.path]
+            spec.submodule_search_locations = [self.root + path]
             return spec
-        is_package = resolution.kind == "package"
-        loader = self.loader(fullname, module)
+        is_package = kind == "package"
+        loader = self.loader(fullname, path, sha256, module or source)
         spec = WorkspaceSpec(fullname, loader, origin=loader.path, is_package=is_package)
         spec.has_location = True
         if is_package:
             spec.submodule_search_locations = [loader.path.rpartition("/")[0]]
         return spec
 
-    def loader(self, fullname: str, module: CachedModule) -> Loader:
+    def loader(
+        self, fullname: str, path: str, sha256: str, holder: Source | CachedModule
+    ) -> Loader:
         """What loads a module."""
-        return Loader(fullname, module, self.root, self._codes, self._source)
+        return Loader(fullname, path, sha256, holder, self)
+
+    def _gives_way(self, name: str) -> bool:
+        """Whether a top-level name is installed. Remembered, as CPython remembers directories, until
+        ``importlib.invalidate_caches()``, or until ``sys.path`` or ``sys.meta_path`` are changed."""
+        places = (*sys.path, *map(id, sys.meta_path))
+        if places != self._places:
+            self._places = places
+            self._installed = {}
+        answer = self._installed.get(name)
+        if answer is None:
+            answer = self._installed[name] = is_installed(name)
+        return answer
+
+    def rehearse(self, snapshot: Snapshot, names: Iterable[str]) -> None:
+        """Has a process that forks do once what each of its children would do anew: find out what is
+        installed, and find the modules, which CPython then adapts the code here to."""
+        for name in names:
+            parent = name.rpartition(".")[0]
+            if parent:
+                self._find_below([self.root + parent.replace(".", "/")], name, snapshot)
+            elif name not in _RESERVED:
+                self._find_at_top(name, snapshot)
 
     def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
         """The workspace's top level, for ``pkgutil``."""
@@ -91,7 +129,7 @@ class Finder:
 
     def modules_in(self, entry: str, prefix: str) -> Iterator[tuple[str, bool]]:
         """Names of modules in a directory, and whether each is a package: for ``pkgutil``."""
-        source = self._source()
+        source = self.source()
         directory = entry[len(self.root) :].rstrip("/")
         found: dict[str, bool] = {}
         for name, is_directory in children(source, directory).items():
@@ -112,7 +150,9 @@ class Finder:
         raise ImportError("it is not a directory of the workspace", path=entry)
 
     def invalidate_caches(self) -> None:
-        """Nothing to do: what is asked is current, or a snapshot on purpose."""
+        """Forgets what is installed. Of the workspace nothing has to be forgotten: what is asked is
+        current, or a snapshot on purpose."""
+        self._places = ()
 
     def is_ours(self, module: object) -> bool:
         """Whether a module was found here: by its loader, or by where its parts are looked for."""
@@ -139,7 +179,7 @@ class EntryFinder:
 
     def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec of a name in this directory, or None."""
-        return self._finder.find_in(self.path, fullname)
+        return self._finder.find_in(self.path, fullname, self._finder.source())
 
     def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
         """The modules in it."""
@@ -152,7 +192,7 @@ class EntryFinder:
         return f"<EntryFinder of {self.path!r}>"
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     """Whether any other finder has a module of that name with something to load. A directory
     without an ``__init__.py`` has not."""
     for finder in sys.meta_path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._native import CachedModule
 
 if TYPE_CHECKING:
-    from .code_cache import CodeCache
+    from .finder import Finder
     from .source import Source
 
 __all__ = ["Loader", "WorkspaceSpec"]
@@ -33,74 +32,74 @@ class WorkspaceSpec(ModuleSpec):
 class Loader(SourceFileLoader):
     """Loads one module. It holds the source that it was made for, so that tracebacks show that one.
 
-    To all who ask it is CPython's own loader of source files, whose ``exec_module`` it uses, so
-    that its frames are left out of tracebacks; but its files are on no disk, and have no bytecode.
+    To all who ask it is CPython's own loader of source files; but its files are on no disk, and have
+    no bytecode.
     """
 
     def __init__(
         self,
         fullname: str,
-        module: CachedModule,
-        root: str,
-        codes: CodeCache,
-        source: Callable[[], Source],
+        relative: str,
+        sha256: str,
+        holder: Source | CachedModule,
+        finder: Finder,
     ) -> None:
-        super().__init__(fullname, root + module.path)
-        self._module = module
-        self._root = root
-        self._codes = codes
-        self._source = source
+        self.name = fullname
+        self.path = finder.root + relative
+        self.relative = relative
+        self.sha256 = sha256
+        # The snapshot that has the source, or the source itself.
+        self._holder = holder
+        self._finder = finder
 
-    @property
-    def module(self) -> CachedModule:
-        """What it loads."""
-        return self._module
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """A module that knows the hash of its source."""
-        module = ModuleType(spec.name)
-        module.__dict__["__content_hash__"] = self._module.sha256
-        return module
+    def exec_module(self, module: ModuleType) -> None:
+        """Executes a module, which is told the hash of its source."""
+        module.__dict__["__content_hash__"] = self.sha256
+        linecache: Any = sys.modules.get("linecache")
+        if linecache is not None and self.path in linecache.cache:
+            # Tracebacks would go on showing the lines of what was loaded before.
+            linecache.cache.pop(self.path, None)
+        SourceFileLoader.exec_module(self, module)
 
     def get_code(self, fullname: str | None = None) -> CodeType:
         """The module's code object: inherited, or compiled now."""
-        self._check(fullname)
-        sha256, filename = self._module.sha256, self.path
-        module = sys.modules.get(self.name)
-        if module is not None and getattr(module, "__loader__", None) is self:
-            # A reload has kept the module, with the hash of its old source, and tracebacks would
-            # show the lines of that.
-            module.__dict__["__content_hash__"] = sha256
-            linecache: Any = sys.modules.get("linecache")
-            if linecache is not None:
-                linecache.cache.pop(filename, None)
-        code = self._codes.get(filename, sha256)
+        if fullname != self.name:
+            self._check(fullname)
+        code = self._finder.codes.get(self.path, self.sha256)
         if code is None:
             code = self.compile()
-            self._codes.put(filename, sha256, code)
+            self._finder.codes.put(self.path, self.sha256, code)
         return code
+
+    def content(self) -> str:
+        """The text that it loads."""
+        holder = self._holder
+        module = holder if isinstance(holder, CachedModule) else holder.get(self.relative)
+        if module is None:
+            raise FileNotFoundError(2, "the cache holds no such file", self.path)
+        return module.content
 
     def compile(self) -> CodeType:
         """Compiles the text, never bytes: a coding cookie would decode those a second time."""
-        text: Any = self._module.content.removeprefix("\ufeff")
+        text: Any = self.content().removeprefix("\ufeff")
         code: CodeType = self.source_to_code(text, self.path)
         return code
 
     def get_source(self, fullname: str | None = None) -> str:
         """The source that is loaded, with the newlines that CPython makes of those of a file."""
         self._check(fullname)
-        text = self._module.content.removeprefix("\ufeff")
+        text = self.content().removeprefix("\ufeff")
         return io.IncrementalNewlineDecoder(None, translate=True).decode(text)
 
     def get_data(self, path: str) -> bytes:
         """The bytes of any module, by its file name: for ``pkgutil.get_data``."""
-        relative = path.removeprefix(self._root)
+        relative = path.removeprefix(self._finder.root)
+        if relative == self.relative:
+            return self.content().encode()
         module = None
-        if relative == self._module.path:
-            module = self._module
-        elif relative != path:
+        if relative != path:
             try:
-                module = self._source().get(relative)
+                module = self._finder.source().get(relative)
             except ValueError:
                 pass  # No module can have such a path.
         if module is None:
@@ -112,8 +111,8 @@ class Loader(SourceFileLoader):
         self._check(name)
         from .resources import WorkspaceReader
 
-        directory = self._module.path.rpartition("/")[0]
-        return WorkspaceReader(self._source(), self._root, directory)
+        directory = self.relative.rpartition("/")[0]
+        return WorkspaceReader(self._finder.source(), self._finder.root, directory)
 
     def _check(self, fullname: str | None) -> None:
         self.get_filename(fullname)  # refuses the name of another module
@@ -136,5 +135,7 @@ def _hide_frames(function: Any) -> None:
     function.__code__ = function.__code__.replace(co_filename=hidden)
 
 
+_hide_frames(Loader.exec_module)
 _hide_frames(Loader.get_code)
 _hide_frames(Loader.compile)
+_hide_frames(Loader.content)

@@ -50,6 +50,7 @@ def preload(
         work.all()
     else:
         missing = work.follow(names)
+    finder.rehearse(snapshot, work.names)
     return PreloadReport(work.compiled, missing, work.failed, time.monotonic() - start)
 
 
@@ -61,13 +62,27 @@ class _Work:
         self._finder = finder
         self._progress = progress
         self._seen: set[str] = set()
+        self.names: list[str] = []
 
     def all(self) -> None:
         paths = [path for path in self._snapshot.paths() if path.endswith(".py")]
         for done, path in enumerate(paths, 1):
             name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            self._compile(name, path)
+            self._all_of(name, path)
             self._tell(done, len(paths))
+
+    def _all_of(self, name: str, path: str) -> None:
+        try:
+            # Children ask for the name: what is found is remembered.
+            found = self._snapshot.find(name)
+            module = self._snapshot.get(path)
+        except CacheError as error:
+            self.failed[path] = f"{type(error).__name__}: {error}"
+            return
+        if found is not None and found[1] == path and found[2] is not None:
+            self._compile(name, path, found[2])
+        elif module is not None:
+            self._compile(name, path, module.sha256)
 
     def follow(self, names: Iterable[str]) -> tuple[str, ...]:
         """Follows imports in memory: however deep they go, Redis is not asked."""
@@ -92,28 +107,29 @@ class _Work:
             return []
         self._seen.add(name)
         try:
-            resolution = self._snapshot.resolve(name)
+            found = self._snapshot.find(name)
         except CacheError as error:
-            self.failed[error.path or name] = str(error)
+            self.failed[error.path or name] = f"{type(error).__name__}: {error}"
             return []
-        if resolution is None or resolution.module is None:
+        if found is None:
             return []
-        code = self._compile(name, resolution.path)
+        kind, path, sha256, _ = found
+        if sha256 is None:
+            return []
+        code = self._compile(name, path, sha256)
         if code is None:
             return []
-        package = name if resolution.kind == "package" else name.rpartition(".")[0]
+        package = name if kind == "package" else name.rpartition(".")[0]
         return list(imported_names(code, package))
 
-    def _compile(self, name: str, path: str) -> CodeType | None:
+    def _compile(self, name: str, path: str, sha256: str) -> CodeType | None:
         try:
-            module = self._snapshot.get(path)
-            if module is None:
-                return None
-            code = self._finder.loader(name, module).get_code()
-        except (CacheError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            code = self._finder.loader(name, path, sha256, self._snapshot).get_code()
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             self.failed[path] = f"{type(error).__name__}: {error}"
             return None
         self.compiled += 1
+        self.names.append(name)
         return code
 
     def _tell(self, done: int, known: int) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
-from ._native import CachedModule, Resolution
+from ._native import CachedModule
 
-__all__ = ["Source", "children"]
+__all__ = ["Found", "Source", "children"]
+
+
+Found: TypeAlias = tuple[
+    Literal["package", "module", "namespace"], str, str | None, CachedModule | None
+]
+"""What a name stands for: the kind, the path, the source's SHA-256, and the module, if asking again could
+find another one."""
 
 
 class Source(Protocol):
@@ -17,7 +24,7 @@ class Source(Protocol):
         """The module at a path."""
         ...
 
-    def resolve(self, name: str) -> Resolution | None:
+    def find(self, name: str) -> Found | None:
         """What a name stands for."""
         ...
 

@@ -12,6 +12,9 @@ use crate::errors::{invalid_config, raised};
 ///
 /// Seconds are floats. A setting that is None has the crate's default: see the guide's page on
 /// failures. A setting that can't be used is refused at once, as InvalidConfig.
+///
+/// namespace goes before every key: one namespace is one workspace. Where it is None and no URL is
+/// given either, BIFROST_NAMESPACE says it.
 #[pyclass(frozen, module = "bifrost_module_cache")]
 #[derive(Clone)]
 pub struct Config {
@@ -32,6 +35,7 @@ struct Settings {
     ttl: Option<Duration>,
     max_content_bytes: Option<usize>,
     integrity: Integrity,
+    namespace: Option<String>,
 }
 
 #[pymethods]
@@ -39,7 +43,7 @@ impl Config {
     #[new]
     #[pyo3(signature = (*, pool_size=None, connect_timeout=None, response_timeout=None,
         pool_timeout=None, lookup_deadline=None, bulk_deadline=None, index_max_age=None, ttl=None,
-        max_content_bytes=None, integrity="off", ca_pem=None, client_certificate_pem=None,
+        max_content_bytes=None, integrity="off", namespace=None, ca_pem=None, client_certificate_pem=None,
         client_key_pem=None))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments")]
     fn new(
@@ -54,6 +58,7 @@ impl Config {
         ttl: Option<f64>,
         max_content_bytes: Option<usize>,
         integrity: &str,
+        namespace: Option<String>,
         ca_pem: Option<Vec<u8>>,
         client_certificate_pem: Option<Vec<u8>>,
         client_key_pem: Option<Vec<u8>>,
@@ -78,6 +83,7 @@ impl Config {
                     return Err(invalid_config(py, text));
                 }
             },
+            namespace,
         };
         #[cfg(not(feature = "tls"))]
         if ca_pem.is_some() || client_certificate_pem.is_some() || client_key_pem.is_some() {
@@ -125,6 +131,11 @@ impl Config {
             _ => None,
         };
         show("integrity", integrity.map(str::to_owned));
+        let namespace = settings.namespace.as_ref();
+        show(
+            "namespace",
+            namespace.map(|namespace| format!("{namespace:?}")),
+        );
         format!("Config({})", shown.join(", "))
     }
 }
@@ -204,6 +215,9 @@ impl Config {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             config = config.with_tls(tls.clone());
+        }
+        if let Some(namespace) = &settings.namespace {
+            config = config.with_namespace(namespace);
         }
         Ok(config
             .with_ttl(settings.ttl)

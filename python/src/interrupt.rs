@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use bifrost_module_cache::Error;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyImportError, PyRuntimeError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::errors::raised;
@@ -23,6 +24,18 @@ static PROCESS: OnceLock<u32> = OnceLock::new();
 
 pub fn remember_process() {
     let _ = PROCESS.set(process::id());
+}
+
+/// What is shared between interpreters, such as exceptions' classes, would belong to the first one.
+pub fn refuse_sub_interpreters() -> PyResult<()> {
+    // SAFETY: the caller is attached to an interpreter, so that there is a current one.
+    let id = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if id == 0 {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "bifrost_module_cache can't be imported in a subinterpreter: import it in the main one, or fork",
+    ))
 }
 
 /// Makes a short call, detached from the interpreter.

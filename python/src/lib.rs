@@ -36,6 +36,7 @@ mod native {
     #[pymodule_init]
     fn init(module: &super::Bound<'_, super::PyModule>) -> super::PyResult<()> {
         use super::PyModuleMethods as _;
+        super::interrupt::refuse_sub_interpreters()?;
         super::interrupt::remember_process();
         module.add("HAS_TLS", cfg!(feature = "tls"))
     }

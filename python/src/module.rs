@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use bifrost_module_cache as cache;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use sha2::{Digest, Sha256};
 
 use crate::errors::raised;
@@ -96,18 +97,12 @@ impl CachedModule {
 
     /// The SHA-256 of the content in lowercase hex, computed here.
     #[getter]
-    fn sha256(&self) -> &str {
-        self.digest.get_or_init(|| {
-            let mut text = String::with_capacity(64);
-            for byte in Sha256::digest(self.module.content.as_bytes()) {
-                let _ = write!(text, "{byte:02x}");
-            }
-            text
-        })
+    pub fn sha256(&self) -> &str {
+        self.digest.get_or_init(|| sha256_hex(&self.module.content))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let path = pyo3::types::PyString::new(py, &self.module.path).repr()?;
+        let path = PyString::new(py, &self.module.path).repr()?;
         Ok(format!(
             "CachedModule(path={path}, {} bytes)",
             self.module.content.len()
@@ -121,6 +116,14 @@ impl CachedModule {
             .into_pyobject(slf.py())?
             .into_any())
     }
+}
+
+pub fn sha256_hex(content: &str) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(content.as_bytes()) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// What a module's name stands for.

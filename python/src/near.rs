@@ -7,13 +7,14 @@ use std::time::Duration;
 use bifrost_module_cache::blocking;
 use bifrost_module_cache::near::NearCacheOptions;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::config::{self, Config};
 use crate::errors::{closed, invalid_config, raised};
 use crate::interrupt::{detached, interruptible};
 use crate::module::{CachedModule, Resolution, wrapped};
 use crate::reports::{Diagnosis, counters};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Told};
 use crate::text::{Name, Path};
 use crate::threads;
 
@@ -103,6 +104,19 @@ impl NearCache {
         let near = self.open(py)?;
         let resolution = detached(py, || near.resolve(&name))?;
         Resolution::of(py, resolution, wrapped)
+    }
+
+    /// For the finder: kind, path and digest of what a name stands for, and the module, which may be
+    /// another one when it is asked for again.
+    fn find<'py>(&self, py: Python<'py>, name: Name) -> PyResult<Option<Told<'py>>> {
+        let told = |resolution: Resolution| {
+            let text = |text: &str| PyString::new(py, text);
+            let digest = resolution.module.as_ref();
+            let digest = digest.map(|module| text(module.get().sha256()));
+            let (kind, path) = (text(resolution.kind), text(&resolution.path));
+            (kind, path, digest, resolution.module)
+        };
+        Ok(self.resolve(py, name)?.map(told))
     }
 
     /// All cached paths.

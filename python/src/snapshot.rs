@@ -1,14 +1,16 @@
 //! All modules as they were at one moment.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bifrost_module_cache as cache;
 use bifrost_module_cache::near;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::errors::raised;
-use crate::module::{CachedModule, Resolution, wrapped};
+use crate::module::{CachedModule, Resolution, sha256_hex, wrapped};
 use crate::reports::Diagnosis;
 use crate::text::{Name, Path};
 
@@ -18,35 +20,82 @@ use crate::text::{Name, Path};
 #[pyclass(frozen, module = "bifrost_module_cache")]
 pub struct Snapshot {
     snapshot: near::Snapshot,
-    /// What was handed out, so that a module's digest is computed once. The lock is only taken by
-    /// threads that are attached to the interpreter and don't leave it meanwhile; a fork is too, so
-    /// no child inherits it locked.
-    handed_out: Mutex<HashMap<String, Py<CachedModule>>>,
+    /// The lock is only taken by threads that are attached to the interpreter and don't leave it
+    /// meanwhile; a fork is too, so no child inherits it locked.
+    known: Mutex<Known>,
+}
+
+/// What was asked before. A forked child that asks the same reads it, and writes to nothing: what a
+/// child writes to, a count of references too, is a page of memory that it has to copy.
+#[derive(Default)]
+struct Known {
+    names: HashMap<String, Found>,
+    /// By path.
+    digests: HashMap<String, String>,
+}
+
+struct Found {
+    kind: Kind,
+    path: String,
+    /// None of a namespace package, which has no source.
+    digest: Option<String>,
+}
+
+enum Kind {
+    Package,
+    Module,
+    Namespace,
+}
+
+/// As Python is told: the kind, the path, the digest, and the module where nothing else keeps it.
+pub type Told<'py> = (
+    Bound<'py, PyString>,
+    Bound<'py, PyString>,
+    Option<Bound<'py, PyString>>,
+    Option<Py<CachedModule>>,
+);
+
+impl Found {
+    fn told<'py>(&self, py: Python<'py>) -> Told<'py> {
+        let kind = match self.kind {
+            Kind::Package => intern!(py, "package"),
+            Kind::Module => intern!(py, "module"),
+            Kind::Namespace => intern!(py, "namespace"),
+        };
+        let text = |text: &str| PyString::new(py, text);
+        let digest = self.digest.as_deref().map(text);
+        (kind.clone(), text(&self.path), digest, None)
+    }
 }
 
 impl Snapshot {
     pub fn new(snapshot: near::Snapshot) -> Self {
         Self {
             snapshot,
-            handed_out: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
-    fn wrap(&self, py: Python<'_>, module: Arc<cache::CachedModule>) -> PyResult<Py<CachedModule>> {
-        let mut handed_out = self.lock();
-        if let Some(known) = handed_out.get(&module.path) {
-            return Ok(known.clone_ref(py));
-        }
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self, name: &str, known: &mut Known) -> Result<Option<Found>, cache::Error> {
+        let (kind, module) = match self.snapshot.resolve(name)? {
+            cache::Resolution::Package(module) => (Kind::Package, module),
+            cache::Resolution::Module(module) => (Kind::Module, module),
+            cache::Resolution::Namespace { path } => {
+                let (kind, digest) = (Kind::Namespace, None);
+                return Ok(Some(Found { kind, path, digest }));
+            }
+            cache::Resolution::NotFound => return Ok(None),
+        };
         let path = module.path.clone();
-        let module = wrapped(py, module)?;
-        handed_out.insert(path, module.clone_ref(py));
-        Ok(module)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Py<CachedModule>>> {
-        self.handed_out
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let digest = known.digests.get(&path).cloned();
+        let digest = digest.unwrap_or_else(|| sha256_hex(&module.content));
+        known.digests.insert(path.clone(), digest.clone());
+        let digest = Some(digest);
+        Ok(Some(Found { kind, path, digest }))
     }
 }
 
@@ -56,7 +105,7 @@ impl Snapshot {
     fn get(&self, py: Python<'_>, path: Path) -> PyResult<Option<Py<CachedModule>>> {
         let module = self.snapshot.get(&path.0);
         let module = module.map_err(|error| raised(py, &error))?;
-        module.map(|module| self.wrap(py, module)).transpose()
+        module.map(|module| wrapped(py, module)).transpose()
     }
 
     /// What a name stood for at that moment; None if there was nothing of that name.
@@ -64,7 +113,7 @@ impl Snapshot {
         let Some(name) = name.0 else { return Ok(None) };
         let resolution = self.snapshot.resolve(&name);
         let resolution = resolution.map_err(|error| raised(py, &error))?;
-        Resolution::of(py, resolution, |py, module| self.wrap(py, module))
+        Resolution::of(py, resolution, wrapped)
     }
 
     /// What these names stood for, in their order.
@@ -80,6 +129,30 @@ impl Snapshot {
             .collect()
     }
 
+    /// For the finder, as NearCache.find: kind, path and digest of what a name stands for, and no
+    /// module, because the snapshot keeps it.
+    fn find<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Option<Told<'py>>> {
+        // Allocates nothing but the answer, if it is known.
+        let Ok(name) = name.to_str() else {
+            return Ok(None);
+        };
+        let mut known = self.lock();
+        if let Some(found) = known.names.get(name) {
+            return Ok(Some(found.told(py)));
+        }
+        let found = self.found(name, &mut known);
+        let found = found.map_err(|error| raised(py, &error))?;
+        Ok(found.map(|found| {
+            let told = found.told(py);
+            known.names.insert(name.to_owned(), found);
+            told
+        }))
+    }
+
     /// Why a name was not found at that moment, as far as the snapshot can tell.
     fn explain_name(&self, py: Python<'_>, name: Name) -> PyResult<Diagnosis> {
         let why = self.snapshot.explain_name(&name.0.unwrap_or_default());
@@ -93,9 +166,9 @@ impl Snapshot {
         paths
     }
 
-    /// The paths at which this one differs from an older one. Takes over from that what was handed
-    /// out and is the same.
-    fn changes_since(&self, py: Python<'_>, older: &Bound<'_, Self>) -> Vec<String> {
+    /// The paths at which this one differs from an older one. Takes over from that what is known of
+    /// the others.
+    fn changes_since(&self, older: &Bound<'_, Self>) -> Vec<String> {
         let older = older.get();
         if std::ptr::eq(self, older) {
             return Vec::new();
@@ -106,8 +179,7 @@ impl Snapshot {
             module.map_err(|error| error.to_string())
         };
         let mut changed = Vec::new();
-        let inherited = older.lock();
-        let mut handed_out = self.lock();
+        let (inherited, mut known) = (older.lock(), self.lock());
         for path in self.snapshot.paths() {
             let (new, old) = (at(&self.snapshot, path), at(&older.snapshot, path));
             let is_same = match (&new, &old) {
@@ -116,10 +188,8 @@ impl Snapshot {
             };
             if !is_same {
                 changed.push(path.to_owned());
-            } else if let Some(known) = inherited.get(path) {
-                handed_out
-                    .entry(path.to_owned())
-                    .or_insert_with(|| known.clone_ref(py));
+            } else if let Some(digest) = inherited.digests.get(path) {
+                known.digests.insert(path.to_owned(), digest.clone());
             }
         }
         let gone = older.snapshot.paths();

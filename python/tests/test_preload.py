@@ -83,7 +83,7 @@ def test_imports_are_followed_from_the_names(redis_server: Redis) -> None:
         report = modules.preload(names, progress=lambda done, known: calls.append((done, known)))
         assert report.missing == ("nothing.at.all",), report
         assert list(report.failed) == ["shared/broken.py"], report.failed
-        codes = set(modules._codes._codes)
+        codes = set(modules._codes.filenames())
         unused = {"/bifrost/unused.py", "/bifrost/shared/unused.py", "/bifrost/shared/broken.py"}
         assert codes == {"/bifrost/" + path for path in modules.snapshot().paths()} - unused, codes
         assert report.modules == len(codes) == 60, report

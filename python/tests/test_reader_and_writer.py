@@ -249,6 +249,23 @@ def test_settings_are_applied(redis_server: Redis) -> None:
         writer.reader.get("a.py")
 
 
+def test_namespaces_never_see_each_other(
+    redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = redis_server.url
+    ours, theirs = Config(namespace="{a}:"), Config(namespace="{b}:")
+    ModuleWriter(url, config=ours).set(CachedModule("", "a.py"))
+    assert ModuleReader(url, config=ours).paths() == {"a.py"}
+    assert ModuleReader(url, config=theirs).paths() == ModuleReader(url).paths() == set()
+    assert repr(ours) == 'Config(namespace="{a}:")'
+    with pytest.raises(InvalidConfig):
+        Config(namespace="a*")
+    monkeypatch.setenv("REDIS_URL", url)
+    monkeypatch.setenv("BIFROST_NAMESPACE", "{a}:")
+    assert ModuleReader().paths() == {"a.py"}
+    assert ModuleReader(config=theirs).paths() == set()
+
+
 def test_the_url_comes_from_the_environment(
     redis_server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::cache::{BULK_PATHS, Near, SpawnListener};
 use super::coherence::clock::Tick;
 use super::coherence::protocol::{Answer, Marks};
@@ -57,7 +59,7 @@ use crate::resolution::Resolution;
 pub struct Snapshot(Arc<Parts>);
 
 struct Parts {
-    modules: HashMap<String, Part>,
+    modules: HashMap<String, Part, RandomState>,
     /// All paths at that moment; `None` if only some were looked at.
     index: Option<Arc<PathIndex>>,
 }
@@ -75,17 +77,12 @@ impl Snapshot {
     /// [`Error::InvalidPath`], also if the snapshot is of other paths; [`Error::Corrupt`] if what
     /// was stored is not this module.
     pub fn get(&self, path: &str) -> Result<Option<Arc<CachedModule>>, Error> {
-        match self.0.modules.get(path) {
-            Some(Ok(module)) => Ok(module.clone()),
-            Some(Err(error)) => Err(error.copied()),
-            None => {
+        match self.look_up(path) {
+            Ok(None) | Err(Error::InvalidPath { .. }) => {
                 validate_path(path)?;
-                if self.0.index.is_some() {
-                    Ok(None)
-                } else {
-                    Err(Error::invalid_path(path, OTHER_PATHS))
-                }
+                self.look_up(path)
             }
+            found => found,
         }
     }
 
@@ -96,17 +93,42 @@ impl Snapshot {
     /// As [`get`](Self::get). A snapshot of some paths knows of no directories, nor of a name whose
     /// paths it has not looked at.
     pub fn resolve(&self, name: &str) -> Result<Resolution, Error> {
+        if self.is_foreign(name) {
+            return Ok(Resolution::NotFound);
+        }
         let Some(name) = Name::parse(name) else {
             return Ok(Resolution::NotFound);
         };
         for path in name.candidates() {
-            if let Some(module) = self.get(path)? {
+            if let Some(module) = self.look_up(path)? {
                 return Ok(Resolution::sourced(&name, module));
             }
         }
         let index = self.0.index.as_ref();
         let index = index.ok_or_else(|| Error::invalid_path(name.directory(), OTHER_PATHS))?;
         Ok(Resolution::without_source(&name, index))
+    }
+
+    /// Whether the first segment of a name tells that it is not of this workspace: most names that an
+    /// import hook is asked for are not, so this is the hot path.
+    fn is_foreign(&self, name: &str) -> bool {
+        let Some(index) = &self.0.index else {
+            return false;
+        };
+        match name.split_once('.') {
+            Some((top, _)) => !index.has_directory(top),
+            None => !index.has_directory(name) && !index.contains(&format!("{name}.py")),
+        }
+    }
+
+    /// What there is at a path that is valid.
+    fn look_up(&self, path: &str) -> Part {
+        match self.0.modules.get(path) {
+            Some(Ok(module)) => Ok(module.clone()),
+            Some(Err(error)) => Err(error.copied()),
+            None if self.0.index.is_some() => Ok(None),
+            None => Err(Error::invalid_path(path, OTHER_PATHS)),
+        }
     }
 
     /// The same for several names, in their order.
@@ -168,7 +190,7 @@ impl fmt::Debug for Snapshot {
 struct Draft {
     marks: Marks,
     index: Option<Arc<PathIndex>>,
-    modules: HashMap<String, Part>,
+    modules: HashMap<String, Part, RandomState>,
     /// The paths of the last request, if one request read all that was missing. Redis answers it at
     /// one moment, which then is the snapshot's: these may have changed afterwards. All that was
     /// read before must not have moved until then.
@@ -200,7 +222,7 @@ impl<T: SpawnListener> Near<T> {
                 None => Draft {
                     marks: instance.protocol.marks(Tick::now()),
                     index: None,
-                    modules: HashMap::new(),
+                    modules: HashMap::default(),
                     at_once: HashSet::new(),
                 },
             };

@@ -36,6 +36,12 @@ impl PathIndex {
         self.paths.contains(path)
     }
 
+    /// Whether anything lies in a directory.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn has_directory(&self, directory: &str) -> bool {
+        self.directories.contains_key(directory)
+    }
+
     /// True if it was not there.
     #[cfg(any(test, feature = "near-cache"))]
     pub(crate) fn insert(&mut self, path: String) -> bool {
