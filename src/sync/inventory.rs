@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::compare::{Cached, Inspect, Verdict, cacheable};
+use super::endpoints::Endpoints;
 use super::options::{Stage, SyncOptions};
-use super::report::{Drift, Endpoints};
+use super::report::Drift;
 use super::scan::{CachedPaths, cached_paths};
 use super::source::Source as _;
 use crate::client::batch::BATCH_MODULES;

@@ -7,12 +7,13 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::compare::{Cached, Inspect, Verdict, cacheable};
+use super::endpoints::Endpoints;
 use super::inventory::Inventory;
 use super::mark::Completion;
 use super::options::{Stage, SyncOptions};
 use super::reconcile::Write;
 use super::repair::check;
-use super::report::{DryRun, Endpoints, Unverified, WarmReport};
+use super::report::{DryRun, Unverified, WarmReport};
 use super::source::Source as _;
 use super::verify::verify;
 use crate::client::Client;
