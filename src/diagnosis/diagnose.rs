@@ -15,7 +15,7 @@ use crate::database::workspace::{Database, Workspace};
 use crate::error::Error;
 use crate::keys::validate_path;
 use crate::paths::name::Name;
-use crate::sync::report::Endpoints;
+use crate::sync::endpoints::Endpoints;
 
 /// How long to wait for open transactions before what looks wrong is looked at again.
 const BARRIER: Duration = Duration::from_secs(5);

@@ -114,7 +114,7 @@ pub(super) fn cause(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::report::Endpoints;
+    use crate::sync::endpoints::Endpoints;
     use std::time::{Duration, UNIX_EPOCH};
 
     const SINCE: u64 = 1_000;

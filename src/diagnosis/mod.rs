@@ -45,7 +45,7 @@ use crate::error::shown;
 use crate::module::CachedModule;
 use crate::paths::name::Name;
 use crate::rfc3339;
-use crate::sync::report::Endpoints;
+use crate::sync::endpoints::Endpoints;
 
 /// What cache and database say about a module, and what follows from that: returned by `explain`,
 /// `explain_name`, `diagnose` and `diagnose_name`.

@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::keys::Keys;
 use crate::rfc3339;
+use crate::sync::endpoints::{Endpoints, Role};
 use crate::sync::mark::Mark;
-use crate::sync::report::Endpoints;
 
 /// Whether the cache is known to be complete, and what tells how well Redis keeps it: returned by
 /// `ModuleReader::status`.
@@ -182,6 +182,7 @@ pub(super) fn status_of(
         evicted_keys: None,
         servers: Endpoints::new(config, None),
     };
+    status.servers.role = info.role().and_then(Role::of_info);
     let Some(json) = reply::bytes(mark)? else {
         return Ok(status);
     };

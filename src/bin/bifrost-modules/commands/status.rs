@@ -29,6 +29,7 @@ fn print(servers: &Servers<'_>, output: &mut Output, status: &Status) -> Result<
         ("redis", servers.redis()),
         ("cache", format!("{state}: {}", meaning(status.state))),
     ];
+    rows.extend(format::holder(&status.servers).map(|holder| ("server", holder)));
     if let Some(since) = status.since {
         rows.push(("since", format::time_and_age(since)));
         let verified = if status.verified {
