@@ -19,7 +19,7 @@ pub const MODULE_INDEX_KEY: &str = "bifrost:module:index";
 /// The mark of a complete cache: written at the end of a warm-up, gone after a flush.
 ///
 /// JSON `{"completed_at": <Unix seconds>, "modules": <count>, "verified": <bool>, "run_id":
-/// <string>, "master_replid": <string>}`. Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
+/// <string>, "master_replid": <string>, "evicted_keys": <count>}`, of which the last three may be missing. Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
 pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
 
 /// What the key of the token begins with that a warm-up places while it runs. It lives for a day at
@@ -48,7 +48,7 @@ const OURS: &str = "bifrost:module";
 /// assert_eq!(keys.index(), "{tenant-a}:bifrost:module:index");
 /// # Ok::<(), bifrost_module_cache::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
     namespace: String,
     module_prefix: String,

@@ -294,7 +294,8 @@ impl Config {
     }
 
     /// How long a whole lookup or write may take: waiting, connecting and one retry of a read
-    /// included. Default 600 ms.
+    /// included. Default 600 ms. A removal that Redis refuses for want of memory is sent in another
+    /// form, with as much time again.
     #[must_use]
     pub fn with_lookup_deadline(mut self, deadline: Duration) -> Self {
         self.lookup_deadline = deadline;

@@ -107,12 +107,13 @@ pub(crate) async fn diagnose_name<T: Transport, D: Database>(
             innocent = Some(diagnosis);
         }
     }
+    let servers = Endpoints::new(client.config(), Some(&workspace.server));
     match (found.cause, innocent, &found.path) {
-        (Cause::Hidden | Cause::Namespace, ..) => Ok(found),
+        (Cause::Hidden, ..) | (Cause::Namespace, None, _) => Ok(Diagnosis { servers, ..found }),
         (_, Some(innocent), _) => Ok(named(innocent)),
         (_, None, Some(path)) => diagnose_path(client, &mut workspace, path).await.map(named),
         (_, None, None) => Ok(Diagnosis {
-            servers: Endpoints::new(client.config(), Some(&workspace.server)),
+            servers,
             row: Some(super::RowState::Absent),
             status: found.status,
             ..Diagnosis::of_name(Cause::NoSuchModule, name, None)

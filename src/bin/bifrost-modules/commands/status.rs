@@ -63,7 +63,7 @@ fn meaning(state: CacheState) -> &'static str {
         CacheState::Warm => "every module was cached then",
         CacheState::Cold => "it was never completed, or cleared since",
         CacheState::Restored => {
-            "it came back from disk or from a replica, and may be older than the database"
+            "it may have come back from disk or from a replica, older than the database"
         }
         CacheState::Incomplete => {
             "its index was evicted or deleted since: set maxmemory-policy to noeviction"
