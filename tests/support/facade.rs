@@ -11,6 +11,7 @@ use bifrost_module_cache::diagnosis::{Diagnosis, Status};
 use bifrost_module_cache::sync::WarmReport;
 use bifrost_module_cache::sync::{Change, ClearReport, PublishReport, RefreshReport};
 use bifrost_module_cache::{CachedModule, Config, Error, Resolution, Stats, blocking, nonblocking};
+#[cfg(feature = "postgres")]
 use bifrost_module_cache::{postgres, tokio_postgres};
 use tokio::runtime::Runtime;
 
