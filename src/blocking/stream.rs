@@ -19,6 +19,7 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// Connects, and agrees on encryption where the address asks for it.
+    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "TLS needs it"))]
     pub(crate) fn connect(
         config: &Config,
         addr: &ConnectionAddr,

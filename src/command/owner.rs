@@ -17,7 +17,6 @@ pub(crate) enum Owner {
 }
 
 /// Asks for a key of ours that is never there.
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn ask(keys: &Keys) -> Request {
     let mut command = redis::cmd("EXISTS");
     command.arg(&keys.probe);

@@ -31,7 +31,6 @@ pub(crate) enum Answer {
 }
 
 /// Asks for what [`answer`] reads. It takes Redis 12 µs, and a PING 0.5.
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn ask() -> Cmd {
     let mut command = redis::cmd("INFO");
     command.arg("replication");

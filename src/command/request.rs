@@ -40,7 +40,6 @@ impl Request {
     }
 
     /// Whether it is a MULTI.
-    #[cfg(any(feature = "blocking", feature = "nonblocking"))]
     pub(crate) fn is_transaction(&self) -> bool {
         let first = self.pipeline.cmd_iter().next();
         let word = first.and_then(|command| command.args_iter().next());

@@ -97,7 +97,6 @@ fn info() -> Request {
 
 /// What [`server_id`] needs the answers to. Two commands: a request for several sections at once is
 /// an error before Redis 7.
-#[cfg(any(feature = "blocking", feature = "nonblocking"))]
 pub(crate) fn ask_server_id(pipeline: &mut Pipeline) {
     pipeline.cmd("INFO").arg("server");
     pipeline.add_command(reign::ask());

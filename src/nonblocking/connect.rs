@@ -85,6 +85,7 @@ impl Dial for Dialer<'_> {
 
 /// Connects to this server, encrypts where the address asks for it, authenticates and selects the
 /// database. It has no time-out of its own: the caller wraps it in one.
+#[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "TLS needs it"))]
 async fn connect(
     config: &Config,
     to: Server<'_>,

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::load::Load;
+use crate::sentinel::Watch;
 use crate::support::{
     Blocking, Cluster, DOWN_AFTER, Facade, Near, Nearby, Nonblocking, PATIENCE, Reader,
     RedisServer, StopOnDrop, TENANT, Writer, content, module, numbered, on_both_facades, patient,
@@ -59,6 +60,7 @@ fn after_the_death_of_the_owner_another_node_is_written_to<F: Nearby>() {
     load.until_written(100);
     let begun = Instant::now();
     let port = old.port();
+    let watch = Watch::start::<F>(&near, &load);
     old.kill();
     let new = cluster.until_owned_by_another(port);
     let promotion = begun.elapsed();
@@ -72,6 +74,7 @@ fn after_the_death_of_the_owner_another_node_is_written_to<F: Nearby>() {
         promoted.elapsed()
     );
     let told = load.end(new);
+    watch.end();
     println!("kill of a cluster's owner: promoted after {promotion:?}; {told}");
     assert!(
         told.gap < promotion + DOWN_AFTER + Duration::from_secs(4),
@@ -115,6 +118,8 @@ fn a_slot_may_move_under_load<F: Nearby>() {
                 }
             });
         }
+        let (is_over, cluster) = (&is_over, &cluster);
+        scope.spawn(move || write_meanwhile::<F>(cluster, is_over));
         cluster.migrate(|| {
             let before = reads.load(SeqCst);
             wait_until("all is read in this state", PATIENCE, || {
@@ -132,6 +137,35 @@ fn a_slot_may_move_under_load<F: Nearby>() {
     near.until(&paths[0], Some("new"));
     assert_eq!(writer.reader().paths().unwrap().len(), 31);
     assert_eq!(content(near.get(&paths[1])).as_deref(), Some("old"));
+}
+
+/// Writes and refreshes one path while the slot moves: each write is carried out or refused as
+/// transient, and none is carried out by half.
+fn write_meanwhile<F: Facade>(cluster: &Cluster, is_over: &AtomicBool) {
+    let writer = F::Writer::new(tenant(&cluster.url())).unwrap();
+    let path = numbered(1).remove(0);
+    let (mut done, mut refused) = (0, 0);
+    while !is_over.load(SeqCst) {
+        // The content that all readers of it expect to be a module of that path.
+        let module = module(&path, &done.to_string());
+        let source = std::slice::from_ref(&module);
+        for written in [
+            writer.set(&module),
+            writer.refresh_to(&[&path], source).map(drop),
+        ] {
+            match written {
+                Ok(()) => done += 1,
+                Err(error) => {
+                    assert!(error.is_transient(), "{error:?}");
+                    refused += 1;
+                }
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    println!("while the slot moved, {done} writes were carried out and {refused} refused");
+    assert!(done > 0);
+    writer.set(&module(&path, "new")).unwrap();
 }
 
 fn without_a_hash_tag_a_cluster_is_refused<F: Facade>() {

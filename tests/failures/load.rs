@@ -1,8 +1,8 @@
 //! A writer that writes all the time, with the usual deadlines.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,44 @@ impl fmt::Display for Told {
     }
 }
 
+/// The path that is written all the time, with a number that grows for a content.
+pub const VERSION: &str = "version.py";
+
+/// When which version was acknowledged.
+#[derive(Default)]
+pub struct Versions(Mutex<Vec<(Instant, usize)>>);
+
+/// How many acknowledged writes a failover may lose: then the version goes back by as many.
+const LOST: usize = 100;
+
+/// What a busy machine is given beside a bound.
+const SLACK: Duration = Duration::from_millis(500);
+
+impl Versions {
+    fn acknowledged(&self, version: usize) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((Instant::now(), version));
+    }
+
+    /// Checks what a near cache of this bound answered when it was asked at that time.
+    pub fn check(&self, found: usize, asked: Instant, bound: Duration) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = |(at, _): &&(Instant, usize)| asked.duration_since(*at) > bound + SLACK;
+        let oldest = all
+            .iter()
+            .rev()
+            .find(is_old)
+            .map_or(0, |(_, version)| *version);
+        assert!(
+            found + LOST >= oldest,
+            "{found} is older than the bound: {oldest}"
+        );
+    }
+}
+
 pub struct Load<F: Facade> {
     config: Config,
+    pub versions: Arc<Versions>,
     written: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<(Told, Vec<String>)>,
@@ -52,6 +88,8 @@ impl<F: Facade> Load<F> {
         let (written, is_over) = (Arc::default(), Arc::default());
         let (count, over): (Arc<AtomicUsize>, Arc<AtomicBool>) =
             (Arc::clone(&written), Arc::clone(&is_over));
+        let versions: Arc<Versions> = Arc::default();
+        let acknowledged = Arc::clone(&versions);
         let thread = thread::spawn(move || {
             let (mut told, mut paths) = (Told::default(), Vec::new());
             let mut last = Instant::now();
@@ -63,6 +101,10 @@ impl<F: Facade> Load<F> {
                         told.gap = told.gap.max(last.elapsed());
                         last = Instant::now();
                         paths.push(path);
+                        let version = module(VERSION, &told.written.to_string());
+                        if writer.set(&version).is_ok() {
+                            acknowledged.acknowledged(told.written);
+                        }
                         count.fetch_add(1, SeqCst);
                     }
                     Err(error) => {
@@ -79,6 +121,7 @@ impl<F: Facade> Load<F> {
         });
         Self {
             config,
+            versions,
             written,
             is_over,
             thread,

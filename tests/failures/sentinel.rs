@@ -1,9 +1,11 @@
 //! Sentinels name the primary, and it changes.
 
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::load::{Load, Told, within};
+use crate::load::{Load, Told, VERSION, within};
 use crate::support::{
     Blocking, DOWN_AFTER, Facade, Near, Nearby, Nonblocking, PATIENCE, Reader, RedisServer,
     SentinelGroup, World, Writer, fake_server, free_port, module, on_both_facades, patient,
@@ -49,6 +51,8 @@ fn graceful<F: Nearby>(config: fn(&str) -> Config) {
     let new = group.until_promoted(old);
     let promoted = Instant::now();
     near_follows::<F>(&near, new, promoted);
+    // The old one is demoted, and its connections closed, after ten.
+    assert!(promoted.elapsed() < Duration::from_secs(8));
     let told = load.end(new);
     println!("graceful failover: {told}");
     assert_eq!(told.failed, 0, "{told}");
@@ -84,11 +88,13 @@ fn without_a_primary<F: Nearby>(how: &str, fault: fn(&RedisServer)) -> Told {
     let load = Load::<F>::start(usual(&group.url()), 500);
     load.until_written(100);
     let begun = Instant::now();
+    let watch = Watch::start::<F>(&near, &load);
     fault(old);
     let new = group.until_promoted(old.port());
     let promoted = Instant::now();
     near_follows::<F>(&near, new, promoted);
     let told = load.end(new);
+    watch.end();
     let promotion = promoted.duration_since(begun);
     println!("{how}: promoted after {promotion:?}; {told}");
     // How long the sentinels take is theirs; a busy machine is given some more.
@@ -105,6 +111,41 @@ fn without_a_primary<F: Nearby>(how: &str, fault: fn(&RedisServer)) -> Told {
         assert!(there.get("late.py").unwrap().is_some());
     }
     told
+}
+
+/// Reads a near cache all the time, and sees to it that nothing is older than its bound.
+pub struct Watch {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<usize>,
+}
+
+impl Watch {
+    pub fn start<F: Nearby>(near: &F::Near, load: &Load<F>) -> Self {
+        let (near, versions) = (near.clone(), Arc::clone(&load.versions));
+        let is_over: Arc<AtomicBool> = Arc::default();
+        let over = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let mut reads = 0;
+            while !over.load(SeqCst) {
+                let asked = Instant::now();
+                // An outage is an error, which is no stale answer.
+                if let Ok(found) = near.get(VERSION) {
+                    let version = found.map_or(0, |module| module.content.parse().unwrap());
+                    versions.check(version, asked, Duration::from_secs(2));
+                    reads += 1;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            reads
+        });
+        Self { is_over, thread }
+    }
+
+    pub fn end(self) {
+        self.is_over.store(true, SeqCst);
+        let reads = self.thread.join().expect("nothing is older than the bound");
+        assert!(reads > 100, "{reads}");
+    }
 }
 
 /// The near cache follows the new primary: what is written there is heard.
