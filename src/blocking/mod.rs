@@ -80,25 +80,17 @@ macro_rules! panics_in_a_task {
 
 #[cfg(feature = "near-cache")]
 mod block_on;
-#[cfg(all(feature = "postgres", feature = "tls"))]
-#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
-#[path = "../facade/connect_postgres.rs"]
-mod connect_postgres;
 mod connection;
 mod connections;
 #[cfg(feature = "postgres")]
 mod database;
 mod deadline_thread;
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/mod.rs"]
+mod facade;
 #[cfg(feature = "near-cache")]
 mod listener;
-#[cfg(feature = "near-cache")]
-#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
-#[path = "../facade/near.rs"]
-mod near;
 mod pool;
-#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
-#[path = "../facade/reader.rs"]
-mod reader;
 mod refresh_from;
 #[cfg(feature = "near-cache")]
 mod self_pipe;
@@ -106,17 +98,13 @@ mod slots;
 mod socket;
 mod stream;
 mod with_pool;
-#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
-#[path = "../facade/writer.rs"]
-mod writer;
 
-#[cfg(all(feature = "postgres", feature = "tls"))]
-pub use connect_postgres::{connect_postgres, connect_postgres_by_sslmode};
 #[cfg(feature = "near-cache")]
-pub use near::NearCache;
+pub use facade::NearCache;
+pub use facade::{ModuleReader, ModuleWriter};
+#[cfg(all(feature = "postgres", feature = "tls"))]
+pub use facade::{connect_postgres, connect_postgres_by_sslmode};
 pub use pool::{ConnectionManager, Slot};
-pub use reader::ModuleReader;
-pub use writer::ModuleWriter;
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

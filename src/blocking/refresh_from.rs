@@ -1,8 +1,8 @@
 //! `refresh_from`: a function that returns here, and one that returns a future in `nonblocking`. So
 //! it is the one method that can't be written once for both.
 
+use super::facade::ModuleWriter;
 use super::run;
-use super::writer::ModuleWriter;
 use crate::error::Error;
 use crate::module::CachedModule;
 use crate::sync::refresh::refresh;

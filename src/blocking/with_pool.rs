@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::connections::Connections;
+use super::facade::{ModuleReader, ModuleWriter};
 use super::pool::ConnectionManager;
-use super::reader::ModuleReader;
-use super::writer::ModuleWriter;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::Error;

@@ -28,7 +28,7 @@ use crate::resolution::{Resolution, resolve};
 /// Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct ModuleReader {
-    pub(super) client: Arc<Client<Connections>>,
+    pub(crate) client: Arc<Client<Connections>>,
 }
 
 impl ModuleReader {

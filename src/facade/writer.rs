@@ -35,7 +35,7 @@ use crate::sync::warm::warm;
 /// Cheap to clone; clones and their [`reader`](Self::reader) share their connections.
 #[derive(Debug, Clone)]
 pub struct ModuleWriter {
-    pub(super) reader: ModuleReader,
+    pub(crate) reader: ModuleReader,
 }
 
 impl ModuleWriter {
@@ -63,7 +63,7 @@ impl ModuleWriter {
         self.reader.stats()
     }
 
-    pub(super) fn client(&self) -> &Client<Connections> {
+    pub(crate) fn client(&self) -> &Client<Connections> {
         &self.reader.client
     }
 }

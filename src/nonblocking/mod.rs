@@ -75,31 +75,19 @@ macro_rules! panics_in_a_task {
 }
 
 mod connect;
-#[cfg(all(feature = "postgres", feature = "tls"))]
-#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
-#[path = "../facade/connect_postgres.rs"]
-mod connect_postgres;
 mod connection;
 mod connections;
 #[cfg(feature = "postgres")]
 mod database;
+#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
+#[path = "../facade/mod.rs"]
+mod facade;
 #[cfg(feature = "near-cache")]
 mod listener;
-#[cfg(feature = "near-cache")]
-#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
-#[path = "../facade/near.rs"]
-mod near;
-#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
-#[path = "../facade/reader.rs"]
-mod reader;
 mod refresh_from;
-#[allow(clippy::duplicate_mod, reason = "one text for both facades")]
-#[path = "../facade/writer.rs"]
-mod writer;
 
-#[cfg(all(feature = "postgres", feature = "tls"))]
-pub use connect_postgres::{connect_postgres, connect_postgres_by_sslmode};
 #[cfg(feature = "near-cache")]
-pub use near::NearCache;
-pub use reader::ModuleReader;
-pub use writer::ModuleWriter;
+pub use facade::NearCache;
+pub use facade::{ModuleReader, ModuleWriter};
+#[cfg(all(feature = "postgres", feature = "tls"))]
+pub use facade::{connect_postgres, connect_postgres_by_sslmode};

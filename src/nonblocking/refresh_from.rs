@@ -1,7 +1,7 @@
 //! `refresh_from`: a function that returns a future here, and one that returns in `blocking`. So it
 //! is the one method that can't be written once for both.
 
-use super::writer::ModuleWriter;
+use super::facade::ModuleWriter;
 use crate::error::Error;
 use crate::module::CachedModule;
 use crate::sync::refresh::refresh;
