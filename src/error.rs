@@ -56,7 +56,7 @@ pub enum Error {
     },
 
     /// Redis could not be asked, or did not answer: an outage, never an absence.
-    #[error("redis{} is unavailable: {cause}{}", named(" ", .server), if *.may_have_been_applied { "; the write may have been applied" } else { "" })]
+    #[error("redis{} is unavailable: {cause}{}{}", named(" ", .server), said(*.cause, .source.as_ref()), if *.may_have_been_applied { "; the write may have been applied" } else { "" })]
     #[non_exhaustive]
     Unavailable {
         /// Which Redis, as [`Error::server`] has it.
@@ -167,7 +167,8 @@ pub enum Outage {
     PrimaryDown,
     /// It answers that it has as many clients as it may: `maxclients`.
     TooManyClients,
-    /// It answers that it is not ready for other reasons: `CLUSTERDOWN`, `TRYAGAIN`.
+    /// It answers that it is not ready for other reasons: `CLUSTERDOWN`; `TRYAGAIN` and `ASK`, while
+    /// a slot is moved to another node.
     NotReady,
     /// It failed so often in a row that it is not asked for a moment: the breaker is open.
     Rejected,
@@ -177,6 +178,9 @@ pub enum Outage {
     Contended,
     /// It does not hold the keys any more: it was demoted, or promoted anew, or they were moved.
     Elsewhere,
+    /// No server was found that holds the keys. The error's text says which sentinels or nodes were
+    /// asked, and what they said.
+    NoHolder,
 }
 
 impl fmt::Display for Outage {
@@ -201,6 +205,7 @@ impl fmt::Display for Outage {
             Self::Protocol => "its answer is not valid protocol",
             Self::Contended => "modules changed faster than a snapshot of them could be taken",
             Self::Elsewhere => "another server holds the keys now",
+            Self::NoHolder => "no server was found that holds the keys",
         })
     }
 }
@@ -486,6 +491,14 @@ impl Error {
             path: path.to_owned(),
             reason: reason.into(),
         }
+    }
+}
+
+/// What those said who were asked where the keys are: without it, the error helps nobody.
+fn said(cause: Outage, source: Option<&Source>) -> String {
+    match source {
+        Some(source) if cause == Outage::NoHolder => format!(": {source}"),
+        _ => String::new(),
     }
 }
 

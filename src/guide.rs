@@ -9,6 +9,7 @@
 //! | What is guaranteed, and where does it end? | [`guarantees`] |
 //! | Which errors, time-outs and counters are there? | [`failures`] |
 //! | Which permissions, TLS and secrets? | [`security`] |
+//! | One address, sentinels or a cluster? | [`where_redis_is`] |
 //! | How do I move a running fleet over? | [`migration`] |
 //! | How fast is it? | [`performance`] |
 //! | Why is it built like this? | [`design`] |
@@ -27,6 +28,7 @@ macro_rules! page {
         /// [guarantees]: crate::guide::guarantees
         /// [failures]: crate::guide::failures
         /// [security]: crate::guide::security
+        /// [where-redis-is]: crate::guide::where_redis_is
         /// [design-consistency]: crate::guide::design::consistency
         /// [design-near-cache]: crate::guide::design::near_cache
         ///
@@ -51,6 +53,7 @@ page!(python, "../docs/python.md");
 page!(guarantees, "../docs/guarantees.md");
 page!(failures, "../docs/failures.md");
 page!(security, "../docs/security.md", "tls");
+page!(where_redis_is, "../docs/where-redis-is.md");
 page!(migration, "../docs/migration.md");
 page!(performance, "../docs/performance.md");
 

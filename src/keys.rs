@@ -19,7 +19,7 @@ pub const MODULE_INDEX_KEY: &str = "bifrost:module:index";
 /// The mark of a complete cache: written at the end of a warm-up, gone after a flush.
 ///
 /// JSON `{"completed_at": <Unix seconds>, "modules": <count>, "verified": <bool>, "run_id":
-/// <string>, "master_replid": <string>}`. Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
+/// <string>, "master_replid": <string>, "evicted_keys": <count>}`, of which the last three may be missing. Outside [`MODULE_KEY_PREFIX`], whose keys foreign readers take for modules.
 pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
 
 /// What the key of the token begins with that a warm-up places while it runs. It lives for a day at
@@ -48,7 +48,7 @@ const OURS: &str = "bifrost:module";
 /// assert_eq!(keys.index(), "{tenant-a}:bifrost:module:index");
 /// # Ok::<(), bifrost_module_cache::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
     namespace: String,
     module_prefix: String,
@@ -56,6 +56,7 @@ pub struct Keys {
     complete: String,
     pub(crate) generation: String,
     pub(crate) warming_prefix: String,
+    pub(crate) probe: String,
 }
 
 impl Keys {
@@ -68,6 +69,7 @@ impl Keys {
             complete: name(COMPLETE_KEY),
             generation: name(GENERATION_KEY),
             warming_prefix: name(WARMING_KEY_PREFIX),
+            probe: name(PROBE_KEY),
             namespace,
         }
     }
@@ -92,6 +94,14 @@ impl Keys {
             ));
         }
         Ok(())
+    }
+
+    /// Whether all keys lie in one slot of a cluster: by the first pair of braces with something
+    /// between.
+    pub(crate) fn has_hash_tag(&self) -> bool {
+        let tag = self.namespace.split_once('{');
+        let tag = tag.and_then(|(_, rest)| rest.split_once('}'));
+        tag.is_some_and(|(tag, _)| !tag.is_empty())
     }
 
     /// What goes before every key; empty where the keys are the specification's own.
@@ -136,6 +146,11 @@ impl Keys {
         &self.complete
     }
 }
+
+/// A key that is never written: which node of a cluster owns it tells where all others are. The
+/// owner itself says `ASK` for an absent key, and only for such a one, as soon as its slot is on its
+/// way to another node.
+pub(crate) const PROBE_KEY: &str = "bifrost:module-cache:probe";
 
 /// How long a path may be, in characters, not bytes: the width of its column in the specification's
 /// `workspace_files`.
@@ -287,6 +302,23 @@ mod tests {
             (MODULE_INDEX_KEY, COMPLETE_KEY)
         );
         assert_eq!(none.module("a.py").unwrap(), module_key("a.py").unwrap());
+    }
+
+    #[test]
+    fn a_hash_tag_is_what_the_first_braces_hold() {
+        for (namespace, has) in [
+            ("{a}:", true),
+            ("x{a}", true),
+            ("{a}{b}", true),
+            ("{}a", false),
+            ("{}{a}", false),
+            ("a", false),
+            ("{a", false),
+            ("}a{", false),
+        ] {
+            let keys = Keys::new(namespace.to_owned());
+            assert_eq!(keys.has_hash_tag(), has, "{namespace}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod command;
 mod config;
 mod database;
 pub mod diagnosis;
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+mod discovery;
 mod encode;
 mod error;
 pub mod guide;

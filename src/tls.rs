@@ -31,6 +31,8 @@ pub struct Tls {
     /// `None`: those of the system.
     authorities: Option<Vec<CertificateDer<'static>>>,
     identity: Option<Arc<Identity>>,
+    /// `None`: the host that is connected to.
+    server_name: Option<String>,
     /// Made when it is first needed, because reading the system's authorities is IO, which
     /// constructors don't do. Shared by clones.
     client: Arc<OnceLock<Arc<ClientConfig>>>,
@@ -70,6 +72,24 @@ impl Tls {
             client: Arc::default(),
             ..self
         })
+    }
+
+    /// Which name Redis's certificate must be for, in place of the host that is connected to.
+    ///
+    /// Sentinels and clusters announce addresses, which certificates are rarely for. For all
+    /// connections to Redis and its sentinels; Postgres is not concerned.
+    #[must_use]
+    pub fn with_server_name(self, name: impl Into<String>) -> Self {
+        Self {
+            server_name: Some(name.into()),
+            ..self
+        }
+    }
+
+    /// The name that the certificate of this host must be for.
+    #[cfg(any(feature = "blocking", feature = "nonblocking"))]
+    pub(crate) fn server_name(&self, host: &str) -> Result<ServerName<'static>, Error> {
+        server_name(self.server_name.as_deref().unwrap_or(host))
     }
 
     /// The settings of rustls, made once. Two threads may make them at the same time: the first one
@@ -133,7 +153,8 @@ impl Tls {
 }
 
 /// The name that a server's certificate must be for.
-pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|_| Error::invalid_config("the host is neither a name nor an address"))
 }
@@ -187,11 +208,13 @@ impl fmt::Debug for Tls {
         let Self {
             authorities,
             identity,
+            server_name,
             client: _,
         } = self;
         f.debug_struct("Tls")
             .field("authorities", &authorities.as_ref().map(Vec::len))
             .field("client_certificate", &identity.is_some())
+            .field("server_name", server_name)
             .finish()
     }
 }

@@ -6,15 +6,18 @@
 #[cfg(feature = "near-cache")]
 use std::io;
 use std::io::{BufReader, Write as _};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use redis::{Parser, Value};
 
+use super::run;
 use super::stream::Stream;
 use crate::client::transport::{Budget, DedicatedConnection};
 use crate::command::request::Request;
 use crate::command::{connection, reply};
 use crate::config::Config;
+use crate::discovery::{self, Dial, Opened, Server};
 use crate::error::{Error, Outage};
 
 /// An open connection. After an error it must be dropped: a late answer may still arrive on it, and
@@ -30,15 +33,21 @@ pub(crate) struct Connection {
 const READ_BUFFER: usize = 64 * 1024;
 
 impl Connection {
-    /// Connects, authenticates and selects the database by `deadline`.
-    pub(crate) fn connect(config: &Config, deadline: Instant) -> Result<Self, Error> {
-        let stream = Stream::connect(config, deadline)?;
+    /// Opens a connection to the server that holds the keys now, by `deadline`. Every connection
+    /// of this facade is opened here.
+    pub(crate) fn open(config: &Config, deadline: Instant) -> Result<Opened<Self>, Error> {
+        run(discovery::open(&Dialer { config }, config, deadline))
+    }
+
+    /// Connects to this server, authenticates and selects the database by `deadline`.
+    fn connect(config: &Config, to: Server<'_>, deadline: Instant) -> Result<Self, Error> {
+        let stream = Stream::connect(config, to.addr, deadline)?;
         let mut connection = Self {
             stream: BufReader::with_capacity(READ_BUFFER, stream),
             parser: Parser::new(),
             awaited: 0,
         };
-        if let Some(greeting) = connection::greeting(config.redis.redis_settings()) {
+        if let Some(greeting) = connection::greeting(to.login) {
             let replies = connection
                 .exchange_by(&greeting, deadline)
                 .map_err(Error::not_applied)?;
@@ -113,6 +122,33 @@ impl Connection {
             }
         }
         Ok(replies)
+    }
+}
+
+/// Connects for a [`discovery`].
+pub(super) struct Dialer<'a> {
+    pub(super) config: &'a Config,
+}
+
+impl Dial for Dialer<'_> {
+    type Connection = Connection;
+
+    async fn dial(&self, to: Server<'_>, limit: Duration) -> Result<Connection, Error> {
+        Connection::connect(self.config, to, Instant::now() + limit)
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut Connection,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Vec<Value>, Error> {
+        let answer = connection.exchange_by(request, Instant::now() + limit);
+        answer.map_err(Error::not_applied)
+    }
+
+    async fn pause(&self, duration: Duration) {
+        thread::sleep(duration);
     }
 }
 

@@ -12,14 +12,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use redis::Value;
 
-use super::connection::Connection;
+use super::connection::{Connection, Dialer};
 use super::pool::{ConnectionManager, LentSlot, Open, Pool, is_forked};
+use super::run;
 use crate::client::transport::{Answer, Budget, TRUSTED_IDLE, Transport};
 use crate::command::request::Request;
 use crate::command::server_id::{Identity, Servers};
 use crate::command::{connection, reply};
 use crate::config::Config;
+use crate::discovery::{self, Opened, migrating};
 use crate::error::Error;
 
 /// A connection that was unused for longer than this is looked at before it is used, which costs
@@ -68,9 +71,33 @@ impl Connections {
         connections
     }
 
-    fn connect(&self, budget: Budget) -> Result<Connection, Error> {
+    fn open(&self, budget: Budget) -> Result<Opened<Connection>, Error> {
         let timeout = self.config.connect_timeout.min(budget.left());
-        Connection::connect(&self.config, Instant::now() + timeout)
+        Connection::open(&self.config, Instant::now() + timeout)
+    }
+
+    /// Sees to it that what is known of the server is not too old.
+    fn confirm(&self, budget: Budget) {
+        let config = &*self.config;
+        let limit = config.connect_timeout.min(budget.attempt() / 2);
+        run(discovery::confirm(&Dialer { config }, config, limit));
+    }
+
+    /// The answers to a read while its keys are on their way to another node.
+    fn complete(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        connection: &mut Connection,
+        budget: Budget,
+    ) -> Result<Option<Vec<Value>>, Error> {
+        let config = &*self.config;
+        let source = async |request: &Request| connection.exchange(request, budget);
+        let deadline = Instant::now() + budget.attempt();
+        let (dialer, replies) = (Dialer { config }, &answer.replies);
+        run(migrating::complete(
+            &dialer, config, request, replies, source, deadline,
+        ))
     }
 
     /// This process's pool, and whether it was made just now.
@@ -134,12 +161,21 @@ impl Transport for Connections {
         // Connects while the pool's thread makes the slots, instead of waiting for one first.
         let early = is_new.then(|| pool.connect(self, budget)).transpose()?;
         let mut slot = pool.slot(self.config.pool_timeout, budget)?;
-        let mut open = match early.or_else(|| pool.reuse(&mut slot, budget)) {
+        self.confirm(budget);
+        let moves = self.config.known.moves();
+        let mut open = match early.or_else(|| pool.reuse(&mut slot, budget, moves)) {
             Some(open) => open,
             None => pool.connect(self, budget)?,
         };
         let answer = open.exchange(&self.servers, request, budget);
-        let answer = pool.watch(open.losses_before, answer)?;
+        let mut answer = pool.watch(open.losses_before, answer)?;
+        let completed = self.complete(request, &answer, &mut open.connection, budget);
+        if let Some(replies) = pool.watch(open.losses_before, completed)? {
+            answer = Answer {
+                replies,
+                server: None,
+            };
+        }
         if answer.replies.iter().any(reply::leads_elsewhere) {
             // So do all that are as old. The server keeps them open, and would refuse for ever.
             pool.lost(open.losses_before);
@@ -152,7 +188,7 @@ impl Transport for Connections {
     }
 
     async fn dedicated(&self, budget: Budget) -> Result<Connection, Error> {
-        self.connect(budget)
+        self.open(budget).map(|opened| opened.connection)
     }
 
     async fn pause(&self, duration: Duration) {
@@ -183,9 +219,11 @@ impl ProcessPool {
 
     /// The slot's connection, unless it is likely to be dead. It is taken out of the slot, and put
     /// back after an answer only: no way out of a failed exchange can put it back.
-    fn reuse(&self, slot: &mut Option<Open>, budget: Budget) -> Option<Open> {
+    fn reuse(&self, slot: &mut Option<Open>, budget: Budget, moves: u64) -> Option<Open> {
         let mut open = slot.take()?;
-        if open.losses_before < self.losses.load(Ordering::Relaxed) {
+        // To another server than the one that holds the keys.
+        let is_elsewhere = open.moves != moves;
+        if is_elsewhere || open.losses_before < self.losses.load(Ordering::Relaxed) {
             return None;
         }
         let idle = open.used.elapsed();
@@ -205,8 +243,10 @@ impl ProcessPool {
 
     fn connect(&self, connections: &Connections, budget: Budget) -> Result<Open, Error> {
         let losses_before = self.losses.load(Ordering::Relaxed);
+        let Opened { connection, moves } = connections.open(budget)?;
         Ok(Open {
-            connection: connections.connect(budget)?,
+            connection,
+            moves,
             server: Identity::default(),
             losses_before,
             used: Instant::now(),

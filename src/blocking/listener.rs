@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::connection::Connection;
+use super::connection::{Connection, Dialer};
 use super::connections::Connections;
 use super::run;
 use super::self_pipe::SelfPipe;
 use crate::command::reply;
 use crate::command::request::Request;
 use crate::config::Config;
+use crate::discovery::{self, Opened};
 use crate::error::{Error, Outage};
 use crate::near::cache::SpawnListener;
 use crate::near::instance::{Instance, ListenerHandle};
@@ -91,7 +92,7 @@ impl ListenerIo for ThreadIo {
         // it, and this one ends as soon as the near cache is dropped.
         let work = move || {
             // Without a receiver, because the listener has ended, the connection is dropped here.
-            let _ = sender.send(Connection::connect(&config, deadline));
+            let _ = sender.send(Connection::open(&config, deadline));
         };
         thread::Builder::new()
             .name("bifrost-connect".to_owned())
@@ -99,9 +100,11 @@ impl ListenerIo for ThreadIo {
             .map_err(|error| reply::io_error(error, Outage::Connect))?;
         loop {
             match receiver.recv_timeout(LOOK) {
-                Ok(connection) => {
+                Ok(opened) => {
+                    let Opened { connection, moves } = opened?;
                     return Ok(TrackingConnection {
-                        connection: connection?,
+                        connection,
+                        moves,
                         config: self.config.clone(),
                         shared: Arc::clone(&self.shared),
                     });
@@ -132,6 +135,7 @@ impl ListenerIo for ThreadIo {
 /// The tracking connection, which this thread alone reads and writes.
 struct TrackingConnection {
     connection: Connection,
+    moves: u64,
     config: Config,
     shared: Arc<Shared>,
 }
@@ -142,6 +146,12 @@ impl ListenerConnection for TrackingConnection {
         self.connection
             .send(&request, deadline)
             .map_err(Error::not_applied)
+    }
+
+    async fn is_elsewhere(&mut self, limit: Duration) -> bool {
+        let config = &self.config;
+        discovery::confirm(&Dialer { config }, config, limit).await;
+        config.known.moves() != self.moves
     }
 
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {

@@ -231,6 +231,8 @@ impl DerefMut for LentSlot<'_> {
 /// An open connection in a slot.
 pub(super) struct Open {
     pub(super) connection: Connection,
+    /// See [`Opened`](crate::discovery::Opened).
+    pub(super) moves: u64,
     pub(super) server: Identity,
     /// How many connections had been lost when this one was made: see `ProcessPool::losses`.
     pub(super) losses_before: u64,

@@ -19,13 +19,16 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// Connects, and agrees on encryption where the address asks for it.
-    pub(crate) fn connect(config: &Config, deadline: Instant) -> Result<Self, Error> {
-        let addr = config.redis.addr();
+    pub(crate) fn connect(
+        config: &Config,
+        addr: &ConnectionAddr,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
         let failed = |error| reply::io_error(error, Outage::Connect);
         match addr {
             #[cfg(feature = "tls")]
             ConnectionAddr::TcpTls { host, port, .. } => {
-                let (tls, name) = (config.tls.client_config()?, crate::tls::server_name(host)?);
+                let (tls, name) = (config.tls.client_config()?, config.tls.server_name(host)?);
                 let mut session = rustls::ClientConnection::new(tls, name)
                     .map_err(|error| failed(io::Error::other(error)))?;
                 let mut socket = Socket::connect_tcp(host, *port, deadline).map_err(failed)?;

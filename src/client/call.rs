@@ -1,11 +1,12 @@
 //! A call from its first attempt to its answer: what is let through, what is retried, what is
 //! counted, and what a failure may claim.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Client;
 use super::breaker::{Breaker, Pass};
 use super::transport::{Answer, Budget, Transport};
+use crate::command::migrating::was_refused_meanwhile;
 use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::command::server_id::ServerId;
@@ -74,7 +75,7 @@ pub(crate) async fn write<T: Transport, C: Command>(
         if reply::was_sent_elsewhere(&answer.replies) {
             return sent_elsewhere(client, answer, request, budget.once()).await;
         }
-        Ok(answer)
+        on_its_way(client, answer, request, budget.once()).await
     });
     counted(
         client,
@@ -98,6 +99,29 @@ async fn sent_elsewhere<T: Transport>(
     client.transport.exchange(request, budget).await
 }
 
+/// Sends a write again while it is refused as a whole because its keys are on their way to another
+/// node of a cluster, as long as there is time: a small workspace arrives in milliseconds.
+async fn on_its_way<T: Transport>(
+    client: &Client<T>,
+    mut answer: Answer,
+    request: &Request,
+    budget: Budget,
+) -> Result<Answer, Error> {
+    while was_refused_meanwhile(&answer.replies) && budget.left() > 2 * ARRIVAL {
+        client.transport.pause(ARRIVAL).await;
+        client.monitor.retries.add(1);
+        answer = client.transport.exchange(request, budget).await?;
+        if reply::was_sent_elsewhere(&answer.replies) {
+            // They have arrived.
+            return sent_elsewhere(client, answer, request, budget).await;
+        }
+    }
+    Ok(answer)
+}
+
+/// How long to wait for keys that are on their way.
+const ARRIVAL: Duration = Duration::from_millis(20);
+
 /// Makes a call if the breaker lets it through, and tells the breaker how it went.
 async fn guarded<T: Transport, C: Command>(
     client: &Client<T>,
@@ -119,6 +143,10 @@ async fn guarded<T: Transport, C: Command>(
 pub(super) fn admit<T: Transport>(client: &Client<T>) -> Result<Admitted<'_>, Error> {
     let (config, monitor) = (client.config(), &client.monitor);
     let breaker = &monitor.breaker;
+    // What failed before says nothing about another server.
+    if monitor.has_moved(config.known.moves()) {
+        breaker.answered();
+    }
     let Some(pass) = breaker.admit(Instant::now(), config.lookup_deadline) else {
         monitor.rejected.add(1);
         return Err(reply::outage(Outage::Rejected, None));

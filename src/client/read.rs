@@ -86,7 +86,7 @@ pub(crate) fn served<T: Transport>(
     // Counted also where it is only a warning: an operator should see it in the counters.
     monitor.mismatched.add(1);
     if config.integrity == Integrity::Enforce {
-        let error = Error::corrupt(&module.path, "its content does not match its hash");
+        let error = mismatched(&module.path);
         return call::counted(client, Err(error));
     }
     log::warn!(
@@ -94,6 +94,11 @@ pub(crate) fn served<T: Transport>(
         module.path
     );
     Ok(())
+}
+
+/// The content of the module at `path` does not match its hash.
+pub(crate) fn mismatched(path: &str) -> Error {
+    Error::corrupt(path, "its content does not match its hash")
 }
 
 pub(crate) async fn paths<T: Transport>(client: &Client<T>) -> Result<HashSet<String>, Error> {

@@ -58,9 +58,17 @@ pub(crate) struct Monitor {
     busy: Counter,
     corrupt: Counter,
     refused: Counter,
+    /// How often another server was found to hold the keys.
+    moves: AtomicU64,
 }
 
 impl Monitor {
+    /// True for one caller after each move.
+    pub(crate) fn has_moved(&self, moves: u64) -> bool {
+        let before = self.moves.load(Ordering::Relaxed);
+        before != moves && self.moves.swap(moves, Ordering::Relaxed) != moves
+    }
+
     pub(crate) fn failed(&self, error: &Error) {
         match error {
             Error::Unavailable { .. } => self.unavailable.add(1),

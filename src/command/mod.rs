@@ -8,7 +8,10 @@ pub(crate) mod connection;
 pub(crate) mod index;
 pub(crate) mod info;
 pub(crate) mod mark;
+#[cfg(any(feature = "blocking", feature = "nonblocking"))]
+pub(crate) mod migrating;
 pub(crate) mod modules;
+pub(crate) mod owner;
 pub(crate) mod reign;
 pub(crate) mod reply;
 pub(crate) mod request;

@@ -14,6 +14,12 @@ pub(crate) struct Reign {
     replid: String,
 }
 
+impl Reign {
+    pub(crate) fn is_primary(&self) -> bool {
+        self.role == "master"
+    }
+}
+
 /// What a server answered when it was asked for its reign.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {

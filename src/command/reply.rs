@@ -43,11 +43,11 @@ const KNOWN_CODES: &[(&str, &str)] = &[
     ("EXECABORT", "it refused a command of the transaction"),
     (
         "MOVED",
-        "it is a cluster node, and this crate speaks to a single server",
+        "it is a node of a cluster: use redis+cluster:// and a namespace with a hash tag",
     ),
     (
         "CROSSSLOT",
-        "it is a cluster, and this crate speaks to a single server",
+        "it is a cluster: use redis+cluster:// and a namespace with a hash tag",
     ),
     ("NOREPLICAS", "too few replicas are connected"),
     (
@@ -78,6 +78,7 @@ const NOT_READY: &[(&str, Outage)] = &[
     ("MASTERDOWN", Outage::PrimaryDown),
     ("CLUSTERDOWN", Outage::NotReady),
     ("TRYAGAIN", Outage::NotReady),
+    ("ASK", Outage::NotReady),
 ];
 
 /// The hint for WRONGTYPE in a write. SET replaces a value of any type, so only SADD and SREM of

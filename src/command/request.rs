@@ -39,6 +39,14 @@ impl Request {
         Self { pipeline, class }
     }
 
+    /// Whether it is a MULTI.
+    #[cfg(any(feature = "blocking", feature = "nonblocking"))]
+    pub(crate) fn is_transaction(&self) -> bool {
+        let first = self.pipeline.cmd_iter().next();
+        let word = first.and_then(|command| command.args_iter().next());
+        matches!(word, Some(redis::Arg::Simple(b"MULTI")))
+    }
+
     /// How many values answer it.
     pub(crate) fn replies(&self) -> usize {
         self.pipeline.len()

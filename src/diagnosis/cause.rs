@@ -26,7 +26,8 @@ pub enum Cause {
     WronglyRemoved,
     /// The whole cache is cold: it was never warmed, or flushed since.
     CacheCold,
-    /// The cache came back from disk or from a replica, without this module.
+    /// The cache may have come back from disk or from a replica without this module: see
+    /// [`CacheState::Restored`](super::status::CacheState::Restored).
     CacheRestored,
     /// The index was evicted or deleted since the cache was complete, and this module may have gone
     /// with it. See [`CacheState::Incomplete`](super::status::CacheState::Incomplete).
@@ -156,8 +157,8 @@ impl Cause {
             ),
             Self::CacheRestored => (
                 "cache_restored",
-                "not cached, because the cache came back without it",
-                "Redis was restarted from disk, or a replica took over, older than the database",
+                "not cached, and the cache may have come back without it",
+                "Redis was restarted, or another server took over, and may be older than the database",
                 WARM,
             ),
             Self::IndexGone => (

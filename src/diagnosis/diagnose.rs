@@ -15,7 +15,7 @@ use crate::database::workspace::{Database, Workspace};
 use crate::error::Error;
 use crate::keys::validate_path;
 use crate::paths::name::Name;
-use crate::sync::report::Endpoints;
+use crate::sync::endpoints::Endpoints;
 
 /// How long to wait for open transactions before what looks wrong is looked at again.
 const BARRIER: Duration = Duration::from_secs(5);
@@ -107,12 +107,13 @@ pub(crate) async fn diagnose_name<T: Transport, D: Database>(
             innocent = Some(diagnosis);
         }
     }
+    let servers = Endpoints::new(client.config(), Some(&workspace.server));
     match (found.cause, innocent, &found.path) {
-        (Cause::Hidden | Cause::Namespace, ..) => Ok(found),
+        (Cause::Hidden, ..) | (Cause::Namespace, None, _) => Ok(Diagnosis { servers, ..found }),
         (_, Some(innocent), _) => Ok(named(innocent)),
         (_, None, Some(path)) => diagnose_path(client, &mut workspace, path).await.map(named),
         (_, None, None) => Ok(Diagnosis {
-            servers: Endpoints::new(client.config(), Some(&workspace.server)),
+            servers,
             row: Some(super::RowState::Absent),
             status: found.status,
             ..Diagnosis::of_name(Cause::NoSuchModule, name, None)

@@ -8,11 +8,12 @@ use super::cause::Cause;
 use super::status::{CacheState, Status, ask_status, status_of};
 use crate::client::Client;
 use crate::client::call;
+use crate::client::read::mismatched;
 use crate::client::transport::Transport;
 use crate::command::modules::stored;
 use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
-use crate::config::Config;
+use crate::config::{Config, Integrity};
 use crate::database::row::RowState;
 use crate::error::Error;
 use crate::keys::validate_path;
@@ -61,8 +62,14 @@ impl Command for AskEntries<'_> {
         let mut reply = || replies.next().ok_or_else(reply::unexpected);
         let status = status_of([reply()?, reply()?, reply()?], config)?;
         let entry = |path: &&str| {
+            let module = stored(path, reply()?, config)?;
+            // A reader that enforces integrity gets no such module either.
+            let served = |module: CachedModule| match config.integrity {
+                Integrity::Enforce if !module.matches_hash() => Err(mismatched(path)),
+                _ => Ok(module),
+            };
             Ok(Entry {
-                module: stored(path, reply()?, config)?,
+                module: module.map(|module| module.and_then(served)),
                 listed: reply::integer(reply()?)? == 1,
             })
         };
@@ -114,7 +121,7 @@ pub(super) fn cause(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::report::Endpoints;
+    use crate::sync::endpoints::Endpoints;
     use std::time::{Duration, UNIX_EPOCH};
 
     const SINCE: u64 = 1_000;

@@ -78,8 +78,11 @@ pub(crate) async fn explain_name<T: Transport>(
                 explain_any(client, missing, &paths).await
             }
         },
-        // One corrupt entry fails the whole call, and may be that of a parent.
-        Err(Error::Corrupt { path, .. }) => explain_any(client, name, &[&path]).await,
+        // The entry may be that of a parent. It is not asked for again: what it says meanwhile may be
+        // right, and would be no answer for the name.
+        Err(Error::Corrupt { path, .. }) => {
+            Ok(Diagnosis::of_name(Cause::Corrupt, name, Some(&path)).from(config))
+        }
         Err(error) => Err(error),
     }
 }

@@ -45,7 +45,7 @@ use crate::error::shown;
 use crate::module::CachedModule;
 use crate::paths::name::Name;
 use crate::rfc3339;
-use crate::sync::report::Endpoints;
+use crate::sync::endpoints::Endpoints;
 
 /// What cache and database say about a module, and what follows from that: returned by `explain`,
 /// `explain_name`, `diagnose` and `diagnose_name`.
@@ -65,7 +65,7 @@ pub struct Diagnosis {
     pub path: Option<String>,
     /// What a reader gets: `None` where there is no entry, or none that can be read.
     pub cached: Option<CachedModule>,
-    /// What the database has; `None` if it was not asked.
+    /// What the database has at the path; `None` if it was not asked, or there is no such path.
     pub row: Option<RowState>,
     /// When the row was last changed: by its `updated_at`, if there is one, and by our clock. A
     /// plain `timestamp` is taken for UTC.
@@ -97,60 +97,82 @@ impl Diagnosis {
         Self { servers, ..self }
     }
 
-    /// What is the matter, in a few words: as [`Cause::summary`].
+    /// What is the matter, in a few words: as [`Cause::summary`], as exactly as it is known here.
     #[must_use]
     pub fn summary(&self) -> &'static str {
-        match (self.cause, &self.row) {
-            (Cause::Cached, Some(_)) => "cached as the database has it",
-            (cause, _) => cause.summary(),
+        match (self.cause, &self.row, &self.status) {
+            (Cause::Cached, Some(_), _) => "cached as the database has it",
+            (Cause::NotCached, Some(_), _) => {
+                "not cached, though the cache is complete and the database has it"
+            }
+            (Cause::NotCached, None, None) => "not in the snapshot",
+            (cause, ..) => cause.summary(),
         }
     }
 
     /// How it comes to that: as [`Cause::reason`], with the paths that it is about.
     #[must_use]
     pub fn reason(&self) -> Cow<'static, str> {
-        match (self.cause, &self.name, &self.path) {
-            (Cause::Hidden, _, Some(path)) => Cow::Owned(format!(
+        match (self.cause, &self.name, &self.path, &self.row) {
+            (Cause::Hidden, _, Some(path), _) => Cow::Owned(format!(
                 "{} is a module and no package, so it has nothing below it",
                 shown(path)
             )),
-            (Cause::NotCached | Cause::NoSuchModule, Some(name), None) => {
+            (Cause::NotCached, _, _, Some(_)) => Cow::Borrowed(
+                "it was just created or wrongly removed: the row does not tell when it was changed",
+            ),
+            (Cause::NotCached | Cause::NoSuchModule, Some(name), None, row) => {
                 let parsed = Name::parse(name);
                 let paths = parsed.iter().flat_map(Name::candidates).map(shown);
                 let paths = paths.collect::<Vec<_>>().join(" and no ");
-                let whose = match self.row {
-                    None => "in the cache",
-                    Some(_) => "in cache or database",
+                let place = match (row, &self.status) {
+                    (Some(_), _) => "cache or database",
+                    (None, Some(_)) => "the cache",
+                    (None, None) => "the snapshot",
                 };
-                Cow::Owned(format!("there is no {paths} {whose}"))
+                Cow::Owned(format!("there is no {paths} in {place}"))
             }
             (cause, ..) => Cow::Borrowed(cause.reason()),
         }
+    }
+
+    /// What to do: as [`Cause::remedy`]; empty where there is nothing to do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match (self.cause, &self.row) {
+            (Cause::NotCached, Some(_)) => Cause::JustCreated.remedy(),
+            (cause, _) => cause.remedy(),
+        }
+    }
+
+    /// Whether a reader finds something, right or wrong, or an entry that it can't read: that is no
+    /// absence, and must not be told as one.
+    fn is_found(&self) -> bool {
+        self.cached.is_some() || self.cause == Cause::Corrupt
     }
 }
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.as_deref().map(shown);
-        match (&self.name, path) {
-            (Some(name), _) if self.cause.is_fine() => {
+        let path = self.path.as_deref().map(shown).unwrap_or_default();
+        match &self.name {
+            Some(name) if self.cause.is_fine() => {
                 return write!(f, "{} is {}", shown(name), self.summary());
             }
-            (Some(name), Some(path)) if self.cause != Cause::Hidden => {
-                write!(f, "no module named {}: {path} is ", shown(name))?;
-                write!(f, "{}: ", self.summary())?;
+            Some(name) if self.is_found() => {
+                write!(f, "{}: {path} is {}: ", shown(name), self.summary())?;
             }
-            (Some(name), _) => write!(f, "no module named {}: ", shown(name))?,
-            (None, path) => {
-                write!(f, "{} is {}", path.unwrap_or_default(), self.summary())?;
-                if self.cause.is_fine() {
-                    return Ok(());
+            Some(name) => {
+                write!(f, "no module named {}: ", shown(name))?;
+                if self.path.is_some() && self.cause != Cause::Hidden {
+                    write!(f, "{path} is {}: ", self.summary())?;
                 }
-                f.write_str(": ")?;
             }
+            None if self.cause.is_fine() => return write!(f, "{path} is {}", self.summary()),
+            None => write!(f, "{path} is {}: ", self.summary())?,
         }
         f.write_str(&self.reason())?;
-        match self.cause.remedy() {
+        match self.remedy() {
             "" => Ok(()),
             remedy => write!(f, "; {remedy}"),
         }
@@ -193,7 +215,7 @@ impl Serialize for Diagnosis {
             path,
             cause: *cause,
             why: self.reason(),
-            remedy: cause.remedy(),
+            remedy: self.remedy(),
             cached: cached.as_ref().map(|module| Module {
                 bytes: module.content.len(),
                 hash: &module.hash,
@@ -236,11 +258,6 @@ mod tests {
             ),
             (Cause::CacheCold, None, "`bifrost-modules warm`"),
             (Cause::IndexGone, None, "the index was evicted"),
-            (
-                Cause::Corrupt,
-                Some("shared.py"),
-                "\"shared.py\" is an entry that can't be read",
-            ),
         ] {
             let text = of(cause, path);
             assert!(
@@ -249,6 +266,10 @@ mod tests {
             );
             assert!(text.contains(words), "{text}");
         }
+        // What is there is no absence, not even if it can't be read.
+        let corrupt = of(Cause::Corrupt, Some("shared.py"));
+        let begin = "\"shared.halopsa\": \"shared.py\" is an entry that can't be read: ";
+        assert!(corrupt.starts_with(begin), "{corrupt}");
         let cached = of(Cause::Cached, Some("shared/halopsa.py"));
         assert_eq!(cached, "\"shared.halopsa\" is cached");
         let namespace = of(Cause::Namespace, Some("shared/halopsa"));

@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::keys::Keys;
 use crate::rfc3339;
+use crate::sync::endpoints::{Endpoints, Role};
 use crate::sync::mark::Mark;
-use crate::sync::report::Endpoints;
 
 /// Whether the cache is known to be complete, and what tells how well Redis keeps it: returned by
 /// `ModuleReader::status`.
@@ -44,7 +44,7 @@ pub struct Status {
     /// The server's `maxmemory-policy`; `None` where INFO does not tell. With one of `allkeys-*`,
     /// Redis evicts modules when it runs out of memory.
     pub maxmemory_policy: Option<String>,
-    /// How many keys Redis has evicted since the cache was completed, of whatever data; `None`
+    /// How many keys Redis has evicted since the warm-up began that completed the cache, of whatever data; `None`
     /// where INFO does not tell, or the cache is not of this run of the server.
     pub evicted_keys: Option<u64>,
     /// Which servers this is about.
@@ -61,9 +61,10 @@ pub enum CacheState {
     Warm,
     /// Nothing says that it is complete: it was never warmed, or flushed since.
     Cold,
-    /// It was completed on another run of the server, or in another reign of it, so it came back
-    /// from a snapshot on disk, or from a replica, and may be older than the database: verify it or
-    /// warm it again.
+    /// It was completed on another run of the server, or in another reign of it. So it may have come
+    /// back from a snapshot on disk, or from a replica, and be older than the database: verify it or
+    /// warm it again. Redis begins another reign also without that: when the first replica is
+    /// attached, and when none has been for `repl-backlog-ttl` (an hour).
     Restored,
     /// It was completed, and its index has lost most of what it named since: it was evicted, or
     /// deleted. What is saved from then on names itself again, so it need not be empty. Warm it
@@ -182,6 +183,7 @@ pub(super) fn status_of(
         evicted_keys: None,
         servers: Endpoints::new(config, None),
     };
+    status.servers.role = info.role().and_then(Role::of_info);
     let Some(json) = reply::bytes(mark)? else {
         return Ok(status);
     };
@@ -199,7 +201,7 @@ pub(super) fn status_of(
     let is_other_reign = is_other_run || is_other(&mark.master_replid, info.replid());
     status.state = if is_other_reign {
         CacheState::Restored
-    } else if members.is_some_and(|members| members < mark.modules / 2) {
+    } else if members.is_some_and(|members| members.saturating_mul(2) < mark.modules) {
         CacheState::Incomplete
     } else {
         CacheState::Warm
@@ -263,7 +265,10 @@ mod tests {
         assert_eq!(state(4, "run_id:a"), CacheState::Warm);
         assert_eq!(state(4, ""), CacheState::Warm);
         assert_eq!(state(4, "run_id:b"), CacheState::Restored);
+        assert_eq!(state(2, "run_id:a"), CacheState::Warm);
         assert_eq!(state(1, "run_id:a"), CacheState::Incomplete);
+        let of_one = MARK.replace(r#""modules":4"#, r#""modules":1"#);
+        assert_eq!(status(&of_one, 0, "").state, CacheState::Incomplete);
         assert_eq!(
             state(4, "run_id:a\r\nmaster_replid:x"),
             CacheState::Warm,

@@ -78,7 +78,9 @@ impl NearCache {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if no thread can be started.
+    /// [`Error::Unavailable`] if no thread can be started, and in `nonblocking`
+    /// [`Error::InvalidConfig`] outside a tokio runtime. The hook stays all the same, and is called
+    /// once a later call has started what was missing: don't add it again.
     pub fn on_invalidate(
         &self,
         hook: impl Fn(&Invalidation) + Send + Sync + 'static,

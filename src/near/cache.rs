@@ -76,12 +76,7 @@ impl<T: SpawnListener> Near<T> {
         client.transport.identify_servers();
         let registry = Arc::default();
         let near = Self {
-            first: Arc::new(Instance::new(
-                &options,
-                &registry,
-                &client.config().keys,
-                rules,
-            )),
+            first: Arc::new(Instance::new(&options, &registry, client.config(), rules)),
             client,
             options,
             registry,
@@ -110,8 +105,8 @@ impl<T: SpawnListener> Near<T> {
         if instance.is_ours() {
             return instance;
         }
-        let keys = &self.client.config().keys;
-        instance.child_or_init(|| Instance::new(&self.options, &self.registry, keys, self.rules))
+        let config = self.client.config();
+        instance.child_or_init(|| Instance::new(&self.options, &self.registry, config, self.rules))
     }
 
     /// The instance of this process, with a listener if one can be started. That it can't is no

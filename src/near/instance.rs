@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use once_cell::race::OnceBox;
 
+use super::coherence::message::Heartbeat;
 use super::coherence::protocol::Protocol;
 use super::coherence::rule::Rules;
 use super::hooks::{Hooks, Registry};
 use super::options::NearCacheOptions;
+use crate::config::Config;
+use crate::config::place::Place;
 use crate::error::Error;
 use crate::keys::Keys;
 
@@ -21,6 +24,7 @@ pub(crate) struct Instance {
     pub(crate) protocol: Protocol,
     pub(crate) hooks: Hooks,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) heartbeat: Heartbeat,
     listener: Mutex<Option<Box<dyn ListenerHandle>>>,
     /// Whether the listener has begun to run. In a child that was forked while its parent started a
     /// thread, none ever does: the standard library held a lock meanwhile, which the child inherits
@@ -44,14 +48,18 @@ impl Instance {
     pub(crate) fn new(
         options: &NearCacheOptions,
         registry: &Arc<Registry>,
-        keys: &Arc<Keys>,
+        config: &Config,
         rules: Rules,
     ) -> Self {
         Self {
             process: process::id(),
             protocol: Protocol::new(options.clone(), rules),
             hooks: Hooks::new(Arc::clone(registry)),
-            keys: Arc::clone(keys),
+            keys: Arc::clone(&config.keys),
+            heartbeat: match config.place {
+                Place::Fixed | Place::Sentinels(_) => Heartbeat::Reign,
+                Place::Cluster(_) => Heartbeat::Owner,
+            },
             listener: Mutex::new(None),
             has_begun: AtomicBool::new(false),
             child: OnceBox::new(),

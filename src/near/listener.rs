@@ -11,8 +11,9 @@ use redis::Value;
 use super::coherence::clock::Tick;
 use super::coherence::subscription::{Action, Tracker};
 use super::instance::Instance;
+use crate::command::reply;
 use crate::command::request::Request;
-use crate::error::Error;
+use crate::error::{Error, Outage};
 use crate::random::random;
 
 /// How long after a loss the listener connects again. It doubles with each failure and is shortened
@@ -24,6 +25,9 @@ const LAST_DELAY: Duration = Duration::from_secs(1);
 /// How long after Redis said that it can't be followed (an ACL, an old version): that changes only
 /// when an operator changes it.
 const REFUSED_DELAY: Duration = Duration::from_secs(30);
+
+/// How long a heartbeat may be held up by the question whether Redis is elsewhere.
+const ASKING: Duration = Duration::from_millis(50);
 
 /// What a facade gives the listener: connections, and a way to wait.
 pub(crate) trait ListenerIo {
@@ -41,6 +45,10 @@ pub(crate) trait ListenerIo {
 /// A connection that follows Redis.
 pub(crate) trait ListenerConnection {
     async fn send(&mut self, request: Request) -> Result<(), Error>;
+
+    /// Whether another server holds the keys now, as far as can be told: asks those who know, at
+    /// most for so long, if it is time to.
+    async fn is_elsewhere(&mut self, limit: Duration) -> bool;
 
     /// The next message, in the order in which Redis sent them. `None` if there is none within
     /// `limit`, or earlier if a caller wakes the listener: it then has something to send.
@@ -97,10 +105,20 @@ async fn session<Io: ListenerIo>(
     // Always a fresh connection: on one that was in use, replies to earlier commands might be taken
     // for answers to the greeting.
     let mut connection = io.connect().await?;
-    let mut tracker = Tracker::new(&instance.protocol, &instance.hooks, &instance.keys);
+    let mut tracker = Tracker::new(
+        &instance.protocol,
+        &instance.hooks,
+        &instance.keys,
+        instance.heartbeat,
+    );
     while !io.is_over() {
         match tracker.next(Tick::now())? {
-            Action::Send(request) => connection.send(request).await?,
+            Action::Send(request) => {
+                if tracker.is_following() && connection.is_elsewhere(ASKING).await {
+                    return Err(reply::outage(Outage::Elsewhere, None));
+                }
+                connection.send(request).await?;
+            }
             Action::Receive(limit) => {
                 if let Some(value) = connection.receive(limit).await? {
                     tracker.received(value, Tick::now())?;

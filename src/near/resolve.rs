@@ -110,7 +110,10 @@ impl<T: SpawnListener> Near<T> {
         let mut answers = Vec::with_capacity(names.len());
         for (name, known) in names.iter().zip(known) {
             let module = match known {
-                Some(source) => source.module,
+                Some(source) => {
+                    instance.protocol.count_source(&source);
+                    source.module
+                }
                 None => first(name, &read)?,
             };
             if let Some(module) = module {

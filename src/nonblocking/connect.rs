@@ -9,56 +9,107 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, ConnectionAddr, RedisConnectionInfo, RedisError, parse_redis_value_async,
+    AsyncConnectionConfig, ConnectionAddr, PushInfo, RedisConnectionInfo, RedisError, Value,
+    parse_redis_value_async,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::timeout;
 
-use super::connection::{Connection, Task};
+use super::connection::{Connection, Task, send};
 use crate::command::request::Request;
 use crate::command::{connection, reply};
 use crate::config::Config;
+use crate::discovery::{self, Dial, Opened, Server};
 use crate::error::{Error, Outage};
 
-/// Connects, encrypts where the address asks for it, authenticates and selects the database. It has
-/// no time-out of its own: the caller wraps it in one.
-pub(super) async fn connect(config: &Config) -> Result<Connection, Error> {
-    // The library's own time-out neither closes a connection nor replaces it. Every wait is wrapped
-    // in a deadline instead.
-    let settings = AsyncConnectionConfig::new().set_response_timeout(None);
-    connect_with(config, settings).await
+/// Opens a connection to the server that holds the keys now, by `deadline`. Every connection of
+/// this facade is opened here. A push that comes over it goes to `pushes`.
+pub(super) async fn open(
+    config: &Config,
+    pushes: Option<UnboundedSender<PushInfo>>,
+    deadline: Instant,
+) -> Result<Opened<Connection>, Error> {
+    discovery::open(&Dialer { config, pushes }, config, deadline).await
 }
 
-/// The same, with settings for the library.
-pub(super) async fn connect_with(
+/// Connects for a [`discovery`].
+pub(super) struct Dialer<'a> {
+    pub(super) config: &'a Config,
+    pub(super) pushes: Option<UnboundedSender<PushInfo>>,
+}
+
+impl Dial for Dialer<'_> {
+    type Connection = Connection;
+
+    async fn dial(&self, to: Server<'_>, limit: Duration) -> Result<Connection, Error> {
+        // The library's own time-out neither closes a connection nor replaces it. Every wait is
+        // wrapped in a deadline instead.
+        let mut settings = AsyncConnectionConfig::new().set_response_timeout(None);
+        // Sentinels are asked in RESP2, which has no pushes.
+        if let Some(pushes) = &self.pushes
+            && to.login.protocol().supports_resp3()
+        {
+            settings = settings.set_push_sender(pushes.clone());
+        }
+        let connecting = connect(self.config, to, settings);
+        timeout(limit, connecting)
+            .await
+            .unwrap_or_else(|_| Err(reply::timed_out()))
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut Connection,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Vec<Value>, Error> {
+        let asked = send(connection.multiplexed.clone(), request);
+        match timeout(limit, asked).await {
+            Ok(answer) => answer.map_err(|error| connect_failed(&error)),
+            Err(_) => Err(reply::timed_out()),
+        }
+    }
+
+    async fn pause(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// Connects to this server, encrypts where the address asks for it, authenticates and selects the
+/// database. It has no time-out of its own: the caller wraps it in one.
+async fn connect(
     config: &Config,
+    to: Server<'_>,
     settings: AsyncConnectionConfig,
 ) -> Result<Connection, Error> {
-    match config.redis.addr() {
+    match to.addr {
         ConnectionAddr::Tcp(host, port) => {
             let stream = tcp(host, *port).await?;
-            greet(config, settings, stream, false).await
+            greet(to.login, settings, stream, false).await
         }
         #[cfg(feature = "tls")]
         ConnectionAddr::TcpTls { host, port, .. } => {
             let connector = tokio_rustls::TlsConnector::from(config.tls.client_config()?);
-            let name = crate::tls::server_name(host)?;
+            let name = config.tls.server_name(host)?;
             let socket = tcp(host, *port).await?;
             let stream = connector.connect(name, socket).await.map_err(failed)?;
             // For the client the handshake of TLS 1.3 ends before the server has judged the
             // client's certificate. So wait for an answer here: a refusal must be told as one of
             // trust.
-            greet(config, settings, stream, true).await
+            greet(to.login, settings, stream, true).await
         }
         #[cfg(unix)]
         ConnectionAddr::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(failed)?;
-            greet(config, settings, stream, false).await
+            greet(to.login, settings, stream, false).await
         }
         _ => Err(failed(io::ErrorKind::Unsupported.into())),
     }
@@ -74,7 +125,7 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
 /// Logs in and selects the database. Not left to the library, which calls each refusal of a login a
 /// wrong password; `NOPERM` or a missing user have other remedies.
 async fn greet<S>(
-    config: &Config,
+    login: &RedisConnectionInfo,
     settings: AsyncConnectionConfig,
     stream: S,
     hear_back: bool,
@@ -87,7 +138,8 @@ where
         stream,
         full: Some(Arc::clone(&full)),
     };
-    let login = connection::greeting(config.redis.redis_settings());
+    let protocol = login.protocol();
+    let login = connection::greeting(login);
     let granted = login.as_ref().map_or(0, Request::replies);
     let sign = hear_back.then(crate::command::connection::ping);
     // In one go, as far as the socket takes it: login and heartbeat cost one round trip.
@@ -112,7 +164,7 @@ where
     }
     // The library is given no login and no database: it would send both again.
     let said = RedisConnectionInfo::default()
-        .set_protocol(config.redis.redis_settings().protocol())
+        .set_protocol(protocol)
         .set_skip_set_lib_name();
     let (multiplexed, driver) = MultiplexedConnection::new_with_config(&said, stream, settings)
         .await

@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pub(super) multiplexed: MultiplexedConnection,
     pub(super) driver: Task<()>,
     server: OnceLock<Identity>,
+    /// See [`Opened`](crate::discovery::Opened).
+    moves: u64,
     /// How many requests were answered.
     answers: AtomicU64,
     /// Whether the server has refused it for want of a client slot.
@@ -49,6 +51,7 @@ impl Connection {
             multiplexed,
             driver,
             server: OnceLock::new(),
+            moves: 0,
             answers: AtomicU64::new(0),
             made: Instant::now(),
             last_answer: AtomicU64::new(0),
@@ -70,6 +73,15 @@ impl Connection {
             Ok(Err(error)) => Err(reply::client_error(&error, Outage::Lost).maybe_applied()),
             Err(_) => Err(reply::timed_out().maybe_applied()),
         }
+    }
+
+    /// The same, with the number under which it was opened.
+    pub(super) fn led_by(self, moves: u64) -> Self {
+        Self { moves, ..self }
+    }
+
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// A call that is cancelled compares this with its beginning: any answer shows that the server

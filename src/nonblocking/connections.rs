@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use redis::Value;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::connect::connect;
+use super::connect::{Dialer, open};
 use super::connection::{Connection, Dedicated};
 use crate::client::transport::{Answer, Budget, TRUSTED_IDLE, Transport};
 use crate::command::request::{Class, Request};
 use crate::command::server_id::Servers;
 use crate::command::{connection, reply};
 use crate::config::Config;
+use crate::discovery::{self, migrating};
 use crate::error::Error;
 
 /// Two connections that all calls share: a large answer on one holds up no lookup on the other.
@@ -65,14 +67,37 @@ impl Connections {
 
     async fn connect(&self, budget: Budget) -> Result<Connection, Error> {
         let limit = self.config.connect_timeout.min(budget.left());
-        timeout(limit, connect(&self.config))
-            .await
-            .unwrap_or_else(|_| Err(reply::timed_out()))
+        let opened = open(&self.config, None, Instant::now() + limit).await?;
+        Ok(opened.connection.led_by(opened.moves))
+    }
+
+    /// Sees to it that what is known of the server is not too old.
+    async fn confirm(&self, budget: Budget) {
+        let config = &*self.config;
+        let limit = config.connect_timeout.min(budget.attempt() / 2);
+        let pushes = None;
+        discovery::confirm(&Dialer { config, pushes }, config, limit).await;
+    }
+
+    /// The answers to a read while its keys are on their way to another node.
+    async fn complete(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        open: &Connection,
+        budget: Budget,
+    ) -> Result<Option<Vec<Value>>, Error> {
+        let (config, pushes) = (&*self.config, None);
+        let source = async |request: &Request| open.exchange(request, budget).await;
+        let deadline = Instant::now() + budget.attempt();
+        let (dialer, replies) = (Dialer { config, pushes }, &answer.replies);
+        migrating::complete(&dialer, config, request, replies, source, deadline).await
     }
 
     /// The shared connection, made by the first call that needs it while the others wait.
     async fn open(&self, shared: &Multiplexed, budget: Budget) -> Result<Arc<Connection>, Error> {
-        if let Some(open) = shared.usable() {
+        self.confirm(budget).await;
+        if let Some(open) = shared.usable(&self.config) {
             let trusted = !budget.once || open.idle() <= TRUSTED_IDLE;
             if trusted || open.exchange(&connection::ping(), budget).await.is_ok() {
                 return Ok(open);
@@ -83,7 +108,7 @@ impl Connections {
             return Err(reply::timed_out());
         };
         // Another call has connected while this one waited for the lock.
-        if let Some(open) = shared.usable() {
+        if let Some(open) = shared.usable(&self.config) {
             return Ok(open);
         }
         // Within the budget of this call. Its failure is this call's alone: the next one tries
@@ -96,9 +121,11 @@ impl Connections {
 
 impl Multiplexed {
     /// The connection, unless its driver has ended: the server closed it, or the runtime that drove
-    /// it is gone.
-    fn usable(&self) -> Option<Arc<Connection>> {
-        self.open.load_full().filter(|open| !open.is_closed())
+    /// it is gone. Or it leads to another server than the one that holds the keys.
+    fn usable(&self, config: &Config) -> Option<Arc<Connection>> {
+        let leads_there = |open: &Arc<Connection>| open.moves() == config.known.moves();
+        let open = self.open.load_full();
+        open.filter(|open| !open.is_closed()).filter(leads_there)
     }
 
     /// Forgets `failed`, unless another call has replaced it already.
@@ -172,7 +199,14 @@ impl Transport for Connections {
         };
         let open = self.open(shared, budget).await?;
         let _in_flight = InFlight::new(shared, &open);
-        let result = open.answer(&self.servers, request, budget).await;
+        let mut result = open.answer(&self.servers, request, budget).await;
+        if let Ok(answer) = &result {
+            let completed = self.complete(request, answer, &open, budget).await;
+            if let Some(replies) = completed.transpose() {
+                let server = None;
+                result = replies.map(|replies| Answer { replies, server });
+            }
+        }
         let is_last = |reply| reply::ends_connection(reply) || reply::leads_elsewhere(reply);
         if result
             .as_ref()

@@ -3,20 +3,21 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::{AsyncConnectionConfig, PushInfo, RedisResult, Value};
+use redis::{PushInfo, RedisResult, Value};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::connect::connect_with;
+use super::connect::{Dialer, open};
 use super::connection::{Connection, Task, send};
 use super::connections::Connections;
 use crate::command::reply;
 use crate::command::request::Request;
 use crate::config::Config;
+use crate::discovery;
 use crate::error::{Error, Outage};
 use crate::near::cache::SpawnListener;
 use crate::near::instance::{Instance, ListenerHandle};
@@ -69,15 +70,11 @@ impl ListenerIo for TaskIo {
         // Unbounded, because the listener must always drain the connection: a dropped invalidation
         // would be a stale module.
         let (sender, pushes) = unbounded_channel();
-        let settings = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_push_sender(sender);
-        let connecting = connect_with(&self.config, settings);
-        let connection = timeout(self.config.connect_timeout, connecting)
-            .await
-            .unwrap_or_else(|_| Err(reply::timed_out()))?;
+        let deadline = Instant::now() + self.config.connect_timeout;
+        let opened = open(&self.config, Some(sender), deadline).await?;
         Ok(TrackingConnection {
-            connection,
+            config: self.config.clone(),
+            connection: opened.connection.led_by(opened.moves),
             pushes,
             asked: None,
             answers: VecDeque::new(),
@@ -98,6 +95,7 @@ impl ListenerIo for TaskIo {
 /// The tracking connection. The library reads it in a task of its own and hands pushes over through
 /// a channel, answers through the future of the request.
 struct TrackingConnection {
+    config: Config,
     connection: Connection,
     pushes: UnboundedReceiver<PushInfo>,
     asked: Option<Task<RedisResult<Vec<Value>>>>,
@@ -113,6 +111,12 @@ impl ListenerConnection for TrackingConnection {
         let asked = tokio::spawn(async move { send(connection, &request).await });
         self.asked = Some(Task(asked));
         Ok(())
+    }
+
+    async fn is_elsewhere(&mut self, limit: Duration) -> bool {
+        let (config, pushes) = (&self.config, None);
+        discovery::confirm(&Dialer { config, pushes }, config, limit).await;
+        config.known.moves() != self.connection.moves()
     }
 
     async fn receive(&mut self, limit: Duration) -> Result<Option<Value>, Error> {

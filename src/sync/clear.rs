@@ -1,6 +1,7 @@
 //! Removes every module, and the claim that the cache is complete.
 
-use super::report::{ClearReport, Endpoints};
+use super::endpoints::Endpoints;
+use super::report::ClearReport;
 use super::scan::cached_paths;
 use crate::client::Client;
 use crate::client::batch::BATCH_MODULES;

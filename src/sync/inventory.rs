@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 
+use super::endpoints::Endpoints;
 use super::options::SyncOptions;
-use super::report::{Drift, Endpoints};
+use super::report::Drift;
 use super::scan::{CachedPaths, cached_paths};
 use super::source::Source as _;
 use super::verdict::Verdict;

@@ -22,6 +22,7 @@
 pub(crate) mod clear;
 #[cfg(feature = "postgres")]
 pub(crate) mod compare;
+pub(crate) mod endpoints;
 pub(crate) mod eviction;
 pub(crate) mod inspect;
 #[cfg(feature = "postgres")]
@@ -44,9 +45,9 @@ pub(crate) mod verify;
 #[cfg(feature = "postgres")]
 pub(crate) mod warm;
 
+pub use endpoints::{Endpoints, Found, Role};
 pub use options::{Progress, Stage, SyncOptions};
 pub use publish::Change;
 pub use report::{
-    ClearReport, Drift, DryRun, Endpoints, PublishReport, RefreshReport, RepairReport, Unverified,
-    WarmReport,
+    ClearReport, Drift, DryRun, PublishReport, RefreshReport, RepairReport, Unverified, WarmReport,
 };

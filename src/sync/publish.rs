@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::endpoints::Endpoints;
 use super::reconcile::Write;
-use super::report::{Endpoints, PublishReport};
+use super::report::PublishReport;
 use crate::client::Client;
 use crate::client::batch::{BATCH_BYTES, batches};
 use crate::client::transport::Transport;
@@ -77,6 +78,8 @@ pub(crate) async fn publish<T: Transport>(
         };
         report.count(&write, done)?;
     }
+    // Which server it was is known when it has been written.
+    report.servers = Endpoints::new(client.config(), None);
     Ok(report)
 }
 

@@ -3,8 +3,9 @@
 //! `set` writes what its caller knows, and of two services that save one path, the first to commit
 //! may be the last to write. Here the source is read under a WATCH, so their order does not matter.
 
+use super::endpoints::Endpoints;
 use super::reconcile::reconcile;
-use super::report::{Endpoints, RefreshReport};
+use super::report::RefreshReport;
 use super::source::Source;
 use crate::client::Client;
 use crate::client::dedicated;

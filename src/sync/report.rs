@@ -10,34 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::Serializer;
 
+use super::endpoints::Endpoints;
 use super::report_json;
-use crate::config::Config;
-
-/// Which servers a report is about: the database that answered, not the one that was meant. A URL
-/// with several hosts, or a pooler, may lead to another.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Endpoints {
-    /// As [`Config::redis_address`](crate::config::Config::redis_address) has it.
-    pub redis: String,
-    /// `host:port/database` as Postgres itself says, or the database alone through a local socket;
-    /// `None` where no database was asked.
-    pub database: Option<String>,
-    /// What goes before every key, as [`Config::with_namespace`](crate::Config::with_namespace) has
-    /// it; empty for none.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub namespace: String,
-}
-
-impl Endpoints {
-    pub(crate) fn new(config: &Config, database: Option<&str>) -> Self {
-        Self {
-            redis: config.redis_address(),
-            database: database.map(str::to_owned),
-            namespace: config.keys.namespace().to_owned(),
-        }
-    }
-}
 
 /// What `ModuleWriter::clear` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -6,13 +6,14 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use super::endpoints::Endpoints;
 use super::inspect::{Cached, Inspect};
 use super::inventory::Inventory;
 use super::mark::Completion;
 use super::options::{Stage, SyncOptions};
 use super::reconcile::Write;
 use super::repair::check;
-use super::report::{DryRun, Endpoints, Unverified, WarmReport};
+use super::report::{DryRun, Unverified, WarmReport};
 use super::source::Source as _;
 use super::verdict::{Verdict, cacheable};
 use super::verify::verify;

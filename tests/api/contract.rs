@@ -33,6 +33,10 @@ macro_rules! contract {
         cases!(blocking_resp3, Blocking, World::resp3, $($test)+);
         cases!(blocking_acl, Blocking, World::acl, $($test)+);
         // What is sent is the same for both facades.
+        cases!(blocking_sentinels, Blocking, World::of_sentinels, $($test)+);
+        cases!(blocking_cluster, Blocking, World::of_cluster, $($test)+);
+        cases!(nonblocking_sentinels, Nonblocking, World::of_sentinels, $($test)+);
+        cases!(nonblocking_cluster, Nonblocking, World::of_cluster, $($test)+);
         cases!(blocking_tenant, Blocking, World::tenant, $($test)+);
         cases!(blocking_narrow_acl, Blocking, World::narrow_acl, $($test)+);
         cases!(nonblocking_resp2, Nonblocking, World::new, $($test)+);
@@ -401,12 +405,13 @@ fn clear_removes_what_is_ours_and_counts_it<F: Facade>(world: &World<F>) {
     store(world, "expired.py", b"x");
     let mut redis = world.redis.connection();
     redis.del::<_, ()>(world.key("expired.py")).unwrap();
-    for foreign in ["other", "bifrost:other"] {
-        redis.set::<_, _, ()>(foreign, "kept").unwrap();
+    let foreign = ["bifrost:other", "other"].map(|key| format!("{}{key}", world.namespace));
+    for key in &foreign {
+        redis.set::<_, _, ()>(key, "kept").unwrap();
     }
     // A value that was there is counted, a mere place in the index is not.
     assert_eq!(writer.clear().unwrap().removed, 450);
-    assert_eq!(everything(world).0, ["bifrost:other", "other"]);
+    assert_eq!(everything(world).0, foreign);
     assert_eq!(reader.paths().unwrap(), HashSet::new());
 }
 

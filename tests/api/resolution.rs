@@ -333,6 +333,15 @@ fn the_hash_is_compared_where_that_is_wanted<F: Facade>() {
     let reader = F::Reader::new(config).unwrap();
     assert!(reader.resolve("a").unwrap_err().is_corrupt());
     assert_eq!(reader.stats().mismatched, 1);
+    // What no read serves is not told as cached, nor is what lies below it.
+    for explained in [
+        reader.explain("a.py").unwrap(),
+        reader.explain_name("a").unwrap(),
+        reader.explain_name("a.b").unwrap(),
+    ] {
+        assert_eq!(explained.cause, Cause::Corrupt, "{explained}");
+        assert_eq!(explained.path.as_deref(), Some("a.py"));
+    }
     assert_eq!(tell(&world.reader::<F>(), "a"), "M a.py");
 }
 

@@ -72,7 +72,8 @@ pub fn status() -> Value {
 
 /// Who answered.
 fn servers(database: &str) -> Value {
-    json!({"redis": "text", "database": database})
+    json!({"redis": "text", "server": "text?", "found": "address|sentinels|cluster",
+        "role": "primary|replica?", "database": database, "namespace": "text"})
 }
 
 fn dry_run() -> Value {

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Facade, Nonblocking, PATIENCE, Proxy, Reader, RedisServer, World, Writer, connect, fake_server,
-    free_port, on_both_facades, patient, wait_until,
+    Facade, Holder, Nonblocking, PATIENCE, Proxy, Reader, RedisServer, World, Writer, connect,
+    fake_server, free_port, on_both_facades, patient, wait_until,
 };
 use bifrost_module_cache::{CachedModule, Config, Error, Outage, nonblocking};
 
@@ -90,7 +90,7 @@ fn module() -> CachedModule {
 }
 
 /// A server that has the module, and a reader that has used it.
-fn serving<F: Facade>() -> (RedisServer, F::Writer) {
+fn serving<F: Facade>() -> (Holder, F::Writer) {
     let World { redis, writer, .. } = World::<F>::new();
     writer.set(&module()).unwrap();
     assert_eq!(writer.reader().get("a.py").unwrap(), Some(module()));

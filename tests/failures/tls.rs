@@ -28,6 +28,7 @@ mod near_cache {
 }
 
 on_both_facades! {
+    sentinels_are_asked_over_tls_and_so_is_what_they_name
     over_tls_all_works_as_without
     a_name_and_an_address_are_both_checked
     an_unknown_authority_is_refused
@@ -104,6 +105,29 @@ fn untrusted<T: Debug>(call: impl FnOnce() -> Result<T, Error>) {
     };
     assert_eq!(cause(&error), Some(Outage::Untrusted), "{error:?}");
     assert!(!error.may_have_been_applied(), "{error:?}");
+}
+
+fn sentinels_are_asked_over_tls_and_so_is_what_they_name<F: Facade>() {
+    let authority = Authority::new();
+    // For a name, and not for the address that the sentinel names.
+    let redis = TlsRedis::start(&authority, &authority.issue(NAME));
+    let sentinel = redis.sentinel();
+    let port = sentinel.port();
+    let url = |scheme, host| format!("{scheme}://{host}:{port}/mymaster");
+    let encrypted = url("rediss+sentinel", NAME);
+    let tls = authority.tls().with_server_name(NAME);
+    for url in [encrypted.clone(), url("rediss+sentinel", ADDRESS)] {
+        let writer = patient::<F>(&url, tls.clone());
+        writer.set(&module("a.py", "a")).unwrap();
+        assert!(writer.reader().get("a.py").unwrap().is_some());
+    }
+    let error = writer::<F>(&encrypted, authority.tls())
+        .reader()
+        .get("a.py")
+        .unwrap_err();
+    assert!(!error.is_transient(), "{error}");
+    let plain = url("redis+sentinel", NAME);
+    assert!(writer::<F>(&plain, tls).reader().get("a.py").is_err());
 }
 
 fn all_are_untrusted<F: Facade>(writer: &F::Writer) {

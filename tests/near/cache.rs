@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Monitor, Near, Nearby, PATIENCE, READER_ACL, Reader, RedisServer, StopOnDrop, World, Writer,
-    block_on, content, on_both_facades, patient, wait_until,
+    Holder, Monitor, Near, Nearby, PATIENCE, READER_ACL, Reader, RedisServer, StopOnDrop, World,
+    Writer, block_on, content, on_both_facades, patient, wait_until,
 };
 use bifrost_module_cache::near::{Invalidation, NearCacheOptions};
 use bifrost_module_cache::sync::Change;
@@ -53,11 +53,11 @@ fn options() -> NearCacheOptions {
 }
 
 /// A server, a writer over other connections, and a near cache.
-fn serving<F: Nearby>() -> (RedisServer, F::Writer, F::Near) {
+fn serving<F: Nearby>() -> (Holder, F::Writer, F::Near) {
     serving_with::<F>(options())
 }
 
-fn serving_with<F: Nearby>(options: NearCacheOptions) -> (RedisServer, F::Writer, F::Near) {
+fn serving_with<F: Nearby>(options: NearCacheOptions) -> (Holder, F::Writer, F::Near) {
     let world = World::<F>::new();
     let near = world.near(options);
     (world.redis, world.writer, near)

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Aim, Near, Nearby, PATIENCE, Proxy, READER_ACL, Reader, RedisServer, World, Writer,
+    Aim, Holder, Near, Nearby, PATIENCE, Proxy, READER_ACL, Reader, RedisServer, World, Writer,
     on_both_facades, patient, told, usual, wait_until,
 };
 use bifrost_module_cache::near::NearCacheOptions;
@@ -46,14 +46,14 @@ fn options() -> NearCacheOptions {
     NearCacheOptions::default().with_staleness_bound(PATIENCE)
 }
 
-fn serving<F: Nearby>(paths: &[&str]) -> (RedisServer, F::Writer, F::Near) {
+fn serving<F: Nearby>(paths: &[&str]) -> (Holder, F::Writer, F::Near) {
     serving_with::<F>(paths, options())
 }
 
 fn serving_with<F: Nearby>(
     paths: &[&str],
     options: NearCacheOptions,
-) -> (RedisServer, F::Writer, F::Near) {
+) -> (Holder, F::Writer, F::Near) {
     let world = World::<F>::new();
     for path in paths {
         world.writer.set(&module(path)).unwrap();

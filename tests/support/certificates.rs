@@ -64,7 +64,7 @@ impl Authority {
 pub struct TlsRedis {
     pub server: RedisServer,
     port: u16,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl TlsRedis {
@@ -96,8 +96,14 @@ impl TlsRedis {
         Self {
             server: RedisServer::start_with(&arguments),
             port,
-            _files: files,
+            files,
         }
+    }
+
+    /// A sentinel that watches over it, with the same certificate.
+    #[cfg(all(feature = "blocking", feature = "nonblocking"))]
+    pub fn sentinel(&self) -> super::Sentinel {
+        super::Sentinel::with_tls(self.port, self.files.path())
     }
 
     pub fn url(&self, host: &str) -> String {

@@ -8,14 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use bifrost_module_cache::sync::{Change, SyncOptions};
-use bifrost_module_cache::{CachedModule, keys, postgres};
+use bifrost_module_cache::{CachedModule, postgres};
 
-use super::StopOnDrop;
 use super::facade::{Facade, Reader, Writer};
 use super::foreign::Foreign;
 use super::proxy::Proxy;
 use super::syncing::{Syncing, at_each};
-use super::world::{World, numbered, writer};
+use super::world::{World, numbered};
+use super::{StopOnDrop, patient};
 
 /// Who writes how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -334,7 +334,8 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
         let proxy = Proxy::start(self.world.redis.port());
         let (mut by_cut, mut left) = (false, 0_usize);
         loop {
-            let writer = writer::<F>(&proxy.url());
+            let config = patient(&proxy.url()).with_namespace(self.world.namespace);
+            let writer = F::Writer::new(config).unwrap();
             let mut client = self.world.client();
             if by_cut {
                 proxy.cut_one_reply_after(1 + random.below(60_000));
@@ -478,22 +479,22 @@ fn compare<F: Facade<Writer: Syncing>>(world: &World<F>, paths: &[String]) -> Fa
     let rows: HashMap<String, String> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
     let mut redis = world.redis.connection();
     let index: HashSet<String> = redis::cmd("SMEMBERS")
-        .arg(keys::MODULE_INDEX_KEY)
+        .arg(world.index())
         .query(&mut redis)
         .unwrap();
     let all_keys: Vec<String> = redis::cmd("KEYS")
-        .arg("bifrost:module:*")
+        .arg(world.key("*"))
         .query(&mut redis)
         .unwrap();
     let mut faults = Faults::default();
     for key in &all_keys {
-        let path = key.strip_prefix(keys::MODULE_KEY_PREFIX).unwrap();
+        let path = key.strip_prefix(&world.key("")).unwrap();
         let is_known = path == "index" || paths.iter().any(|known| known == path);
         faults.ghost += usize::from(!is_known);
     }
     faults.ghost += index.iter().filter(|path| !paths.contains(path)).count();
     for path in paths {
-        let key = keys::module_key(path).unwrap();
+        let key = world.key(path);
         let (value, ttl): (Option<String>, i64) = redis::pipe()
             .cmd("GET")
             .arg(&key)

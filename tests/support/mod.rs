@@ -22,6 +22,8 @@ mod facade;
 mod fake;
 mod foreign;
 mod gate;
+#[cfg(all(feature = "blocking", feature = "nonblocking"))]
+mod group;
 #[cfg(feature = "postgres")]
 mod lent;
 mod monitor;
@@ -55,6 +57,8 @@ pub use self::fake::fake_server;
 pub use self::foreign::Table;
 pub use self::foreign::{Entry, Foreign, json};
 pub use self::gate::Gate;
+#[cfg(all(feature = "blocking", feature = "nonblocking"))]
+pub use self::group::{Cluster, DOWN_AFTER, Holder, Sentinel, SentinelGroup, sentinel_url};
 #[cfg(feature = "postgres")]
 pub use self::lent::LentPostgres;
 pub use self::monitor::Monitor;

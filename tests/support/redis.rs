@@ -216,7 +216,8 @@ fn launch_until(
     Process::start(&mut command, dir.path(), ready, Farewell::Kill)
 }
 
-fn binary() -> PathBuf {
+/// The server's program.
+pub fn binary() -> PathBuf {
     let Some(name) = env::var_os("BIFROST_TEST_REDIS_SERVER") else {
         return program("redis-server", &[], "redis-server");
     };

@@ -8,13 +8,14 @@ use super::acl::{self, WRITER_ACL, WRITER_OPTION};
 use super::database::Database;
 use super::facade::{Facade, Reader, Writer};
 use super::foreign::Foreign;
+use super::group::Holder;
 use super::patient;
 use super::proxy::Proxy;
 use super::redis::RedisServer;
 
 /// A Redis, a Postgres with an empty workspace, and a writer.
 pub struct World<F: Facade> {
-    pub redis: RedisServer,
+    pub redis: Holder,
     #[cfg(feature = "postgres")]
     pub postgres: Database,
     /// Has not connected yet.
@@ -44,7 +45,29 @@ impl<F: Facade> World<F> {
 
     /// With another server, which the writer reaches otherwise.
     pub fn around(redis: RedisServer, config: Config) -> Self {
-        let url = redis.url();
+        Self::held_by(Holder::Own(redis), config)
+    }
+
+    /// A tenant of a Redis whose primary sentinels name.
+    pub fn of_sentinels() -> Self {
+        Self::of_group(Holder::of_sentinels())
+    }
+
+    /// A tenant of a cluster.
+    pub fn of_cluster() -> Self {
+        Self::of_group(Holder::of_cluster())
+    }
+
+    fn of_group(holder: Holder) -> Self {
+        let config = patient(&holder.place_url()).with_namespace(TENANT);
+        Self {
+            namespace: TENANT,
+            ..Self::held_by(holder, config)
+        }
+    }
+
+    fn held_by(redis: Holder, config: Config) -> Self {
+        let url = redis.place_url();
         Self {
             writer: F::Writer::new(config).expect("a usable configuration"),
             redis,

@@ -194,6 +194,11 @@ fn a_change_whose_time_is_unknown_has_two_causes<F: Facade<Writer: Syncing>>() {
         (diagnosis.cause, diagnosis.changed),
         (Cause::NotCached, None)
     );
+    let said = diagnosis.to_string();
+    assert!(
+        said.contains("the database has it") && said.contains("refresh"),
+        "{said}"
+    );
     // A clock of the service's own.
     table.run(
         "ALTER TABLE workspace_files ALTER updated_at DROP DEFAULT;

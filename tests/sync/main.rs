@@ -6,6 +6,7 @@ mod diagnose;
 mod interleavings;
 mod killed;
 mod pgbouncer;
+mod places;
 #[path = "../support/mod.rs"]
 mod support;
 mod warm_up;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bifrost_module_cache::CachedModule;
 use bifrost_module_cache::diagnosis::Status;
-use bifrost_module_cache::sync::{DryRun, Endpoints};
+use bifrost_module_cache::sync::{DryRun, Endpoints, Found, Role};
 
 use crate::failure::Failure;
 use crate::output::{Output, harmless};
@@ -61,7 +61,8 @@ pub fn servers(servers: &Endpoints) -> Vec<(&'static str, String)> {
     let database = servers.database.clone();
     let redis = ("redis", servers.redis.clone());
     let database = database.map(|database| ("database", database));
-    [redis].into_iter().chain(database).collect()
+    let server = holder(servers).map(|holder| ("server", holder));
+    [redis].into_iter().chain(server).chain(database).collect()
 }
 
 /// What a dry run would do, a path a line, so that it can be read by scripts.
@@ -72,4 +73,20 @@ pub fn print_dry_run(output: &mut Output, dry_run: &DryRun) -> Result<(), Failur
         }
     }
     output.line(format_args!("{dry_run}"))
+}
+
+/// Which server holds the keys, where that is more than the address says.
+pub fn holder(servers: &Endpoints) -> Option<String> {
+    let named = match servers.found {
+        Found::Sentinels => ", named by the sentinels",
+        Found::Cluster => ", named by the cluster",
+        _ => "",
+    };
+    let role = match servers.role {
+        Some(Role::Primary) if !named.is_empty() => "a primary",
+        Some(Role::Replica) => "a replica, which may be behind its primary",
+        _ => return None,
+    };
+    let server = servers.server.as_deref()?;
+    Some(format!("{server}: {role}{named}"))
 }

@@ -7,6 +7,7 @@ use crate::command::reign::{self, Reign};
 use crate::command::reply;
 use crate::command::request::{Class, Request};
 use crate::command::server_id::{ServerId, ask_server_id, server_id};
+use crate::command::{migrating, owner};
 use crate::error::{Error, Outage};
 use crate::keys::Keys;
 
@@ -84,10 +85,21 @@ fn is_tracking(info: Value, keys: &Keys) -> bool {
     on && prefixed
 }
 
-/// Asks for a heartbeat that proves the place and not life alone: a demoted primary answers PING,
-/// and does not announce what its successor is told.
-pub(crate) fn heartbeat() -> Request {
-    Request::one(reign::ask(), Class::Lookup)
+/// What a heartbeat asks for, so that it proves the place and not life alone: a demoted primary and
+/// a slot's old owner answer PING, and do not announce what their successor is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heartbeat {
+    /// The reign of a server.
+    Reign,
+    /// Whether a node of a cluster still owns the slot, all of it.
+    Owner,
+}
+
+pub(crate) fn heartbeat(kind: Heartbeat, keys: &Keys) -> Request {
+    match kind {
+        Heartbeat::Reign => Request::one(reign::ask(), Class::Lookup),
+        Heartbeat::Owner => owner::ask(keys),
+    }
 }
 
 /// Whether this heartbeat shows that the server still has the place in which it is followed. False
@@ -97,13 +109,34 @@ pub(crate) fn heartbeat() -> Request {
 /// # Errors
 ///
 /// It has another place, or does not say.
-pub(crate) fn proves_place(beat: Value, followed: &Reign, rules: Rules) -> Result<bool, Error> {
+pub(crate) fn proves_place(
+    kind: Heartbeat,
+    beat: Value,
+    followed: &Reign,
+    rules: Rules,
+) -> Result<bool, Error> {
+    if kind == Heartbeat::Owner {
+        return owns_all(beat);
+    }
     match reign::answer(beat) {
         Ok(reign::Answer::Reign(now)) if now == *followed => Ok(true),
         Ok(_) if !rules.enforces(Rule::HeartbeatProvesPlace) => Ok(true),
         Ok(reign::Answer::Reign(_)) => Err(reply::outage(Outage::Elsewhere, None)),
         Ok(reign::Answer::Loading) => Ok(false),
         Ok(reign::Answer::Silent) => Err(reply::unexpected()),
+        Err(Error::Unavailable { cause, .. }) if cause.was_answered() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the node owns the slot and none of it is on its way to another one, where a module could
+/// be created unannounced.
+fn owns_all(beat: Value) -> Result<bool, Error> {
+    if reply::leads_elsewhere(&beat) || migrating::on_its_way(&beat) {
+        return Err(reply::outage(Outage::Elsewhere, None));
+    }
+    match reply::integer(beat) {
+        Ok(_) => Ok(true),
         Err(Error::Unavailable { cause, .. }) if cause.was_answered() => Ok(false),
         Err(error) => Err(error),
     }

@@ -3,7 +3,7 @@
 //!
 //! [`subscription`] says what to send on the tracking connection and what each message means,
 //! [`session`] whether a copy is valid at all, [`protocol`] which answer may be stored, [`store`]
-//! stores it, and [`negative`] and [`index_delta`] do the same for names and for the index. Why
+//! stores it, and [`names`] and [`index_delta`] do the same for names and for the index. Why
 //! each rule is needed, and which test finds it broken: docs/design/near-cache.md.
 
 pub(crate) mod clock;

@@ -12,6 +12,7 @@ use proptest::test_runner::{Config as Runs, RngAlgorithm, TestCaseError, TestRng
 use redis::{PushKind, Value};
 
 use super::clock::Tick;
+use super::message::Heartbeat;
 use super::protocol::{Answer, Landing, Lookup, Marks, Protocol, Ticket};
 use super::rule::{Rule, Rules};
 use super::store::Room;
@@ -557,7 +558,12 @@ impl<'p> World<'p> {
 
     fn connect(&mut self) {
         if self.tracker.is_none() {
-            self.tracker = Some(Tracker::new(self.protocol, self.hooks, self.keys));
+            self.tracker = Some(Tracker::new(
+                self.protocol,
+                self.hooks,
+                self.keys,
+                Heartbeat::Reign,
+            ));
             self.followed = self.active;
             self.failed_over = None;
         }

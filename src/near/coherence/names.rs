@@ -72,8 +72,7 @@ impl Protocol {
             expires,
         } = self.source(parsed, now)?;
         if let Some(module) = module {
-            self.counters.module_hits.add_one();
-            self.counters.absent_hits.add(absent);
+            self.count(true, absent);
             return Some(Resolution::sourced(parsed, module));
         }
         let index = |entry: &Entry| match &entry.cached {
@@ -84,7 +83,7 @@ impl Protocol {
             _ => None,
         };
         let (index, listed) = self.store.read(Key::Path(INDEX_PATH), index)?;
-        self.counters.absent_hits.add(absent);
+        self.count(false, absent);
         let answer = Resolution::without_source(parsed, &index);
         if let (Resolution::NotFound, Some(evidence)) = (&answer, evidence)
             && may_insert()
@@ -96,6 +95,18 @@ impl Protocol {
             self.counters.evictions.add(evicted);
         }
         Some(answer)
+    }
+
+    /// Counts a name that was answered by what is stored of its sources.
+    pub(crate) fn count_source(&self, source: &Source) {
+        self.count(source.module.is_some(), source.absent);
+    }
+
+    fn count(&self, has_module: bool, absent: u64) {
+        if has_module {
+            self.counters.module_hits.add_one();
+        }
+        self.counters.absent_hits.add(absent);
     }
 
     /// The source of a name, or that there is none, if that is stored.

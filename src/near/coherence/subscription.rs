@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::clock::Tick;
 use super::message;
-use super::message::{GREETING_REPLIES, Message};
+use super::message::{GREETING_REPLIES, Heartbeat, Message};
 use super::promise::Promise;
 use super::protocol::Protocol;
 use super::rule::Rule;
@@ -30,6 +30,7 @@ pub(crate) struct Tracker<'p> {
     protocol: &'p Protocol,
     hooks: &'p Hooks,
     keys: &'p Keys,
+    heartbeat: Heartbeat,
     stage: Stage,
 }
 
@@ -72,11 +73,17 @@ pub(crate) enum Action {
 }
 
 impl<'p> Tracker<'p> {
-    pub(crate) fn new(protocol: &'p Protocol, hooks: &'p Hooks, keys: &'p Keys) -> Self {
+    pub(crate) fn new(
+        protocol: &'p Protocol,
+        hooks: &'p Hooks,
+        keys: &'p Keys,
+        heartbeat: Heartbeat,
+    ) -> Self {
         Self {
             protocol,
             hooks,
             keys,
+            heartbeat,
             stage: Stage::New,
         }
     }
@@ -112,7 +119,7 @@ impl<'p> Tracker<'p> {
                         barriers: session.take_barriers(),
                     });
                     *next = now.plus(bound / HEARTBEATS);
-                    return Ok(Action::Send(message::heartbeat()));
+                    return Ok(Action::Send(message::heartbeat(self.heartbeat, self.keys)));
                 }
                 // While a heartbeat is unanswered the only thing left to do is to notice that the lease
                 // lapsed.
@@ -195,7 +202,7 @@ impl<'p> Tracker<'p> {
                 let Some(beat) = beat.take() else {
                     return Err(reply::unexpected());
                 };
-                if message::proves_place(answer, place, self.protocol.rules)? {
+                if message::proves_place(self.heartbeat, answer, place, self.protocol.rules)? {
                     session.renew(from(beat.sent));
                     for barrier in &beat.barriers {
                         barrier.fulfil(true);

@@ -94,8 +94,8 @@ fn print(
     let changed = diagnosis.changed.map(format::time_and_age);
     rows.extend(changed.map(|changed| ("changed", changed)));
     rows.push(("why", diagnosis.reason().into_owned()));
-    if !cause.remedy().is_empty() {
-        rows.push(("remedy", cause.remedy().to_owned()));
+    if !diagnosis.remedy().is_empty() {
+        rows.push(("remedy", diagnosis.remedy().to_owned()));
     }
     output.table(&rows)?;
     // Redis alone can't tell whether there should be such a module.

@@ -29,6 +29,7 @@ fn print(servers: &Servers<'_>, output: &mut Output, status: &Status) -> Result<
         ("redis", servers.redis()),
         ("cache", format!("{state}: {}", meaning(status.state))),
     ];
+    rows.extend(format::holder(&status.servers).map(|holder| ("server", holder)));
     if let Some(since) = status.since {
         rows.push(("since", format::time_and_age(since)));
         let verified = if status.verified {
@@ -62,7 +63,7 @@ fn meaning(state: CacheState) -> &'static str {
         CacheState::Warm => "every module was cached then",
         CacheState::Cold => "it was never completed, or cleared since",
         CacheState::Restored => {
-            "it came back from disk or from a replica, and may be older than the database"
+            "it may have come back from disk or from a replica, older than the database"
         }
         CacheState::Incomplete => {
             "its index was evicted or deleted since: set maxmemory-policy to noeviction"

@@ -3,14 +3,20 @@
 //! Defaults are those of an import hook: a lookup that hangs is a workflow that hangs. Why each
 //! time-out is as it is: docs/failures.md.
 
+pub(crate) mod known;
+pub(crate) mod place;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "near-cache")]
 use redis::ProtocolVersion;
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo};
 
+use self::known::Known;
+use self::place::Place;
+pub(crate) use self::place::address;
 use crate::error::Error;
 use crate::keys::Keys;
 #[cfg(feature = "tls")]
@@ -36,7 +42,13 @@ pub const DEFAULT_REDIS_URL: &str = "redis://localhost:6379/0";
 /// ```
 #[derive(Clone)]
 pub struct Config {
+    /// How to log in. Its address counts where the place is fixed.
     pub(crate) redis: ConnectionInfo,
+    pub(crate) place: Place,
+    pub(crate) discovery_max_age: Duration,
+    pub(crate) address_map: Option<AddressMap>,
+    /// What all connections of one client know: a constructor begins with nothing.
+    pub(crate) known: Arc<Known>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
     pub(crate) keys: Arc<Keys>,
@@ -53,6 +65,9 @@ pub struct Config {
     pub(crate) integrity: Integrity,
     pub(crate) workspace_table: String,
 }
+
+/// Where a server is really reached that is announced as this host and port.
+pub(crate) type AddressMap = Arc<dyn Fn(&str, u16) -> (String, u16) + Send + Sync>;
 
 /// Whether a read compares a module's content with its hash: see [`Config::with_integrity`].
 ///
@@ -72,20 +87,21 @@ pub enum Integrity {
 
 impl Config {
     /// A configuration with all defaults for the Redis at `redis_url`:
-    /// `redis://[user:password@]host[:port][/database][?protocol=resp3]`, `rediss://` for TLS
-    /// (feature `tls`), or `unix:///path`.
+    /// `redis://[user:password@]host[:port][/database][?protocol=resp3]`, or `unix:///path`.
+    ///
+    /// Where sentinels name the primary: `redis+sentinel://[user:password@]host[:port][,host…]/service[/database]`,
+    /// with `?sentinel_username=…&sentinel_password=…` for the sentinels' own users. Where a cluster
+    /// holds the keys: `redis+cluster://[user:password@]host[:port][,host…]`, with a
+    /// [namespace](Self::with_namespace) that has a hash tag. `rediss` in place of `redis` is TLS to
+    /// all of them (feature `tls`). Which to choose: [where Redis is](crate::guide::where_redis_is).
     ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] if the URL can't be parsed or asks for what this build doesn't
     /// have. The error does not contain the URL.
     pub fn new(redis_url: impl AsRef<str>) -> Result<Self, Error> {
-        // The parser's own message may quote the URL, and with it the password.
-        let info = redis_url.as_ref().into_connection_info().map_err(|_| {
-            Error::invalid_config(
-                "the redis URL can't be parsed: use redis://[user:password@]host[:port][/database]",
-            )
-        })?;
+        let parsed = place::parse(redis_url.as_ref())?;
+        let info = parsed.redis;
         match info.addr() {
             ConnectionAddr::Tcp(..) => {}
             #[cfg(unix)]
@@ -111,6 +127,10 @@ impl Config {
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
         Ok(Self {
             redis: info.set_tcp_settings(tcp).set_redis_settings(settings),
+            place: parsed.place,
+            discovery_max_age: Duration::from_secs(1),
+            address_map: None,
+            known: Arc::default(),
             #[cfg(feature = "tls")]
             tls: Tls::default(),
             keys: Arc::new(Keys::new(String::new())),
@@ -181,16 +201,45 @@ impl Config {
     }
 
     /// Where Redis is: `host:port/database`, or `path?db=database` for a socket, for a message.
+    /// `service@host:port,host:port/database` for sentinels, `host:port,host:port` for a cluster.
     /// Never the user or the password.
     #[must_use]
     pub fn redis_address(&self) -> String {
         let database = self.redis.redis_settings().db();
+        match &self.place {
+            Place::Fixed => {}
+            Place::Sentinels(sentinels) => {
+                let asked = place::all_shown(&sentinels.addresses);
+                return format!("{}@{asked}/{database}", sentinels.service);
+            }
+            Place::Cluster(nodes) => return place::all_shown(nodes),
+        }
         match self.redis.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 format!("{}/{database}", address(host, *port))
             }
             other => format!("{other}?db={database}"),
         }
+    }
+
+    /// How old the sentinels' answer may be with which a connection is used or a near cache follows
+    /// Redis. Default 1 s: so much longer writes may go to a primary that is no longer one, and are
+    /// lost. One call in that time asks.
+    #[must_use]
+    pub fn with_discovery_max_age(mut self, age: Duration) -> Self {
+        self.discovery_max_age = age;
+        self
+    }
+
+    /// Where servers are really reached that sentinels or a cluster announce by another address, as
+    /// behind a NAT: called with host and port as announced.
+    #[must_use]
+    pub fn with_address_map(
+        mut self,
+        map: impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static,
+    ) -> Self {
+        self.address_map = Some(Arc::new(map));
+        self
     }
 
     /// Which certificate authorities to trust where the URL is `rediss://`, and which certificate
@@ -245,7 +294,8 @@ impl Config {
     }
 
     /// How long a whole lookup or write may take: waiting, connecting and one retry of a read
-    /// included. Default 600 ms.
+    /// included. Default 600 ms. A removal that Redis refuses for want of memory is sent in another
+    /// form, with as much time again.
     #[must_use]
     pub fn with_lookup_deadline(mut self, deadline: Duration) -> Self {
         self.lookup_deadline = deadline;
@@ -318,6 +368,14 @@ impl Config {
     /// Refuses what can't be used; every constructor that takes a `Config` calls it. Setters don't,
     /// so that they chain.
     pub(crate) fn checked(self) -> Result<Self, Error> {
+        let this = Self {
+            known: Arc::default(),
+            ..self
+        };
+        this.check().map(|()| this)
+    }
+
+    fn check(&self) -> Result<(), Error> {
         let durations = [
             (self.connect_timeout, "the connect time-out"),
             (self.response_timeout, "the response time-out"),
@@ -342,9 +400,9 @@ impl Config {
                 "{what} must be at most a day"
             )));
         }
-        if self.index_max_age > longest {
+        if self.index_max_age.max(self.discovery_max_age) > longest {
             return Err(Error::invalid_config(
-                "the age of the index must be at most a day",
+                "the age of the index and of a discovery must be at most a day",
             ));
         }
         if self.max_in_flight > 1_000_000 {
@@ -366,12 +424,17 @@ impl Config {
             ));
         }
         self.keys.checked()?;
+        if matches!(self.place, Place::Cluster(_)) && !self.keys.has_hash_tag() {
+            return Err(Error::invalid_config(
+                "in a cluster a workspace must lie in one slot: set a namespace with a hash tag, such as {tenant-a}:",
+            ));
+        }
         if quoted_table(&self.workspace_table).is_none() {
             return Err(Error::invalid_config(
                 "the workspace table must be a name or schema.name, without NUL",
             ));
         }
-        Ok(self)
+        Ok(())
     }
 
     /// How large a stored entry may be: `\uXXXX`, as Python's json.dumps writes all that is not
@@ -391,16 +454,6 @@ fn variable(name: &str) -> Result<Option<String>, Error> {
         Err(std::env::VarError::NotUnicode(_)) => Err(Error::invalid_config(format!(
             "{name} is not valid Unicode"
         ))),
-    }
-}
-
-/// `host:port`, with brackets around an IPv6 address, or its last group could be taken for the
-/// port.
-pub(crate) fn address(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
     }
 }
 
@@ -427,6 +480,10 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             redis,
+            place,
+            discovery_max_age,
+            address_map,
+            known: _,
             #[cfg(feature = "tls")]
                 tls: _,
             keys,
@@ -445,6 +502,9 @@ impl fmt::Debug for Config {
         } = self;
         f.debug_struct("Config")
             .field("redis", &format_args!("{}", redis.addr()))
+            .field("place", place)
+            .field("discovery_max_age", discovery_max_age)
+            .field("address_map", &address_map.is_some())
             .field("database", &redis.redis_settings().db())
             .field("namespace", &keys.namespace())
             .field("pool_size", pool_size)
