@@ -5,6 +5,7 @@
 //! | How do I operate the cache, and what do I do on a bad night? | [`tool`] |
 //! | How do I answer Python's imports? | [`resolution`] |
 //! | How do repeated imports cost no round trip? | [`near_cache`] |
+//! | How do workers and services in Python use it? | [`python`] |
 //! | What is guaranteed, and where does it end? | [`guarantees`] |
 //! | Which errors, time-outs and counters are there? | [`failures`] |
 //! | Which permissions, TLS and secrets? | [`security`] |
@@ -48,6 +49,7 @@ page!(
     "blocking",
     "near-cache"
 );
+page!(python, "../docs/python.md");
 page!(guarantees, "../docs/guarantees.md");
 page!(failures, "../docs/failures.md");
 page!(security, "../docs/security.md", "tls");

@@ -17,12 +17,13 @@ import sys
 import tempfile
 import time
 import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from workspace import files, names  # noqa: E402
+from workspace import PACKAGE, files, names  # noqa: E402
 
 ROUNDS = int(os.environ.get("ROUNDS", "60"))
 FRESH_ROUNDS = int(os.environ.get("FRESH_ROUNDS", "12"))
@@ -34,6 +35,7 @@ FORKED = {
     "code objects inherited": "inherited",
     "the same, gc.freeze() in the parent": "frozen",
     "floor: executing code objects, nothing else": "floor",
+    "the same through a finder that has nothing else": "importlib",
     "a new snapshot in the child": "snapshot",
     "a changed module compiled in the child": "changed",
     "everything compiled in the child": "compile",
@@ -84,6 +86,24 @@ def serve(variant: str, directory: str, url: str) -> None:
             os.wait()
 
 
+class Bare:
+    """A finder and a loader that do as little as can be done."""
+
+    def __init__(self, codes: dict[str, types.CodeType]) -> None:
+        self.codes = codes
+
+    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
+        if name in self.codes:
+            return ModuleSpec(name, self, origin=name, is_package=name == PACKAGE)
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        exec(self.codes[module.__name__], module.__dict__)
+
+
 def prepare(variant: str, directory: str, url: str, wanted: list[str]):  # type: ignore[no-untyped-def]
     from contextlib import nullcontext
 
@@ -92,26 +112,32 @@ def prepare(variant: str, directory: str, url: str, wanted: list[str]):  # type:
     if variant == "disk":
         sys.path.insert(0, directory)
         return nullcontext, lambda: load(wanted)
-    if variant == "floor":
-        codes = []
-        for path, source in files().items():
-            codes.append((path, compile(source, f"/bifrost/{path}", "exec", dont_inherit=True)))
-        pairs = list(zip(wanted, codes, strict=True))
-
-        def execute() -> None:
-            for name, (path, code) in pairs:
-                module = types.ModuleType(name)
-                module.__file__ = f"/bifrost/{path}"
-                sys.modules[name] = module
-                exec(code, module.__dict__)
-
-        return nullcontext, execute
     modules = Modules(url)
     modules.install()
     if variant == "compile":
         modules.snapshot()
         return modules.execution, lambda: load(wanted)
     modules.preload()
+    if variant in ("floor", "importlib"):
+        # The very code objects that the others inherit, in a process of the same history.
+        pairs = []
+        for name, (path, source) in zip(wanted, files().items(), strict=True):
+            digest = CachedModule(source, path).sha256
+            code = modules._codes.get(f"/bifrost/{path}", digest)
+            pairs.append((name, path, code))
+
+        def execute() -> None:
+            for name, path, code in pairs:
+                module = types.ModuleType(name)
+                module.__file__ = f"/bifrost/{path}"
+                sys.modules[name] = module
+                exec(code, module.__dict__)
+
+        modules.uninstall()
+        if variant == "floor":
+            return modules.execution, execute
+        sys.meta_path.insert(0, Bare({name: code for name, _, code in pairs}))
+        return modules.execution, lambda: load(wanted)
     if variant == "frozen":
         gc.collect()
         gc.freeze()
@@ -207,7 +233,8 @@ def main() -> None:
 
 
 def run_all(directory: str, url: str) -> None:
-    arguments = [sys.executable, __file__]
+    # From 3.12 on, a fork beside the thread that follows Redis warns.
+    arguments = [sys.executable, "-W", "ignore::DeprecationWarning", __file__]
     servers = {
         name: subprocess.Popen(
             [*arguments, "serve", variant, directory, url],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Literal, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
-from ._native import CachedModule
+from ._native import CachedModule, Snapshot
 
 __all__ = ["Found", "Source", "children"]
 
@@ -34,12 +35,27 @@ class Source(Protocol):
 
 
 def children(source: Source, directory: str) -> dict[str, bool]:
-    """What lies directly in a directory ("" is the workspace): names, and whether each is a
-    directory itself."""
-    prefix = f"{directory}/" if directory else ""
-    found: dict[str, bool] = {}
-    for path in source.paths():
-        if path.startswith(prefix):
-            name, slash, _ = path[len(prefix) :].partition("/")
-            found[name] = found.get(name, False) or bool(slash)
-    return dict(sorted(found.items()))
+    """What lies directly in a directory ("" is the workspace): names, and whether each is a directory
+    itself."""
+    if not isinstance(source, Snapshot):
+        return tree(source).get(directory, {})
+    # A walk through a large workspace asks for one directory after the other.
+    known = _trees.get(source)
+    if known is None:
+        known = _trees[source] = tree(source)
+    return known.get(directory, {})
+
+
+_trees: WeakKeyDictionary[Snapshot, dict[str, dict[str, bool]]] = WeakKeyDictionary()
+
+
+def tree(source: Source) -> dict[str, dict[str, bool]]:
+    """By directory, what lies in it."""
+    found: dict[str, dict[str, bool]] = {}
+    for path in sorted(source.paths()):
+        directory, _, name = path.rpartition("/")
+        found.setdefault(directory, {}).setdefault(name, False)
+        while directory:
+            directory, _, name = directory.rpartition("/")
+            found.setdefault(directory, {})[name] = True
+    return {directory: dict(sorted(entries.items())) for directory, entries in found.items()}

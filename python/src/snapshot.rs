@@ -17,7 +17,7 @@ use crate::text::{Name, Path};
 /// All modules of the workspace as they were at one moment: no write falls between two of them.
 ///
 /// Immutable. It asks no server and takes no connection, also in a forked child.
-#[pyclass(frozen, module = "bifrost_module_cache")]
+#[pyclass(frozen, weakref, module = "bifrost_module_cache")]
 pub struct Snapshot {
     snapshot: near::Snapshot,
     /// The lock is only taken by threads that are attached to the interpreter and don't leave it

@@ -368,6 +368,14 @@ def test_what_differs_from_a_disk(redis_server: Redis) -> None:
     run(START + _dedent(script), redis_server.url)
 
 
+def test_the_quick_start_of_the_guide_runs(redis_server: Redis) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    block = page.split("```python\n")[1].split("```")[0]
+    assert len(block.splitlines()) == 10
+    end = "assert ticket() == 42\n"
+    run(block + "    " + end, env=os.environ | {"REDIS_URL": redis_server.url})
+
+
 def test_importing_the_package_starts_nothing() -> None:
     script = """
         import os, sys, threading

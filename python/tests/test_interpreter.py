@@ -59,9 +59,10 @@ def test_other_threads_run_while_one_waits(own_redis: Redis) -> None:
             else:
                 raise AssertionError(number)
             took = time.monotonic() - begin
-            assert took < 3, (number, took)
-            # A call that the open breaker rejects takes no time.
-            assert took < 0.05 or ticks[0] - before > took * 100, (number, took, ticks[0] - before)
+            assert took < 7, (number, took)
+            # A call that the open breaker rejects takes no time. Were the interpreter held, there would
+            # be one tick at most; on a busy machine there are fewer than a thousand a second.
+            assert took < 0.05 or ticks[0] - before > 3 + took * 5, (number, took, ticks[0] - before)
         stop.set()
     """
     assert own_redis.process is not None
