@@ -249,7 +249,7 @@ mod tests {
             (
                 Cause::NotCached,
                 None,
-                "no \"shared/halopsa/__init__.py\" and no \"shared/halopsa.py\" in the cache; check",
+                "no \"shared/halopsa/__init__.py\" and no \"shared/halopsa.py\" in the snapshot; check",
             ),
             (
                 Cause::ValueGone,

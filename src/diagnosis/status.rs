@@ -71,7 +71,7 @@ pub enum CacheState {
     /// again.
     ///
     /// The index is one key, which goes as a whole, while services remove modules one by one: hence
-    /// fewer than half of [`Status::modules`] is taken for a loss. Services that did remove so many
+    /// fewer than half of [`Status::modules`], rounded down, is taken for a loss. Services that did remove so many
     /// lose nothing by another warm-up. Where SCARD is refused this is not seen.
     Incomplete,
 }
@@ -201,7 +201,7 @@ pub(super) fn status_of(
     let is_other_reign = is_other_run || is_other(&mark.master_replid, info.replid());
     status.state = if is_other_reign {
         CacheState::Restored
-    } else if members.is_some_and(|members| members.saturating_mul(2) < mark.modules) {
+    } else if members.is_some_and(|members| members < mark.modules / 2) {
         CacheState::Incomplete
     } else {
         CacheState::Warm
@@ -267,8 +267,9 @@ mod tests {
         assert_eq!(state(4, "run_id:b"), CacheState::Restored);
         assert_eq!(state(2, "run_id:a"), CacheState::Warm);
         assert_eq!(state(1, "run_id:a"), CacheState::Incomplete);
+        // Its only module was removed, as one by one is.
         let of_one = MARK.replace(r#""modules":4"#, r#""modules":1"#);
-        assert_eq!(status(&of_one, 0, "").state, CacheState::Incomplete);
+        assert_eq!(status(&of_one, 0, "").state, CacheState::Warm);
         assert_eq!(
             state(4, "run_id:a\r\nmaster_replid:x"),
             CacheState::Warm,

@@ -422,8 +422,12 @@ fn the_breaker_opens_for_names_that_are_not_ours<F: Facade>() {
         .with_lookup_deadline(Duration::from_millis(50));
     let reader = F::Reader::new(config).unwrap();
     server.freeze();
-    for _ in 0..8 {
-        assert!(reader.resolve("foreign").unwrap_err().is_unavailable());
+    let mut unavailable = 0;
+    while unavailable < 8 {
+        let error = reader.resolve("foreign").unwrap_err();
+        // On a busy machine the pool's own thread may be late, which counts for no outage.
+        assert!(error.is_unavailable() || error.is_busy(), "{error:?}");
+        unavailable += u32::from(error.is_unavailable());
     }
     assert!(reader.stats().breaker_opened > 0, "{:?}", reader.stats());
 }

@@ -312,7 +312,7 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
                 warm_naively(&mut table, &mut foreign);
                 true
             } else {
-                let options = SyncOptions::default();
+                let options = SyncOptions::default().with_max_prune(0.999);
                 let report = self.world.writer.warm_with(&mut client, options).unwrap();
                 report.verified()
             };
