@@ -27,7 +27,7 @@ PACKAGE = -m python/Cargo.toml
 CRATE = -p bifrost-module-cache-python
 
 # Most tests wait for a time-out or a server, and need little of a processor.
-THREADS_PER_CPU = 4
+THREADS_PER_CPU = 2
 
 .DEFAULT_GOAL = help
 .PHONY: help setup demo test test-rust test-python lint lint-rust lint-python wheel bench bench-python soak

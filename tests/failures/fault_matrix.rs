@@ -353,9 +353,19 @@ fn a_half_open_connection<F: Facade<Writer: Syncing>>() {
     );
 }
 
+/// The write does not meet the dead connection: that it was closed is seen before. In `nonblocking` the
+/// task that drives the connection sees it, once it has had its turn; a machine that gives it none in
+/// time lets the write find out.
+fn done_after_a_restart<F: Facade>() -> &'static str {
+    if std::any::type_name::<F>().ends_with("Nonblocking") {
+        "done|Lost?"
+    } else {
+        "done"
+    }
+}
+
 fn a_server_restarted_with_its_data<F: Facade<Writer: Syncing>>() {
-    // The write does not meet the dead connection: that it was closed is seen before.
-    let write = "done";
+    let write = done_after_a_restart::<F>();
     Matrix::<F>::new().row(
         "restarted",
         |world| {
@@ -370,7 +380,7 @@ fn a_server_restarted_with_its_data<F: Facade<Writer: Syncing>>() {
 }
 
 fn a_server_restarted_empty<F: Facade<Writer: Syncing>>() {
-    let write = "done";
+    let write = done_after_a_restart::<F>();
     Matrix::<F>::new().row(
         "restarted empty",
         |world| {
