@@ -125,10 +125,11 @@ fn stays_within(server: &RedisServer, what: What, reads: usize, bytes: usize) {
         // They may take an eighth.
         What::Absent => 8 * bytes,
     };
-    let (with, without) = (
-        usage(server, what, reads, total),
-        usage(server, what, reads, 0),
-    );
+    let with = usage(server, what, reads, total);
+    // It varies by a twentieth of the bound from run to run, that with a near cache hardly does: the
+    // most of three is what the reads need by themselves.
+    let without = (0..3).map(|_| usage(server, what, reads, 0));
+    let without = without.max_by_key(|usage| usage.grown).expect("three");
     let taken = with.grown.saturating_sub(without.grown);
     println!(
         "{reads} reads, at most {} KiB: {} KiB said to be held, {} KiB taken; {} KiB without",
