@@ -3,10 +3,11 @@
 //! Defaults are those of an import hook: a lookup that hangs is a workflow that hangs. Why each
 //! time-out is as it is: docs/failures.md.
 
+mod check;
 pub(crate) mod known;
 pub(crate) mod place;
+mod show;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -365,78 +366,6 @@ impl Config {
         self
     }
 
-    /// Refuses what can't be used; every constructor that takes a `Config` calls it. Setters don't,
-    /// so that they chain.
-    pub(crate) fn checked(self) -> Result<Self, Error> {
-        let this = Self {
-            known: Arc::default(),
-            ..self
-        };
-        this.check().map(|()| this)
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let durations = [
-            (self.connect_timeout, "the connect time-out"),
-            (self.response_timeout, "the response time-out"),
-            (self.pool_timeout, "the pool time-out"),
-            (self.lookup_deadline, "the lookup deadline"),
-            (self.bulk_deadline, "the bulk deadline"),
-            (self.ttl.unwrap_or(Duration::MAX), "the time to live"),
-        ];
-        // A socket's time-out of zero is an error, and PX takes whole milliseconds above zero.
-        if let Some((_, what)) = durations
-            .iter()
-            .find(|(d, _)| *d < Duration::from_millis(1))
-        {
-            return Err(Error::invalid_config(format!(
-                "{what} must be at least a millisecond"
-            )));
-        }
-        // Above a day a deadline is none, and `Instant` overflows when much more is added.
-        let longest = Duration::from_secs(24 * 3_600);
-        if let Some((_, what)) = durations[..5].iter().find(|(d, _)| *d > longest) {
-            return Err(Error::invalid_config(format!(
-                "{what} must be at most a day"
-            )));
-        }
-        if self.index_max_age.max(self.discovery_max_age) > longest {
-            return Err(Error::invalid_config(
-                "the age of the index and of a discovery must be at most a day",
-            ));
-        }
-        if self.max_in_flight > 1_000_000 {
-            return Err(Error::invalid_config(
-                "the calls in flight must be at most a million",
-            ));
-        }
-        if self
-            .ttl
-            .is_some_and(|ttl| ttl > Duration::from_secs(100 * 365 * 86_400))
-        {
-            return Err(Error::invalid_config(
-                "the time to live must be below 100 years",
-            ));
-        }
-        if self.pool_size == 0 || self.max_in_flight == 0 {
-            return Err(Error::invalid_config(
-                "the pool size and the calls in flight must be at least 1",
-            ));
-        }
-        self.keys.checked()?;
-        if matches!(self.place, Place::Cluster(_)) && !self.keys.has_hash_tag() {
-            return Err(Error::invalid_config(
-                "in a cluster a workspace must lie in one slot: set a namespace with a hash tag, such as {tenant-a}:",
-            ));
-        }
-        if quoted_table(&self.workspace_table).is_none() {
-            return Err(Error::invalid_config(
-                "the workspace table must be a name or schema.name, without NUL",
-            ));
-        }
-        Ok(())
-    }
-
     /// How large a stored entry may be: `\uXXXX`, as Python's json.dumps writes all that is not
     /// ASCII, takes six bytes for one; 8 KiB are for the path, the hash and the braces.
     pub(crate) fn max_entry_bytes(&self) -> usize {
@@ -473,54 +402,6 @@ pub(crate) fn quoted_table(name: &str) -> Option<String> {
         .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
         .collect();
     Some(quoted.join("."))
-}
-
-/// Shows where Redis is, not how to log in.
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            redis,
-            place,
-            discovery_max_age,
-            address_map,
-            known: _,
-            #[cfg(feature = "tls")]
-                tls: _,
-            keys,
-            pool_size,
-            max_in_flight,
-            connect_timeout,
-            response_timeout,
-            pool_timeout,
-            lookup_deadline,
-            bulk_deadline,
-            index_max_age,
-            ttl,
-            max_content_bytes,
-            integrity,
-            workspace_table,
-        } = self;
-        f.debug_struct("Config")
-            .field("redis", &format_args!("{}", redis.addr()))
-            .field("place", place)
-            .field("discovery_max_age", discovery_max_age)
-            .field("address_map", &address_map.is_some())
-            .field("database", &redis.redis_settings().db())
-            .field("namespace", &keys.namespace())
-            .field("pool_size", pool_size)
-            .field("max_in_flight", max_in_flight)
-            .field("connect_timeout", connect_timeout)
-            .field("response_timeout", response_timeout)
-            .field("pool_timeout", pool_timeout)
-            .field("lookup_deadline", lookup_deadline)
-            .field("bulk_deadline", bulk_deadline)
-            .field("index_max_age", index_max_age)
-            .field("ttl", ttl)
-            .field("max_content_bytes", max_content_bytes)
-            .field("integrity", integrity)
-            .field("workspace_table", workspace_table)
-            .finish()
-    }
 }
 
 #[cfg(test)]

@@ -115,11 +115,9 @@ impl SentinelGroup {
     }
 
     fn start_with(settings: &str, url: &str) -> Self {
-        let quick = ["--repl-diskless-sync-delay", "0"];
-        let primary = RedisServer::start_with(&quick);
+        let primary = RedisServer::start();
         let port = primary.port().to_string();
-        let arguments = [&quick[..], &["--replicaof", "127.0.0.1", &port]].concat();
-        let replica = || RedisServer::start_with(&arguments);
+        let replica = || RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
         let servers = [primary, replica(), replica()];
         let sentinels = [(); 3].map(|()| Sentinel::start(servers[0].port(), settings));
         let group = Self {
@@ -314,7 +312,6 @@ fn node() -> RedisServer {
     let mut arguments = vec!["--cluster-enabled", "yes"];
     let timeout = DOWN_AFTER.as_millis().to_string();
     arguments.extend(["--cluster-node-timeout", &timeout]);
-    arguments.extend(["--repl-diskless-sync-delay", "0"]);
     arguments.extend(["--cluster-replica-validity-factor", "0"]);
     let bus = free_port().to_string();
     if !RedisServer::is_old() {

@@ -210,6 +210,8 @@ fn launch_until(
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         // At "notice", it says when it is ready.
         .args(["--save", "", "--appendonly", "no", "--loglevel", "notice"])
+        // It would wait 5 s for more replicas.
+        .args(["--repl-diskless-sync-delay", "0"])
         .arg("--dir")
         .arg(dir.path())
         .args(arguments);
