@@ -494,7 +494,7 @@ impl Error {
     }
 }
 
-/// What those said who were asked where the keys are: without it, the error helps nobody.
+/// What those said who were asked where the keys are: without it, the error tells an operator nothing.
 fn said(cause: Outage, source: Option<&Source>) -> String {
     match source {
         Some(source) if cause == Outage::NoHolder => format!(": {source}"),

@@ -26,7 +26,7 @@ impl Measurement for Ratio {
     fn start(&self) {}
 
     fn end(&self, (): ()) -> f64 {
-        unimplemented!("a ratio takes two: use `compare`")
+        unreachable!("a ratio takes two: use `compare`")
     }
 
     fn add(&self, one: &f64, other: &f64) -> f64 {

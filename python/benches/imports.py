@@ -186,7 +186,7 @@ def fresh(variant: str, directory: str, url: str) -> None:
 
 
 def miss(url: str) -> None:
-    """What a name that nobody has costs the finder, beside what CPython's own takes for it."""
+    """What a name that no finder has costs the finder, beside what CPython's own takes for it."""
     import timeit
     from importlib.machinery import PathFinder
 

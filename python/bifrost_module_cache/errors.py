@@ -23,7 +23,7 @@ class CacheError(ImportError):
     server: str | None
     """Which Redis it is about: ``host:port/database``."""
     is_transient: bool
-    """True if the same call may succeed later though nobody changes anything."""
+    """True if the same call may succeed later though nothing is changed by hand."""
     may_have_been_applied: bool
     """True if a write was sent and its answer never came, or was applied in part."""
 

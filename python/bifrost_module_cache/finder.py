@@ -61,7 +61,7 @@ class Finder:
         self, path: Iterable[str], fullname: str, source: Source
     ) -> ModuleSpec | None:
         for entry in path:
-            # Names below a package of somebody else are not ours.
+            # Names below another finder's package are not ours.
             if isinstance(entry, str) and entry.startswith(self.root):
                 spec = self.find_in(entry, fullname, source)
                 if spec is not None:

@@ -48,7 +48,7 @@ def application() -> FastAPI:
 
     @app.exception_handler(CacheError)
     async def unavailable(request: Request, error: CacheError) -> JSONResponse:
-        # The row is saved. Whoever sends the request again brings it to the cache.
+        # The row is saved. A client that sends the request again brings it to the cache.
         return JSONResponse({"detail": str(error)}, status_code=503)
 
     @app.put("/modules/{path:path}")

@@ -61,7 +61,7 @@ pub fn interruptible<T: Send + 'static>(
     let thread = thread::Builder::new()
         .name(THREAD.to_owned())
         .spawn(move || {
-            // Nobody listens any more if the caller was interrupted.
+            // If the caller was interrupted, nothing receives this.
             let _ = sender.send(call());
         })?;
     loop {

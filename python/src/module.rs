@@ -159,7 +159,7 @@ impl Resolution {
     }
 }
 
-/// A Python object for a module that nobody else shares.
+/// A Python object for a module that nothing else refers to.
 pub fn wrapped(py: Python<'_>, module: Arc<cache::CachedModule>) -> PyResult<Py<CachedModule>> {
     Py::new(py, CachedModule::new(module))
 }

@@ -122,7 +122,7 @@ pub struct RefreshReport {
     removed: usize,
     /// Modules larger than the limit: their paths are among the removed.
     skipped: usize,
-    /// How often a path was tried again because somebody wrote it meanwhile.
+    /// How often a path was tried again because another writer wrote it meanwhile.
     retried: usize,
     /// Bytes of content written.
     bytes: u64,

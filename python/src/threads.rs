@@ -20,7 +20,7 @@ pub fn opened() {
     OPEN.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A near cache that was opened is dropped, and nobody waits.
+/// A near cache that was opened is dropped, without a wait.
 pub fn forgotten() {
     OPEN.fetch_sub(1, Ordering::Relaxed);
 }
