@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
-use super::connection::{Connection, Task, send};
+use super::connection::Connection;
 use crate::command::request::Request;
 use crate::command::{connection, reply};
 use crate::config::Config;
@@ -71,7 +71,7 @@ impl Dial for Dialer<'_> {
         request: &Request,
         limit: Duration,
     ) -> Result<Vec<Value>, Error> {
-        let asked = send(connection.multiplexed.clone(), request);
+        let asked = connection.sender.clone().send(request);
         match timeout(limit, asked).await {
             Ok(answer) => answer.map_err(|error| connect_failed(&error)),
             Err(_) => Err(reply::timed_out()),
@@ -170,7 +170,6 @@ where
     let (multiplexed, driver) = MultiplexedConnection::new_with_config(&said, stream, settings)
         .await
         .map_err(|error| connect_failed(&error))?;
-    let driver = Task(tokio::spawn(driver));
     Ok(Connection::new(multiplexed, driver, full))
 }
 

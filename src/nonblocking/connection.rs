@@ -1,11 +1,16 @@
 //! One multiplexed connection with the task that drives it, shared or dedicated.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{RedisResult, Value};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -25,9 +30,44 @@ impl<T> Drop for Task<T> {
     }
 }
 
+/// Sends requests over a connection. Its clones share the socket.
+#[derive(Clone)]
+pub(super) struct Sender {
+    multiplexed: MultiplexedConnection,
+    /// Closed once the driver has ended.
+    driver_runs: watch::Receiver<()>,
+}
+
+impl Sender {
+    /// The replies, or an error once the driver has ended.
+    ///
+    /// The library alone would wait for ever for a request that was queued in the very instant in
+    /// which the driver ended: its queue lives as long as a sender does.
+    pub(super) async fn send(mut self, request: &Request) -> RedisResult<Vec<Value>> {
+        let (pipeline, replies) = (&request.pipeline, request.replies());
+        let mut sent = self.multiplexed.req_packed_commands(pipeline, 0, replies);
+        let mut ended = pin!(self.driver_runs.changed());
+        poll_fn(|context| {
+            if let Poll::Ready(replies) = sent.as_mut().poll(context) {
+                return Poll::Ready(replies);
+            }
+            // Nothing is ever sent on this channel.
+            let _closed = ready!(ended.as_mut().poll(context));
+            // They may have come between the two.
+            match sent.as_mut().poll(context) {
+                Poll::Pending => {
+                    Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe).into()))
+                }
+                replies @ Poll::Ready(_) => replies,
+            }
+        })
+        .await
+    }
+}
+
 /// A connection, with the task that drives it.
 pub(super) struct Connection {
-    pub(super) multiplexed: MultiplexedConnection,
+    pub(super) sender: Sender,
     pub(super) driver: Task<()>,
     server: OnceLock<Identity>,
     /// See [`Opened`](crate::discovery::Opened).
@@ -42,14 +82,23 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Spawns `driver`, the library's task of `multiplexed`.
     pub(super) fn new(
         multiplexed: MultiplexedConnection,
-        driver: Task<()>,
+        driver: impl Future<Output = ()> + Send + 'static,
         full: Arc<AtomicBool>,
     ) -> Self {
+        let (running, driver_runs) = watch::channel(());
+        let driver = tokio::spawn(async move {
+            driver.await;
+            drop(running);
+        });
         Self {
-            multiplexed,
-            driver,
+            sender: Sender {
+                multiplexed,
+                driver_runs,
+            },
+            driver: Task(driver),
             server: OnceLock::new(),
             moves: 0,
             answers: AtomicU64::new(0),
@@ -129,8 +178,7 @@ impl Connection {
         request: &Request,
         budget: Budget,
     ) -> Result<Vec<Value>, Error> {
-        // Cloning a multiplexed connection clones a handle: all requests go over the same socket.
-        let sent = send(self.multiplexed.clone(), request);
+        let sent = self.sender.clone().send(request);
         let replies = self.answered(timeout(budget.attempt(), sent).await)?;
         // Also an error of Redis is an answer: the connection is alive.
         self.answers.fetch_add(1, Ordering::Relaxed);
@@ -157,9 +205,9 @@ impl Dedicated {
 
 impl DedicatedConnection for Dedicated {
     async fn begin(&mut self, request: Request, _: Budget) -> Result<(), Error> {
-        let connection = self.connection.multiplexed.clone();
+        let sender = self.connection.sender.clone();
         // A task, so that the request is sent and answered while the caller does something else.
-        let sent = tokio::spawn(async move { send(connection, &request).await });
+        let sent = tokio::spawn(async move { sender.send(&request).await });
         self.begun = Some(Task(sent));
         Ok(())
     }
@@ -178,11 +226,26 @@ impl DedicatedConnection for Dedicated {
     }
 }
 
-pub(super) async fn send(
-    mut connection: MultiplexedConnection,
-    request: &Request,
-) -> RedisResult<Vec<Value>> {
-    connection
-        .req_packed_commands(&request.pipeline, 0, request.replies())
-        .await
+#[cfg(test)]
+mod tests {
+    use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_in_the_queue_fails_when_the_driver_ends() {
+        let (stream, _server) = tokio::io::duplex(64);
+        let login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let settings = AsyncConnectionConfig::new().set_response_timeout(None);
+        let made = MultiplexedConnection::new_with_config(&login, stream, settings).await;
+        // Kept, and with it the queue, as by a request that was queued while it ended.
+        let (multiplexed, _driver) = made.unwrap();
+        let connection = Connection::new(multiplexed, async {}, Arc::default());
+        let ping = crate::command::connection::ping();
+        let sent = connection.sender.clone().send(&ping);
+        let ended = timeout(Duration::from_secs(60), sent)
+            .await
+            .expect("it ends");
+        assert!(ended.unwrap_err().is_io_error());
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep;
 
 use super::connect::{Dialer, open};
-use super::connection::{Connection, Task, send};
+use super::connection::{Connection, Task};
 use super::connections::Connections;
 use crate::command::reply;
 use crate::command::request::Request;
@@ -106,9 +106,9 @@ struct TrackingConnection {
 
 impl ListenerConnection for TrackingConnection {
     async fn send(&mut self, request: Request) -> Result<(), Error> {
-        let connection = self.connection.multiplexed.clone();
+        let sender = self.connection.sender.clone();
         // A task, so that announcements are applied while the answer is still to come.
-        let asked = tokio::spawn(async move { send(connection, &request).await });
+        let asked = tokio::spawn(async move { sender.send(&request).await });
         self.asked = Some(Task(asked));
         Ok(())
     }
