@@ -13,7 +13,9 @@ from support.servers import Redis
 from support.workspaces import publish, run
 
 START = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
+# A shell starts what runs in the background with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from bifrost_module_cache import *
 url = sys.argv[1]
 """
