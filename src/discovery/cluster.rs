@@ -3,7 +3,7 @@
 
 use redis::{ConnectionAddr, Value};
 
-use super::{Dial, Opened, PAUSE, Said, Search};
+use super::{Dial, Opened, Said, Search};
 use crate::command::owner::{self, Owner};
 use crate::command::reply;
 use crate::config::place::shown;
@@ -12,53 +12,45 @@ use crate::error::{Error, Outage};
 /// So many times in a row a node may name another one, before all are asked anew.
 const HOPS: usize = 5;
 
-/// Opens a connection to the owner of our slot.
-pub(super) async fn open<D: Dial>(
+/// Asks all of them once, and those whom they name, until one owns our slot.
+pub(super) async fn round<D: Dial>(
     search: &Search<'_, D>,
     nodes: &[ConnectionAddr],
-) -> Result<Opened<D::Connection>, Error> {
+    said: &mut Said,
+) -> Option<Opened<D::Connection>> {
     let known = &search.config.known;
-    let mut before = None;
-    loop {
-        let (mut said, left) = (Said::default(), search.left());
-        let mut tried: Vec<ConnectionAddr> = Vec::new();
-        // The owner that is known, then the nodes of the URL: after a failover any may be gone.
-        let holder = known.holder();
-        let first = known.first();
-        let seeds = (0..nodes.len()).map(|at| &nodes[(first + at) % nodes.len()]);
-        let start = holder.as_deref().into_iter().chain(seeds);
-        for node in start {
-            let mut next = Some(node.clone());
-            for _ in 0..HOPS {
-                let Some(node) = next.take().filter(|node| !tried.contains(node)) else {
-                    break;
-                };
-                // Each node that is still to be asked needs its time.
-                let parts = 2 + nodes.len().saturating_sub(tried.len());
-                let asked = ask(search, &node, parts).await;
-                tried.push(node.clone());
-                match asked {
-                    Ok(Found::Here(connection)) => {
-                        let moves = known.found(&node);
-                        return Ok(Opened { connection, moves });
-                    }
-                    Ok(Found::At(host, port)) => {
-                        let owner = search.announced(&host, port);
-                        said.add(&node, format_args!("names {}", shown(&owner)));
-                        next = Some(owner);
-                    }
-                    Err(error) => said.failed(&node, error),
+    let mut tried: Vec<ConnectionAddr> = Vec::new();
+    // The owner that is known, then the nodes of the URL: after a failover any may be gone.
+    let holder = known.holder();
+    let first = known.first();
+    let seeds = search.order(nodes.len()).map(|at| &nodes[at]);
+    for node in holder.as_deref().into_iter().chain(seeds) {
+        let mut next = Some(node.clone());
+        for _ in 0..HOPS {
+            let Some(node) = next.take().filter(|node| !tried.contains(node)) else {
+                break;
+            };
+            // Each node that is still to be asked needs its time.
+            let parts = 2 + nodes.len().saturating_sub(tried.len());
+            let asked = ask(search, &node, parts).await;
+            tried.push(node.clone());
+            match asked {
+                Ok(Found::Here(connection)) => {
+                    let moves = known.found(&node);
+                    return Some(Opened { connection, moves });
                 }
+                Ok(Found::At(host, port)) => {
+                    let owner = search.announced(&host, port);
+                    said.add(&node, format_args!("names {}", shown(&owner)));
+                    next = Some(owner);
+                }
+                Err(error) => said.failed(&node, error),
             }
         }
-        // The next round begins with another one.
-        known.set_first(first.wrapping_add(1));
-        if search.left() <= 2 * PAUSE || said.is_final() {
-            return Err(said.or(before, left).error());
-        }
-        before = Some(said);
-        search.dial.pause(PAUSE).await;
     }
+    // The next round begins with another one.
+    known.set_first(first.wrapping_add(1));
+    None
 }
 
 enum Found<Conn> {

@@ -70,13 +70,31 @@ pub(crate) async fn open<D: Dial>(
         config,
         deadline,
     };
-    match &config.place {
-        Place::Fixed => Ok(Opened {
-            connection: search.holder(config.redis.addr(), 1).await?,
-            moves: 0,
-        }),
-        Place::Sentinels(sentinels) => sentinel::open(&search, sentinels).await,
-        Place::Cluster(nodes) => cluster::open(&search, nodes).await,
+    if let Place::Sentinels(_) = config.place
+        && let Some(opened) = sentinel::known(&search).await
+    {
+        return Ok(opened);
+    }
+    let mut before = None;
+    loop {
+        let (mut said, left) = (Said::default(), search.left());
+        let opened = match &config.place {
+            Place::Fixed => {
+                let connection = search.holder(config.redis.addr(), 1).await?;
+                let moves = 0;
+                return Ok(Opened { connection, moves });
+            }
+            Place::Sentinels(sentinels) => sentinel::round(&search, sentinels, &mut said).await,
+            Place::Cluster(nodes) => cluster::round(&search, nodes, &mut said).await,
+        };
+        if let Some(opened) = opened {
+            return Ok(opened);
+        }
+        if search.left() <= 2 * PAUSE || said.is_final() {
+            return Err(said.or(before, left).error());
+        }
+        before = Some(said);
+        dial.pause(PAUSE).await;
     }
 }
 
@@ -119,6 +137,12 @@ impl<D: Dial> Search<'_, D> {
     /// of the others.
     fn share(&self, parts: usize) -> Duration {
         self.left() / u32::try_from(parts.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// The places of so many addresses, from the one on that was right last.
+    fn order(&self, count: usize) -> impl Iterator<Item = usize> + use<D> {
+        let first = self.config.known.first();
+        (0..count).map(move |at| (first + at) % count)
     }
 
     /// Connects to a server that may hold the keys.

@@ -3,75 +3,72 @@
 
 use redis::{ConnectionAddr, Value};
 
-use super::{Dial, Opened, PAUSE, Said, Search, Server};
+use super::{Dial, Opened, Said, Search, Server};
 use crate::command::reign::{self, Answer};
 use crate::command::reply;
 use crate::command::request::{Class, Request};
 use crate::config::place::{Sentinels, shown};
 use crate::error::{Error, Outage};
 
-/// Opens a connection to the primary.
-pub(super) async fn open<D: Dial>(
+/// A connection to the primary that is known, if that was said just now: then it need not be asked
+/// for again.
+pub(super) async fn known<D: Dial>(search: &Search<'_, D>) -> Option<Opened<D::Connection>> {
+    let (known, max_age) = (&search.config.known, search.config.discovery_max_age);
+    let holder = known.holder()?;
+    if !known.was_asked_within(max_age) {
+        return None;
+    }
+    let connection = primary(search, &holder, 3).await.ok()?;
+    let moves = known.found(&holder);
+    Some(Opened { connection, moves })
+}
+
+/// Asks all of them once, until one names a server that says that it is the primary.
+pub(super) async fn round<D: Dial>(
     search: &Search<'_, D>,
     sentinels: &Sentinels,
-) -> Result<Opened<D::Connection>, Error> {
-    let config = search.config;
-    let known = &config.known;
-    // What was said just now need not be asked for again.
-    if let Some(holder) = known.holder()
-        && known.was_asked_within(config.discovery_max_age)
-        && let Ok(connection) = primary(search, &holder, 3).await
-    {
-        let moves = known.found(&holder);
-        return Ok(Opened { connection, moves });
-    }
-    let mut before = None;
-    loop {
-        let (mut said, left) = (Said::default(), search.left());
-        // Several name the same server: it is tried once a round.
-        let mut tried: Vec<ConnectionAddr> = Vec::new();
-        for (asked, at) in order(search, sentinels).enumerate() {
-            let sentinel = &sentinels.addresses[at];
-            let parts = 1 + sentinels.addresses.len() - asked;
-            let named = match ask(search, sentinels, sentinel, parts).await {
-                Ok(Some(named)) => named,
-                Ok(None) => {
-                    let service = &sentinels.service;
-                    said.add(sentinel, format_args!("knows no primary named {service}"));
-                    said.has_hope = true;
-                    continue;
-                }
-                Err(error) => {
-                    said.failed(sentinel, sentinel_s(error));
-                    continue;
-                }
-            };
-            said.add(sentinel, format_args!("names {}", shown(&named)));
-            if tried.contains(&named) {
+    said: &mut Said,
+) -> Option<Opened<D::Connection>> {
+    let known = &search.config.known;
+    // Several name the same server: it is tried once a round.
+    let mut tried: Vec<ConnectionAddr> = Vec::new();
+    for (asked, at) in search.order(sentinels.addresses.len()).enumerate() {
+        let sentinel = &sentinels.addresses[at];
+        let parts = 1 + sentinels.addresses.len() - asked;
+        let named = match ask(search, sentinels, sentinel, parts).await {
+            Ok(Some(named)) => named,
+            Ok(None) => {
+                let service = &sentinels.service;
+                said.add(sentinel, format_args!("knows no primary named {service}"));
+                said.has_hope = true;
                 continue;
             }
-            match primary(search, &named, 2).await {
-                Ok(connection) => {
-                    known.set_first(at);
-                    known.was_asked();
-                    let moves = known.found(&named);
-                    return Ok(Opened { connection, moves });
-                }
-                Err(error) => said.failed(&named, error),
+            Err(error) => {
+                said.failed(sentinel, sentinel_s(error));
+                continue;
             }
-            tried.push(named);
+        };
+        said.add(sentinel, format_args!("names {}", shown(&named)));
+        if tried.contains(&named) {
+            continue;
         }
-        if search.left() <= 2 * PAUSE || said.is_final() {
-            return Err(said.or(before, left).error());
+        match primary(search, &named, 2).await {
+            Ok(connection) => {
+                known.set_first(at);
+                known.was_asked();
+                let moves = known.found(&named);
+                return Some(Opened { connection, moves });
+            }
+            Err(error) => said.failed(&named, error),
         }
-        before = Some(said);
-        search.dial.pause(PAUSE).await;
+        tried.push(named);
     }
+    None
 }
 
 /// Asks again, and looks for the holder anew if another one is named.
 pub(super) async fn confirm<D: Dial>(search: &Search<'_, D>, sentinels: &Sentinels) {
-    for (asked, at) in order(search, sentinels).enumerate() {
+    for (asked, at) in search.order(sentinels.addresses.len()).enumerate() {
         let sentinel = &sentinels.addresses[at];
         let parts = sentinels.addresses.len() - asked;
         if let Ok(Some(named)) = ask(search, sentinels, sentinel, parts).await {
@@ -80,12 +77,6 @@ pub(super) async fn confirm<D: Dial>(search: &Search<'_, D>, sentinels: &Sentine
             return;
         }
     }
-}
-
-/// The sentinels, from the one on that was right last.
-fn order<D: Dial>(search: &Search<'_, D>, sentinels: &Sentinels) -> impl Iterator<Item = usize> {
-    let (first, count) = (search.config.known.first(), sentinels.addresses.len());
-    (0..count).map(move |at| (first + at) % count)
 }
 
 /// Which server a sentinel names; `None` if it knows no such service.
