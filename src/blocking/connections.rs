@@ -72,14 +72,14 @@ impl Connections {
     }
 
     fn open(&self, budget: Budget) -> Result<Opened<Connection>, Error> {
-        let timeout = self.config.connect_timeout.min(budget.left());
-        Connection::open(&self.config, Instant::now() + timeout)
+        let config = &self.config;
+        Connection::open(config, Instant::now() + budget.connecting(config))
     }
 
     /// Sees to it that what is known of the server is not too old.
     fn confirm(&self, budget: Budget) {
         let config = &*self.config;
-        let limit = config.connect_timeout.min(budget.attempt() / 2);
+        let limit = budget.confirming(config);
         run(discovery::confirm(&Dialer { config }, config, limit));
     }
 

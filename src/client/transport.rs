@@ -61,6 +61,16 @@ impl Budget {
     pub(crate) fn attempt(&self) -> Duration {
         self.left().min(self.response)
     }
+
+    /// How long opening a connection may take.
+    pub(crate) fn connecting(&self, config: &Config) -> Duration {
+        config.connect_timeout.min(self.left())
+    }
+
+    /// How long confirming where the keys are may take: the request still needs its time.
+    pub(crate) fn confirming(&self, config: &Config) -> Duration {
+        config.connect_timeout.min(self.attempt() / 2)
+    }
 }
 
 /// What came back for a request.

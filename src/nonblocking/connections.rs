@@ -66,15 +66,15 @@ impl Connections {
     }
 
     async fn connect(&self, budget: Budget) -> Result<Connection, Error> {
-        let limit = self.config.connect_timeout.min(budget.left());
-        let opened = open(&self.config, None, Instant::now() + limit).await?;
+        let deadline = Instant::now() + budget.connecting(&self.config);
+        let opened = open(&self.config, None, deadline).await?;
         Ok(opened.connection.led_by(opened.moves))
     }
 
     /// Sees to it that what is known of the server is not too old.
     async fn confirm(&self, budget: Budget) {
         let config = &*self.config;
-        let limit = config.connect_timeout.min(budget.attempt() / 2);
+        let limit = budget.confirming(config);
         let pushes = None;
         discovery::confirm(&Dialer { config, pushes }, config, limit).await;
     }
