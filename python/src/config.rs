@@ -63,7 +63,10 @@ impl Config {
         client_certificate_pem: Option<Vec<u8>>,
         client_key_pem: Option<Vec<u8>>,
     ) -> PyResult<Self> {
-        let seconds = |name, value| seconds(py, name, value);
+        let seconds = |name, value: Option<f64>| {
+            let given = value.map(|value| seconds(py, name, value));
+            given.transpose()
+        };
         let settings = Settings {
             pool_size,
             connect_timeout: seconds("connect_timeout", connect_timeout)?,
@@ -145,9 +148,9 @@ fn float(value: f64) -> String {
     format!("{value:?}")
 }
 
-fn seconds(py: Python<'_>, name: &str, value: Option<f64>) -> PyResult<Option<Duration>> {
-    let duration = value.map(Duration::try_from_secs_f64).transpose();
-    duration.map_err(|_| {
+/// A duration that is given in seconds.
+pub fn seconds(py: Python<'_>, name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value).map_err(|_| {
         let text = format!("{name} must be a number of seconds that is not negative");
         invalid_config(py, &text)
     })

@@ -9,7 +9,7 @@ use bifrost_module_cache::near::NearCacheOptions;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, seconds};
 use crate::errors::{closed, invalid_config, raised};
 use crate::interrupt::{detached, interruptible};
 use crate::module::{CachedModule, Resolution, wrapped};
@@ -69,11 +69,7 @@ impl NearCache {
         max_bytes: usize,
         stale_if_error: Option<f64>,
     ) -> PyResult<Self> {
-        let seconds = |name: &str, value: f64| {
-            let text = format!("{name} must be a number of seconds that is not negative");
-            Duration::try_from_secs_f64(value).map_err(|_| invalid_config(py, &text))
-        };
-        let staleness = seconds("staleness", staleness)?;
+        let staleness = seconds(py, "staleness", staleness)?;
         if staleness < Duration::from_millis(100) {
             return Err(invalid_config(py, "staleness must be at least 0.1 seconds"));
         }
@@ -81,7 +77,7 @@ impl NearCache {
             .with_max_bytes(max_bytes)
             .with_staleness_bound(staleness);
         if let Some(age) = stale_if_error {
-            options = options.with_stale_if_error(seconds("stale_if_error", age)?);
+            options = options.with_stale_if_error(seconds(py, "stale_if_error", age)?);
         }
         let reader = blocking::ModuleReader::new(config::of(py, url, config)?);
         let reader = reader.map_err(|error| raised(py, &error))?;
