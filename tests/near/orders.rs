@@ -443,16 +443,22 @@ fn messages_may_come_byte_by_byte<F: Nearby>() {
     assert_eq!(near.stats().sessions, 1);
 }
 
-fn several_messages_may_come_at_once<F: Nearby>() {
+/// A near cache that keeps so many modules, all of which have just changed.
+fn about_to_hear_of<F: Nearby>(count: usize) -> (ScriptedRedis, F::Near, Vec<String>) {
     let (server, near) = following::<F>();
-    let paths: Vec<String> = (0..200).map(|n| format!("{n}.py")).collect();
+    let paths: Vec<String> = (0..count).map(|n| format!("{n}.py")).collect();
     for path in &paths {
         server.set(path, "old");
     }
-    assert_eq!(near.prefetch().unwrap(), 200);
+    assert_eq!(near.prefetch().unwrap(), count);
     for path in &paths {
         server.set(path, "new");
     }
+    (server, near, paths)
+}
+
+fn several_messages_may_come_at_once<F: Nearby>() {
+    let (server, near, paths) = about_to_hear_of::<F>(200);
     let messages: Vec<u8> = paths.iter().flat_map(|path| changed(&[path])).collect();
     // The last one in two pieces, so that the first read ends within it.
     let (most, rest) = messages.split_at(messages.len() - 5);
@@ -466,15 +472,7 @@ fn several_messages_may_come_at_once<F: Nearby>() {
 }
 
 fn ten_thousand_changes_may_come_in_one_message<F: Nearby>() {
-    let (server, near) = following::<F>();
-    let paths: Vec<String> = (0..10_000).map(|n| format!("{n}.py")).collect();
-    for path in &paths {
-        server.set(path, "old");
-    }
-    assert_eq!(near.prefetch().unwrap(), 10_000);
-    for path in &paths {
-        server.set(path, "new");
-    }
+    let (server, near, paths) = about_to_hear_of::<F>(10_000);
     server.tell(&changed(&paths));
     near.hear_all();
     let stats = near.stats();
