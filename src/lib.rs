@@ -32,6 +32,14 @@ pub mod near;
 #[cfg(feature = "nonblocking")]
 pub mod nonblocking;
 mod paths;
+#[cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        reason = "not every kind of metric is used under every set of features"
+    )
+)]
+mod prometheus;
 mod random;
 mod resolution;
 mod rfc3339;
