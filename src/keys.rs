@@ -26,6 +26,12 @@ pub const COMPLETE_KEY: &str = "bifrost:module-cache:complete";
 /// most. If it is gone at the end, the data was flushed meanwhile.
 pub(crate) const WARMING_KEY_PREFIX: &str = "bifrost:module-cache:warming:";
 
+/// What a guard says of itself while it guards; it expires after three of its intervals.
+///
+/// JSON `{"id": <string>, "since": <Unix seconds>, "checked": <Unix seconds>, "feed": "poll" or
+/// "listen", "pending": <count>, "withheld": <count>, "standby_ms": <milliseconds>}`.
+pub const GUARD_KEY: &str = "bifrost:module-cache:guard";
+
 /// Its value changes whenever the cache is cleared, which tells warm-ups under way not to mark it
 /// as complete.
 pub(crate) const GENERATION_KEY: &str = "bifrost:module-cache:generation";
@@ -54,6 +60,7 @@ pub struct Keys {
     module_prefix: String,
     index: String,
     complete: String,
+    pub(crate) guard: String,
     pub(crate) generation: String,
     pub(crate) warming_prefix: String,
     pub(crate) probe: String,
@@ -67,6 +74,7 @@ impl Keys {
             module_prefix: name(MODULE_KEY_PREFIX),
             index: name(MODULE_INDEX_KEY),
             complete: name(COMPLETE_KEY),
+            guard: name(GUARD_KEY),
             generation: name(GENERATION_KEY),
             warming_prefix: name(WARMING_KEY_PREFIX),
             probe: name(PROBE_KEY),
@@ -144,6 +152,12 @@ impl Keys {
     #[must_use]
     pub fn complete(&self) -> &str {
         &self.complete
+    }
+
+    /// What a guard says of itself: [`GUARD_KEY`].
+    #[must_use]
+    pub fn guard(&self) -> &str {
+        &self.guard
     }
 }
 

@@ -21,6 +21,12 @@ pub mod diagnosis;
 mod discovery;
 mod encode;
 mod error;
+#[cfg(all(
+    feature = "near-cache",
+    feature = "postgres",
+    any(feature = "blocking", feature = "nonblocking")
+))]
+pub mod guard;
 pub mod guide;
 pub mod keys;
 mod module;

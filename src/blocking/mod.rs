@@ -88,6 +88,10 @@ mod deadline_thread;
 #[allow(clippy::duplicate_mod, reason = "one text for both facades")]
 #[path = "../facade/mod.rs"]
 mod facade;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod guard;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod guard_database;
 #[cfg(feature = "near-cache")]
 mod listener;
 mod pool;
@@ -99,6 +103,8 @@ mod socket;
 mod stream;
 mod with_pool;
 
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+pub use facade::Guard;
 #[cfg(feature = "near-cache")]
 pub use facade::NearCache;
 pub use facade::{ModuleReader, ModuleWriter};

@@ -76,3 +76,23 @@ impl Command for Unlist<'_> {
         reply::integer(reply::single(replies)?).map(drop)
     }
 }
+
+/// How many members the index has.
+#[cfg(all(feature = "postgres", feature = "near-cache"))]
+pub(crate) struct Size;
+
+#[cfg(all(feature = "postgres", feature = "near-cache"))]
+impl Command for Size {
+    type Reply = usize;
+
+    fn request(&self, config: &Config) -> Request {
+        let mut command = redis::cmd("SCARD");
+        command.arg(config.keys.index());
+        Request::one(command, Class::Bulk)
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<usize, Error> {
+        let size = reply::integer(reply::single(replies)?)?;
+        usize::try_from(size).map_err(|_| reply::unexpected())
+    }
+}

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "postgres")]
 pub(crate) mod barrier;
+#[cfg(all(feature = "postgres", feature = "near-cache"))]
+pub(crate) mod changes;
 pub(crate) mod row;
 #[cfg(feature = "postgres")]
 pub(crate) mod url;

@@ -50,7 +50,7 @@ impl<R: Rows> Rows for Asked<'_, R> {
 }
 
 /// Sends a statement, such that an error says which database it is about.
-async fn ask<'a, D: Database>(
+pub(super) async fn ask<'a, D: Database>(
     database: &'a mut D,
     server: &'a str,
     statement: &str,
@@ -70,9 +70,11 @@ const WHO: &str = "SELECT coalesce(CASE family(inet_server_addr()) \
 
 /// The workspace's table, through a client.
 pub(crate) struct Workspace<D> {
-    database: D,
+    pub(super) database: D,
     /// Which one answers: `host:port/name`, or the name alone through a local socket.
     pub(crate) server: String,
+    /// Rows that can't be cached are no news: whoever lists again and again has told them once.
+    pub(crate) is_quiet: bool,
     list: String,
     list_these: String,
     count: String,
@@ -130,6 +132,7 @@ impl<D: Database> Workspace<D> {
         let mut workspace = Self {
             database,
             server: String::new(),
+            is_quiet: false,
             list: format!("SELECT path, octet_length(content) {modules} ORDER BY path"),
             list_these: format!(
                 "SELECT path, octet_length(content) {modules} AND path = ANY($1) ORDER BY path"
@@ -198,14 +201,20 @@ impl<D: Database> Workspace<D> {
         let mut skipped = 0;
         let mut found: Vec<(String, usize)> = Vec::new();
         let statement = paths.map_or(&self.list, |_| &self.list_these);
+        let level = if self.is_quiet {
+            log::Level::Debug
+        } else {
+            log::Level::Warn
+        };
         let mut rows = ask(&mut self.database, &self.server, statement, paths).await?;
         while let Some(row) = rows.next().await? {
             let (path, bytes): (&str, i32) = (column(&row, 0)?, column(&row, 1)?);
             let bytes = usize::try_from(bytes).unwrap_or_default();
             if let Err(error) = validate_path(path) {
-                log::warn!("Skipped a row of the workspace: {error}");
+                log::log!(level, "Skipped a row of the workspace: {error}");
             } else if bytes > config.max_content_bytes {
-                log::warn!(
+                log::log!(
+                    level,
                     "Skipped module {}: its content has {bytes} bytes, more than the limit",
                     shown(path)
                 );
@@ -301,7 +310,7 @@ impl<D: Database> Workspace<D> {
     }
 
     /// The only column of the only row.
-    async fn single<T: for<'a> FromSql<'a>>(
+    pub(super) async fn single<T: for<'a> FromSql<'a>>(
         &mut self,
         statement: &str,
         paths: Option<&[String]>,
@@ -335,7 +344,7 @@ pub(crate) async fn collect(mut rows: impl Rows) -> Result<Fetched, Error> {
     Ok(fetched)
 }
 
-fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
+pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
     row.try_get(index)
         .map_err(|error| failed("a row of the workspace can't be read", error))
 }
@@ -346,18 +355,43 @@ fn transaction_id(text: &str) -> Result<u64, Error> {
         .map_err(|_| unusable("the database answered without a transaction id"))
 }
 
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "near-cache"))]
 pub(crate) fn connect_failed(error: tokio_postgres::Error) -> Error {
     failed("the database could not be connected to", error)
 }
 
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "near-cache"))]
 pub(crate) fn connect_timed_out() -> Error {
+    silent("the database did not accept the connection in time")
+}
+
+/// The database, or the network before it, is silent.
+#[cfg(any(feature = "tls", feature = "near-cache"))]
+pub(crate) fn silent(reason: &'static str) -> Error {
     Error::Database {
         server: String::new(),
-        reason: "the database did not accept the connection in time",
+        reason,
         transient: true,
         source: None,
+    }
+}
+
+/// What a caller's own function failed with that connects to the database.
+#[cfg(feature = "near-cache")]
+pub(crate) fn not_connected(error: impl Into<crate::error::Source>) -> Error {
+    // That of `connect_postgres`, or of the client: both tell whether waiting helps.
+    let error = match error.into().downcast::<Error>() {
+        Ok(error) => return *error,
+        Err(error) => error,
+    };
+    match error.downcast::<tokio_postgres::Error>() {
+        Ok(error) => connect_failed(*error),
+        Err(source) => Error::Database {
+            server: String::new(),
+            reason: "the database could not be connected to",
+            transient: true,
+            source: Some(source),
+        },
     }
 }
 

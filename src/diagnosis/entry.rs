@@ -60,7 +60,7 @@ impl Command for AskEntries<'_> {
     fn decode(&self, replies: Vec<Value>, config: &Config) -> Result<Self::Reply, Error> {
         let mut replies = replies.into_iter();
         let mut reply = || replies.next().ok_or_else(reply::unexpected);
-        let status = status_of([reply()?, reply()?, reply()?], config)?;
+        let status = status_of([reply()?, reply()?, reply()?, reply()?], config)?;
         let entry = |path: &&str| {
             let module = stored(path, reply()?, config)?;
             // A reader that enforces integrity gets no such module either.
@@ -153,6 +153,7 @@ mod tests {
             members: None,
             maxmemory_policy: None,
             evicted_keys: None,
+            guard: None,
             servers: Endpoints::default(),
         };
         cause(&entry, &status, row, changed.map(at))

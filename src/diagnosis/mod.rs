@@ -28,10 +28,12 @@ pub(crate) mod cause;
 pub(crate) mod diagnose;
 mod entry;
 pub(crate) mod explain;
+pub(crate) mod guarded;
 pub(crate) mod status;
 
 pub use crate::database::row::RowState;
 pub use cause::Cause;
+pub use guarded::Guarded;
 pub use status::{CacheState, Status};
 
 use std::borrow::Cow;
@@ -139,7 +141,14 @@ impl Diagnosis {
     /// What to do: as [`Cause::remedy`]; empty where there is nothing to do.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
+        let is_guarded = matches!(&self.status, Some(status) if status.guard.is_some());
         match (self.cause, &self.row) {
+            (Cause::NotCached, None) if is_guarded => {
+                "check the spelling: a guard keeps the cache equal to the database"
+            }
+            (cause, _) if is_guarded && cause.is_drift() => {
+                "a guard mends it: ask again in a moment; if it stays, look at the guard's log"
+            }
             (Cause::NotCached, Some(_)) => Cause::JustCreated.remedy(),
             (cause, _) => cause.remedy(),
         }

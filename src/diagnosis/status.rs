@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::{Pipeline, Value};
 use serde::Serialize;
 
+use super::guarded::Guarded;
 use crate::client::Client;
 use crate::client::call;
 use crate::client::transport::Transport;
@@ -47,6 +48,8 @@ pub struct Status {
     /// How many keys Redis has evicted since the warm-up began that completed the cache, of whatever data; `None`
     /// where INFO does not tell, or the cache is not of this run of the server.
     pub evicted_keys: Option<u64>,
+    /// What a guard says of itself, if one keeps the cache equal to the database now.
+    pub guard: Option<Guarded>,
     /// Which servers this is about.
     pub servers: Endpoints,
 }
@@ -125,6 +128,9 @@ impl fmt::Display for Status {
         if let Some(members) = self.members {
             write!(f, "; {members} now")?;
         }
+        if let Some(guard) = &self.guard {
+            write!(f, "; guarded since {}", rfc3339::text(guard.since))?;
+        }
         match self.warning() {
             Some(warning) => write!(f, "; {warning}"),
             None => Ok(()),
@@ -161,11 +167,12 @@ pub(super) fn ask_status(pipeline: &mut Pipeline, keys: &Keys) {
     pipeline.cmd("SCARD").arg(keys.index());
     // Without a section, for all of them: several sections in one INFO are an error before Redis 7.
     pipeline.cmd("INFO");
+    pipeline.cmd("GET").arg(keys.guard());
 }
 
 /// What the mark of a complete cache says, beside the size of the index and INFO.
 pub(super) fn status_of(
-    [mark, members, info]: [Value; 3],
+    [mark, members, info, guard]: [Value; 4],
     config: &Config,
 ) -> Result<Status, Error> {
     let members = match reply::integer(members) {
@@ -181,6 +188,11 @@ pub(super) fn status_of(
         members,
         maxmemory_policy: info.field("maxmemory_policy").map(str::to_owned),
         evicted_keys: None,
+        // Users of older versions may not be allowed to read it.
+        guard: reply::bytes(guard)
+            .ok()
+            .flatten()
+            .and_then(|json| Guarded::read(&json)),
         servers: Endpoints::new(config, None),
     };
     status.servers.role = info.role().and_then(Role::of_info);
@@ -226,7 +238,8 @@ mod tests {
             text => Value::BulkString(text.into()),
         };
         let config = Config::new(crate::config::DEFAULT_REDIS_URL).unwrap();
-        status_of([text(mark), Value::Int(members), text(info)], &config).unwrap()
+        let answers = [text(mark), Value::Int(members), text(info), Value::Nil];
+        status_of(answers, &config).unwrap()
     }
 
     const MARK: &str =

@@ -3,6 +3,8 @@
 
 #[cfg(all(feature = "postgres", feature = "tls"))]
 mod connect_postgres;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod guard;
 #[cfg(feature = "near-cache")]
 mod near;
 mod reader;
@@ -14,6 +16,8 @@ use super::database;
 
 #[cfg(all(feature = "postgres", feature = "tls"))]
 pub use connect_postgres::{connect_postgres, connect_postgres_by_sslmode};
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+pub use guard::Guard;
 #[cfg(feature = "near-cache")]
 pub use near::NearCache;
 pub use reader::ModuleReader;

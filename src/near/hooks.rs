@@ -9,6 +9,8 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 
+use super::coherence::value::INDEX_PATH;
+
 /// What may have changed in Redis: what a hook of `NearCache::on_invalidate` is called with.
 ///
 /// ```
@@ -45,15 +47,34 @@ type Hook = Arc<dyn Fn(&Invalidation) + Send + Sync>;
 /// must not make memory grow.
 const CAPACITY: usize = 1_024;
 
+/// Code of this crate that is told at once, in the listener's own thread or task: it must not wait.
+pub(crate) trait ChangeSink: Send + Sync {
+    /// These paths changed; the index may be among them.
+    fn paths(&self, paths: &[String]);
+
+    fn everything(&self);
+}
+
 /// The hooks of a near cache. A forked child takes them along and gives them a thread of its own,
 /// so they stand behind an `ArcSwap`: a mutex might be inherited locked.
 #[derive(Default)]
-pub(crate) struct Registry(ArcSwap<Vec<Hook>>);
+pub(crate) struct Registry {
+    hooks: ArcSwap<Vec<Hook>>,
+    sink: Option<Arc<dyn ChangeSink>>,
+}
 
 impl Registry {
+    #[cfg(feature = "postgres")]
+    pub(crate) fn with_sink(sink: Arc<dyn ChangeSink>) -> Self {
+        Self {
+            sink: Some(sink),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn add(&self, hook: impl Fn(&Invalidation) + Send + Sync + 'static) {
         let hook: Hook = Arc::new(hook);
-        self.0.rcu(|hooks| {
+        self.hooks.rcu(|hooks| {
             let hooks = hooks.iter().chain([&hook]);
             hooks.cloned().collect::<Vec<_>>()
         });
@@ -90,19 +111,32 @@ impl Hooks {
         }
     }
 
-    pub(crate) fn paths(&self, paths: Vec<String>) {
+    /// Whether our own code is told, which then says itself what happens.
+    pub(crate) fn have_sink(&self) -> bool {
+        self.registry.sink.is_some()
+    }
+
+    /// The index is told to a sink only: users know nothing of it.
+    pub(crate) fn paths(&self, mut paths: Vec<String>) {
+        if let Some(sink) = &self.registry.sink {
+            sink.paths(&paths);
+        }
+        paths.retain(|path| path != INDEX_PATH);
         if !paths.is_empty() {
             self.tell(Some(paths));
         }
     }
 
     pub(crate) fn everything(&self) {
+        if let Some(sink) = &self.registry.sink {
+            sink.everything();
+        }
         self.tell(None);
     }
 
     /// Queues an invalidation, `None` for everything. Never waits: the listener calls it.
     fn tell(&self, paths: Option<Vec<String>>) {
-        if self.registry.0.load().is_empty() {
+        if self.registry.hooks.load().is_empty() {
             return;
         }
         let mut state = self.queue.lock();
@@ -125,7 +159,7 @@ impl Hooks {
 
     /// Starts the thread, if there is something for it to do and it does not run.
     pub(crate) fn start(&self) -> io::Result<()> {
-        if self.registry.0.load().is_empty() {
+        if self.registry.hooks.load().is_empty() {
             return Ok(());
         }
         let mut state = self.queue.lock();
@@ -181,7 +215,7 @@ impl Queue {
 /// the thread.
 fn serve(registry: &Registry, queue: &Queue) {
     while let Some(invalidation) = queue.next() {
-        for hook in registry.0.load_full().iter() {
+        for hook in registry.hooks.load_full().iter() {
             if catch_unwind(AssertUnwindSafe(|| hook(&invalidation))).is_err() {
                 log::error!("A hook for invalidations panicked");
             }

@@ -78,7 +78,9 @@ pub(crate) async fn listen<Io: ListenerIo>(io: &Io, instance: &Instance) {
                 delay = FIRST_DELAY;
             }
             refusal = None;
-            log::info!("The near cache lost Redis and reads through: {why}");
+            if !instance.hooks.have_sink() {
+                log::info!("The near cache lost Redis and reads through: {why}");
+            }
         }
         if why.is_transient() {
             log::debug!("The near cache can't follow Redis yet: {why}");
@@ -87,7 +89,7 @@ pub(crate) async fn listen<Io: ListenerIo>(io: &Io, instance: &Instance) {
         } else {
             let why = why.to_string();
             // One warning for one reason, not one every 30 s.
-            if refusal.as_ref() != Some(&why) {
+            if refusal.as_ref() != Some(&why) && !instance.hooks.have_sink() {
                 log::warn!("The near cache can't follow Redis and reads through: {why}");
                 refusal = Some(why);
             }

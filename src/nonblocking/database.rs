@@ -72,11 +72,17 @@ impl Database for AsyncDatabase {
         };
         self.queries.send(query).expect(SERVED);
         let rows = answered.await.expect(SERVED);
-        Ok(AsyncRows(Box::pin(rows.map_err(query_failed)?)))
+        Ok(AsyncRows::new(rows.map_err(query_failed)?))
     }
 }
 
 pub(crate) struct AsyncRows(Pin<Box<RowStream>>);
+
+impl AsyncRows {
+    pub(super) fn new(rows: RowStream) -> Self {
+        Self(Box::pin(rows))
+    }
+}
 
 impl Rows for AsyncRows {
     async fn next(&mut self) -> Result<Option<Row>, Error> {

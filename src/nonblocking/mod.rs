@@ -82,10 +82,16 @@ mod database;
 #[allow(clippy::duplicate_mod, reason = "one text for both facades")]
 #[path = "../facade/mod.rs"]
 mod facade;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod guard;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod guard_database;
 #[cfg(feature = "near-cache")]
 mod listener;
 mod refresh_from;
 
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+pub use facade::Guard;
 #[cfg(feature = "near-cache")]
 pub use facade::NearCache;
 pub use facade::{ModuleReader, ModuleWriter};

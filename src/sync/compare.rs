@@ -21,10 +21,10 @@ pub(crate) const PASSES: usize = 5;
 
 #[derive(Default)]
 pub(crate) struct Comparison {
-    pub(super) drift: Vec<(String, Verdict)>,
+    pub(crate) drift: Vec<(String, Verdict)>,
     /// When the first entry that is right expires, if any does: the mark of a complete cache must
     /// not outlive it.
-    pub(super) expires: Option<Instant>,
+    pub(crate) expires: Option<Instant>,
 }
 
 impl Comparison {

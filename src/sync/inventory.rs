@@ -19,9 +19,9 @@ use crate::error::Error;
 /// All paths of the database and of the cache, as they were when the call began.
 pub(crate) struct Inventory {
     pub(crate) listing: ModuleList,
-    pub(super) cached: CachedPaths,
+    pub(crate) cached: CachedPaths,
     /// What is cached and has no row.
-    pub(super) surplus: Vec<String>,
+    pub(crate) surplus: Vec<String>,
     servers: Endpoints,
 }
 
@@ -63,7 +63,7 @@ impl Inventory {
 
     /// Whether all would be removed though the caller did not say that this is meant. An empty
     /// table is more often the wrong database, or a restore under way, than an empty workspace.
-    pub(super) fn is_empty_unasked(&self, options: &SyncOptions<'_>) -> bool {
+    pub(crate) fn is_empty_unasked(&self, options: &SyncOptions<'_>) -> bool {
         let has_surplus = !self.surplus.is_empty() || !self.cached.bad.is_empty();
         self.listing.modules == 0 && has_surplus && !options.allows_empty()
     }

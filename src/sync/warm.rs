@@ -22,7 +22,7 @@ use crate::client::dedicated;
 use crate::client::dedicated::{begin, finish, send};
 use crate::client::transport::{DedicatedConnection, Transport};
 use crate::config::Config;
-use crate::database::workspace::{Database, ModuleList, Paths, Workspace, collect};
+use crate::database::workspace::{Database, Paths, Workspace, collect};
 use crate::error::Error;
 use crate::module::CachedModule;
 
@@ -78,7 +78,8 @@ pub(crate) async fn warm<T: Transport, D: Database>(
             config,
             &mut connections,
             &mut workspace,
-            inventory.listing,
+            inventory.listing.batches,
+            Replace::All,
             &mut options,
             &mut report,
         )
@@ -143,21 +144,23 @@ pub(crate) async fn warm<T: Transport, D: Database>(
 /// absent key goes unnoticed and may leave a ghost, which the verification removes.
 ///
 /// Two connections take turns: while Redis takes in one batch, Postgres prepares the next.
-async fn load<Conn: DedicatedConnection, D: Database>(
+pub(crate) async fn load<Conn: DedicatedConnection, D: Database>(
     config: &Config,
     connections: &mut [Conn; 2],
     workspace: &mut Workspace<D>,
-    listing: ModuleList,
+    batches: Vec<Vec<String>>,
+    replace: Replace,
     options: &mut SyncOptions<'_>,
     report: &mut WarmReport,
 ) -> Result<(), Error> {
     let mut pending: Option<Plan> = None;
     let mut done = 0;
+    let total = batches.iter().map(Vec::len).sum();
     let [mut this, mut other] = {
         let [a, b] = connections;
         [a, b]
     };
-    for batch in listing.batches {
+    for batch in batches {
         let cached = send(this, &Inspect::watching(&batch), config).await?;
         let rows = workspace.start(Paths::Listed(&batch)).await?;
         if let Some(plan) = &pending {
@@ -170,8 +173,8 @@ async fn load<Conn: DedicatedConnection, D: Database>(
             plan.finish(other, config, report).await?;
         }
         done += batch.len();
-        pending = Plan::new(&batch, &cached, rows, config, report);
-        options.report(Stage::Load, done, listing.modules);
+        pending = Plan::new(&batch, &cached, rows, replace, config, report);
+        options.report(Stage::Load, done, total);
         std::mem::swap(&mut this, &mut other);
     }
     if let Some(plan) = pending {
@@ -179,6 +182,26 @@ async fn load<Conn: DedicatedConnection, D: Database>(
         plan.finish(other, config, report).await?;
     }
     Ok(())
+}
+
+/// Which entries a load replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replace {
+    /// All that differ from their rows.
+    All,
+    /// None: it only brings what is missing. What differs may be what a writer is about to commit.
+    #[cfg(feature = "near-cache")]
+    Nothing,
+}
+
+impl Replace {
+    fn permits(self, verdict: Verdict) -> bool {
+        match self {
+            Self::All => verdict != Verdict::Right,
+            #[cfg(feature = "near-cache")]
+            Self::Nothing => verdict == Verdict::Missing,
+        }
+    }
 }
 
 /// What one batch writes: the modules that are missing or differ.
@@ -191,6 +214,7 @@ impl Plan {
         batch: &[String],
         cached: &[Cached],
         mut rows: Vec<CachedModule>,
+        replace: Replace,
         config: &Config,
         report: &mut WarmReport,
     ) -> Option<Self> {
@@ -201,9 +225,10 @@ impl Plan {
             match (cached.compare(row, config, path), row) {
                 (_, None) => {}
                 (Verdict::Right, Some(_)) => report.unchanged += 1,
-                (_, Some(_)) => {
+                (verdict, Some(_)) if replace.permits(verdict) => {
                     wrong.insert(path);
                 }
+                (_, Some(_)) => {}
             }
         }
         rows.retain(|row| wrong.contains(&row.path));

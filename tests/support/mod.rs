@@ -24,6 +24,13 @@ mod foreign;
 mod gate;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 mod group;
+#[cfg(all(
+    feature = "blocking",
+    feature = "nonblocking",
+    feature = "near-cache",
+    feature = "postgres"
+))]
+mod guard;
 #[cfg(feature = "postgres")]
 mod lent;
 mod monitor;
@@ -59,6 +66,13 @@ pub use self::foreign::{Entry, Foreign, json};
 pub use self::gate::Gate;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 pub use self::group::{Cluster, DOWN_AFTER, Holder, Sentinel, SentinelGroup, sentinel_url};
+#[cfg(all(
+    feature = "blocking",
+    feature = "nonblocking",
+    feature = "near-cache",
+    feature = "postgres"
+))]
+pub use self::guard::{Guard, Guarding};
 #[cfg(feature = "postgres")]
 pub use self::lent::LentPostgres;
 pub use self::monitor::Monitor;

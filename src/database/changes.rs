@@ -1,0 +1,92 @@
+//! What the guard asks the database: which rows changed, who may be about to change them, and
+//! whether notifications come through.
+
+use super::workspace::{Database, Rows as _, Workspace, ask, column};
+use crate::config::{Config, quoted_table};
+use crate::error::Error;
+
+/// By what a row is another one than before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum VersionBy {
+    /// The transaction that wrote it: costs nothing, and is new with every change.
+    #[default]
+    Transaction,
+    /// A hash of what it says, for a view, and for users that may read single columns only: both
+    /// have no `xmin`.
+    Content,
+}
+
+impl<D: Database> Workspace<D> {
+    /// Tells each module's path and version.
+    pub(crate) async fn versions(
+        &mut self,
+        by: VersionBy,
+        config: &Config,
+        mut row: impl FnMut(&str, u64),
+    ) -> Result<(), Error> {
+        let version = match by {
+            VersionBy::Transaction => "xmin::text",
+            VersionBy::Content => "hashtextextended(concat(content, '/', content_hash), 0)::text",
+        };
+        let table = quoted_table(&config.workspace_table).unwrap_or_default();
+        let statement = format!(
+            "SELECT path, {version} FROM {table} \
+             WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
+        );
+        let mut rows = ask(&mut self.database, &self.server, &statement, None).await?;
+        while let Some(found) = rows.next().await? {
+            let (path, version): (&str, &str) = (column(&found, 0)?, column(&found, 1)?);
+            // An xid has no sign and a hash has one.
+            let version = version.parse::<i64>().unwrap_or_default();
+            row(path, version.cast_unsigned());
+        }
+        Ok(())
+    }
+
+    /// The transactions that are open and may be about to change a row of the table: those that
+    /// have written anything, by the lock on their own id, and those that have read or written this
+    /// table, by their lock on it. All others begin to touch it later.
+    ///
+    /// A lock is given back after the commit is seen by others, so a transaction that is not told
+    /// here has ended for whoever asks next. `pg_snapshot_xmin` tells less: not who reads a row,
+    /// writes Redis, and only then updates it, as a session of an ORM does.
+    pub(crate) async fn open_transactions(
+        &mut self,
+        config: &Config,
+    ) -> Result<Vec<String>, Error> {
+        let table = quoted_table(&config.workspace_table).unwrap_or_default();
+        // VACUUM and ANALYZE lock the table, too, and change no row.
+        let statement = format!(
+            "SELECT DISTINCT virtualtransaction FROM pg_locks \
+             WHERE pid IS DISTINCT FROM pg_backend_pid() AND ( \
+             (locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted) OR \
+             (locktype = 'relation' AND relation = to_regclass({table}) \
+             AND mode <> 'ShareUpdateExclusiveLock' \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))",
+            table = literal(&table)
+        );
+        let mut rows = ask(&mut self.database, &self.server, &statement, None).await?;
+        let mut open = Vec::new();
+        while let Some(row) = rows.next().await? {
+            open.push(column::<&str>(&row, 0)?.to_owned());
+        }
+        Ok(open)
+    }
+
+    /// How many rows this statement, which counts, says that there are.
+    pub(crate) async fn count(&mut self, statement: &str) -> Result<i64, Error> {
+        self.single(statement, None).await
+    }
+
+    /// Notifies all who listen to this channel. Both are ours: nothing foreign is in the statement.
+    pub(crate) async fn notify(&mut self, channel: &str, payload: &str) -> Result<(), Error> {
+        let (channel, payload) = (literal(channel), literal(payload));
+        let statement = format!("SELECT pg_notify({channel}, {payload})::text");
+        self.single::<String>(&statement, None).await.map(drop)
+    }
+}
+
+/// Text as SQL has it.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

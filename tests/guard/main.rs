@@ -1,0 +1,5 @@
+//! A guard keeps the cache right, whatever others write.
+
+mod foreign;
+#[path = "../support/mod.rs"]
+mod support;

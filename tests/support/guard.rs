@@ -1,0 +1,152 @@
+//! A guard of either facade, that runs beside a test.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bifrost_module_cache::guard::{GuardOptions, GuardStats};
+use bifrost_module_cache::postgres::NoTls;
+use bifrost_module_cache::{Error, blocking, nonblocking, postgres, tokio_postgres};
+
+use super::facade::{Blocking, Facade, Nonblocking, block_on};
+use super::world::World;
+use super::{LIMIT, wait_until};
+
+/// `Guard`.
+pub trait Guarding: Facade {
+    type Guard: Clone + Send + 'static;
+    fn guard(writer: Self::Writer, options: GuardOptions) -> Result<Self::Guard, Error>;
+    fn run(guard: &Self::Guard, database: &str) -> Result<(), Error>;
+    fn stats(guard: &Self::Guard) -> GuardStats;
+    fn stop(guard: &Self::Guard);
+}
+
+impl Guarding for Blocking {
+    type Guard = blocking::Guard;
+
+    fn guard(writer: Self::Writer, options: GuardOptions) -> Result<Self::Guard, Error> {
+        blocking::Guard::new(writer, options)
+    }
+
+    fn run(guard: &Self::Guard, database: &str) -> Result<(), Error> {
+        let url = database.to_owned();
+        guard.run(move || postgres::Client::connect(&url, NoTls))
+    }
+
+    fn stats(guard: &Self::Guard) -> GuardStats {
+        guard.stats()
+    }
+
+    fn stop(guard: &Self::Guard) {
+        guard.stop();
+    }
+}
+
+impl Guarding for Nonblocking {
+    type Guard = nonblocking::Guard;
+
+    fn guard(writer: Self::Writer, options: GuardOptions) -> Result<Self::Guard, Error> {
+        nonblocking::Guard::new(writer, options)
+    }
+
+    fn run(guard: &Self::Guard, database: &str) -> Result<(), Error> {
+        block_on(guard.run(|| tokio_postgres::connect(database, NoTls)))
+    }
+
+    fn stats(guard: &Self::Guard) -> GuardStats {
+        guard.stats()
+    }
+
+    fn stop(guard: &Self::Guard) {
+        guard.stop();
+    }
+}
+
+/// A guard that runs until this is dropped.
+pub struct Guard<F: Guarding> {
+    guard: F::Guard,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl<F: Guarding> Guard<F> {
+    /// Starts one over a writer of its own, and returns when it guards.
+    pub fn start(world: &World<F>, options: GuardOptions) -> Self {
+        let this = Self::begin(world.writer::<F>(), &world.postgres.url(), options);
+        this.wait_until_it_guards();
+        this
+    }
+
+    /// Starts one and returns at once.
+    pub fn begin(writer: F::Writer, database: &str, options: GuardOptions) -> Self {
+        let guard = F::guard(writer, options).unwrap();
+        let (theirs, url) = (guard.clone(), database.to_owned());
+        let thread = thread::spawn(move || F::run(&theirs, &url));
+        Self {
+            guard,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn stats(&self) -> GuardStats {
+        F::stats(&self.guard)
+    }
+
+    /// Waits until it has both servers and has compared everything.
+    #[track_caller]
+    pub fn wait_until_it_guards(&self) {
+        wait_until("the guard guards", LIMIT, || {
+            let stats = self.stats();
+            stats.since.is_some() && stats.redis_up && stats.database_up
+        });
+    }
+
+    /// Waits until a whole sweep that begins from now on has ended.
+    #[track_caller]
+    pub fn wait_for_a_sweep(&self) {
+        let before = self.stats().sweeps;
+        wait_until("the guard has swept twice", LIMIT, || {
+            self.stats().sweeps >= before + 2
+        });
+    }
+
+    /// Waits until nothing waits to be looked at.
+    #[track_caller]
+    pub fn wait_until_it_rests(&self) {
+        let mut quiet = None;
+        wait_until("the guard has nothing to do", LIMIT, || {
+            if self.stats().pending > 0 {
+                quiet = None;
+            }
+            let since = *quiet.get_or_insert_with(Instant::now);
+            since.elapsed() > Duration::from_millis(100)
+        });
+    }
+
+    /// Ends it; answers how it ended.
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.end().expect("it was not stopped before")
+    }
+
+    /// Whether it has ended by itself, and how.
+    pub fn ended(mut self) -> Result<(), Error> {
+        let thread = self.thread.take().expect("it was not stopped before");
+        thread.join().expect("no panic")
+    }
+
+    fn end(&mut self) -> Option<Result<(), Error>> {
+        F::stop(&self.guard);
+        let thread = self.thread.take()?;
+        let result = thread.join();
+        if thread::panicking() {
+            return None;
+        }
+        Some(result.expect("the guard did not panic"))
+    }
+}
+
+impl<F: Guarding> Drop for Guard<F> {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.end() {
+            eprintln!("the guard ended with {error}");
+        }
+    }
+}
