@@ -6,6 +6,7 @@
     reason = "these are the texts of --help, where backticks would show"
 )]
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -201,6 +202,17 @@ pub enum Command {
         #[arg(default_value = "", hide_default_value = true)]
         prefix: String,
     },
+    /// Keep the cache equal to the database, whatever others write, until it is stopped
+    ///
+    /// A service to run beside services that write to Redis in the wrong order, twice or not at all.
+    /// It needs to read the database only. SIGTERM and SIGINT end it with code 0; an outage of
+    /// either server does not.
+    Guard {
+        #[command(flatten)]
+        guard: GuardArgs,
+        #[command(flatten)]
+        limits: Limits,
+    },
     /// Print the completions of a shell
     Completions {
         /// Which shell
@@ -213,9 +225,52 @@ pub enum Command {
     },
 }
 
+#[derive(Args)]
+pub struct GuardArgs {
+    /// How often to ask the database which rows changed
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub poll: Duration,
+    /// Be told by triggers instead, and ask where that does not work
+    #[arg(long)]
+    pub listen: bool,
+    /// For how long to leave alone what a transaction may be about to commit
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = humantime::parse_duration)]
+    pub grace: Duration,
+    /// How often to compare everything, whatever was seen to change
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub sweep: Duration,
+    /// How much later than another guard to look, so as to mostly find it mended
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub standby: Duration,
+    /// Serve /metrics, /healthz and /readyz here: a port of 127.0.0.1, or an address such as
+    /// 0.0.0.0:9187
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub metrics: Option<SocketAddr>,
+    /// Print the SQL of the triggers for --listen, for a migration of yours, and end
+    #[arg(long)]
+    pub print_trigger: bool,
+}
+
+/// An address, or a port of this machine alone.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.parse().map(|port| (Ipv4Addr::LOCALHOST, port).into());
+    port.or_else(|_| text.parse())
+        .map_err(|_| "it is neither a port nor an address with a port".to_owned())
+}
+
 /// With `publish`, of `--exact`.
 #[derive(Args, Clone, Copy, Default)]
 pub struct Removals {
+    #[command(flatten)]
+    pub limits: Limits,
+    /// Write and remove nothing, and say what would be
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// How much may be removed.
+#[derive(Args, Clone, Copy, Default)]
+pub struct Limits {
     /// Say that a workspace without any module is meant: all others are removed
     #[arg(long, conflicts_with = "max_prune")]
     pub allow_empty: bool,
@@ -226,21 +281,18 @@ pub struct Removals {
     /// written or removed, and it ends with code 4.
     #[arg(long, value_name = "SHARE")]
     pub max_prune: Option<f64>,
-    /// Write and remove nothing, and say what would be
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 impl Removals {
     pub fn any(self) -> bool {
-        self.allow_empty || self.max_prune.is_some() || self.dry_run
+        self.limits.allow_empty || self.limits.max_prune.is_some() || self.dry_run
     }
 
     pub fn options<'a>(self) -> SyncOptions<'a> {
         let options = SyncOptions::default()
-            .with_allow_empty(self.allow_empty)
+            .with_allow_empty(self.limits.allow_empty)
             .with_dry_run(self.dry_run);
-        match self.max_prune {
+        match self.limits.max_prune {
             Some(share) => options.with_max_prune(share),
             None => options,
         }

@@ -27,6 +27,13 @@ pub fn time_and_age(at: SystemTime) -> String {
     }
 }
 
+/// How long ago that was.
+pub fn age(at: SystemTime) -> String {
+    let age = SystemTime::now().duration_since(at).unwrap_or_default();
+    let age = Duration::from_secs(age.as_secs());
+    format!("{} ago", humantime::format_duration(age))
+}
+
 /// A count and its noun.
 pub fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };

@@ -12,6 +12,7 @@ mod commands;
 mod drift;
 mod failure;
 mod format;
+mod http;
 mod output;
 mod redact;
 mod retry;
@@ -36,8 +37,8 @@ fn main() -> ExitCode {
         Err(error) => return secrets::print_usage(&error),
     };
     let stderr = Stderr::new(cli.output.quiet);
-    let outcome = signals::listen(&stderr, cli.command.writes()).and_then(|()| {
-        stderr.take_warnings(cli.output.quiet);
+    let outcome = signals::listen(&stderr, &cli.command).and_then(|()| {
+        stderr.take_warnings(cli.output.quiet, &cli.command);
         let mut output = Output::new(&cli.output, &stderr);
         let outcome = commands::run(&cli, &stderr, &mut output);
         // Flushed even where the command failed: a list that ends early is still worth reading. Its

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use bifrost_module_cache::blocking::{ModuleReader, ModuleWriter, connect_postgres_by_sslmode};
+use bifrost_module_cache::guard::trigger_sql;
 use bifrost_module_cache::postgres::Client;
 use bifrost_module_cache::sync::SyncOptions;
 use bifrost_module_cache::{Config, DEFAULT_REDIS_URL, Error, Tls, postgres_address};
@@ -81,6 +82,16 @@ impl<'a> Servers<'a> {
         Err(Failure::refused(format!(
             "the content of module {path} has {bytes} bytes, more than the limit of {limit}: raise it with --max-content-bytes"
         )))
+    }
+
+    /// The SQL of the triggers for a guard.
+    pub fn trigger_sql(&self) -> Result<String, Failure> {
+        Ok(trigger_sql(&self.config)?)
+    }
+
+    /// How long a server may take to answer.
+    pub fn timeout(&self) -> Duration {
+        self.args.timeout
     }
 
     /// The database, if one was named.
@@ -164,6 +175,15 @@ impl Database<'_> {
             .map_err(|error| self.failure(error))
     }
 
+    /// What connects whenever a guard needs it to.
+    pub fn connector(
+        &self,
+    ) -> impl Fn() -> Result<Client, Error> + Clone + Send + Sync + 'static + use<> {
+        let (url, tls) = (self.url.clone(), self.servers.tls.clone());
+        let limit = self.servers.args.timeout;
+        move || connect_postgres_by_sslmode(&url, &tls, limit)
+    }
+
     /// Connects, and asks Redis at the same time: an error tells of both. Takes at most `limit`.
     pub fn connect_both(&self, limit: Duration) -> Result<Client, Failure> {
         let limit = limit.min(self.servers.args.timeout);
@@ -240,7 +260,7 @@ impl Database<'_> {
     }
 
     /// An error of a call that used both servers.
-    fn failure(&self, error: Error) -> Failure {
+    pub fn failure(&self, error: Error) -> Failure {
         if error.is_database() && error.server().is_none() {
             Failure::from(error).at(&self.address)
         } else {

@@ -7,8 +7,9 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Color, Style};
 use bifrost_module_cache::sync::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::args::Command;
 use crate::output::harmless;
 use crate::redact::redacted;
 
@@ -75,10 +76,21 @@ impl Stderr {
         self.say(AnsiColor::Cyan, "hint", message);
     }
 
-    /// Shows what the library warns of.
-    pub fn take_warnings(&self, quiet: bool) {
-        if !quiet && log::set_boxed_logger(Box::new(Warnings(self.clone()))).is_ok() {
-            log::set_max_level(LevelFilter::Warn);
+    pub fn info(&self, message: &str) {
+        self.say(AnsiColor::Green, "info", message);
+    }
+
+    /// Shows what the library warns of, and what the guard tells: it is a service, with a log.
+    pub fn take_warnings(&self, quiet: bool, command: &Command) {
+        let level = match command {
+            Command::Guard { .. } if !quiet => LevelFilter::Info,
+            // A service that can't say what is wrong is of no use, however quiet it should be.
+            Command::Guard { .. } => LevelFilter::Warn,
+            _ if quiet => return,
+            _ => LevelFilter::Warn,
+        };
+        if log::set_boxed_logger(Box::new(Warnings(self.clone()))).is_ok() {
+            log::set_max_level(level);
         }
     }
 
@@ -99,20 +111,27 @@ impl Stderr {
     }
 }
 
-/// The library's log, of which the tool shows warnings only: it reports all else itself.
+/// The library's log, of which the tool shows warnings only, and the guard's news: it reports all
+/// else itself.
 struct Warnings(Stderr);
 
 impl Log for Warnings {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         // `watch` says itself why it can't go on.
+        let is_guard = target.starts_with("bifrost_module_cache::guard");
         target.starts_with("bifrost_module_cache")
             && !target.starts_with("bifrost_module_cache::near")
+            && (is_guard || metadata.level() <= Level::Warn)
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.warning(&record.args().to_string());
+            let message = record.args().to_string();
+            match record.level() {
+                Level::Error | Level::Warn => self.0.warning(&message),
+                _ => self.0.info(&message),
+            }
         }
     }
 

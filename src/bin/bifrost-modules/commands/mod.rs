@@ -5,6 +5,7 @@ mod completions;
 mod diff;
 mod explain;
 mod get;
+mod guard;
 mod ls;
 mod man;
 mod mv;
@@ -48,6 +49,7 @@ pub fn run(cli: &Cli, stderr: &Stderr, output: &mut Output) -> Result<Exit, Fail
         Command::Mv { old, new } => mv::mv(&servers()?, output, old, new),
         Command::Clear { .. } => clear::clear(&servers()?, output),
         Command::Watch { prefix } => watch::watch(&servers()?, output, prefix),
+        Command::Guard { guard, limits } => guard::guard(&servers()?, output, guard, *limits),
         Command::Completions { shell } => completions::completions(*shell, output),
         Command::Man { command } => man::man(command.as_deref(), output),
     }

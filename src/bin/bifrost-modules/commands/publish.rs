@@ -33,7 +33,7 @@ pub fn publish(
     // bad file.
     let modules = read(dir, |path, bytes| servers.fits(path, bytes));
     let modules = modules.map_err(|failures| all(failures, stderr, dir))?;
-    if modules.is_empty() && !removals.allow_empty {
+    if modules.is_empty() && !removals.limits.allow_empty {
         let advice = if exact {
             ": pass --allow-empty if no module is meant"
         } else {

@@ -46,11 +46,25 @@ fn print(servers: &Servers<'_>, output: &mut Output, status: &Status) -> Result<
     rows.extend(policy.map(|policy| ("policy", policy)));
     let evicted = status.evicted_keys.map(|keys| format!("{keys} keys since"));
     rows.extend(evicted.map(|evicted| ("evicted", evicted)));
+    if let Some(guard) = &status.guard {
+        let (since, checked) = (
+            format::time_and_age(guard.since),
+            format::age(guard.checked),
+        );
+        rows.push((
+            "guard",
+            format!("since {since}, last checked {checked}, {}", guard.feed),
+        ));
+        if guard.withheld > 0 {
+            let why = "have no row and are too many to be removed";
+            rows.push(("withheld", format!("{} modules {why}", guard.withheld)));
+        }
+    }
     output.table(&rows)?;
     if let Some(warning) = status.warning() {
         output.hint(&warning)?;
     }
-    if !status.is_warm() {
+    if !status.is_warm() && status.guard.is_none() {
         output.hint("`bifrost-modules warm` completes it from the database, `publish --exact` from a directory")?;
     }
     Ok(())
