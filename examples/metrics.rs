@@ -27,7 +27,7 @@ impl Observe for ToMetrics {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let recorder = DebuggingRecorder::new();
-    let recorded = recorder.snapshotter();
+    let measured = recorder.snapshotter();
     recorder.install()?;
 
     let config = Config::from_env()?.with_namespace("example:");
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     reader.resolve("shared.halopsa")?;
     writer.invalidate("shared/halopsa.py")?;
 
-    for (key, _, _, value) in recorded.snapshot().into_vec() {
+    for (key, _, _, value) in measured.snapshot().into_vec() {
         println!("{} = {value:?}", key.key());
     }
     // What a reader or writer has counted itself, for a page that Prometheus scrapes.
