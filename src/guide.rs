@@ -8,6 +8,7 @@
 //! | How do workers and services in Python use it? | [`python`] |
 //! | What is guaranteed, and where does it end? | [`guarantees`] |
 //! | Which errors, time-outs and counters are there? | [`failures`] |
+//! | What can I export to my monitoring? | [`metrics`] |
 //! | Which permissions, TLS and secrets? | [`security`] |
 //! | One address, sentinels or a cluster? | [`where_redis_is`] |
 //! | How do I move a running fleet over? | [`migration`] |
@@ -27,6 +28,7 @@ macro_rules! page {
         /// [fleet]: crate::guide::near_cache#what-a-fleet-costs
         /// [guarantees]: crate::guide::guarantees
         /// [failures]: crate::guide::failures
+        /// [metrics]: crate::guide::metrics
         /// [security]: crate::guide::security
         /// [where-redis-is]: crate::guide::where_redis_is
         /// [design-consistency]: crate::guide::design::consistency
@@ -52,6 +54,7 @@ page!(
 page!(python, "../docs/python.md");
 page!(guarantees, "../docs/guarantees.md");
 page!(failures, "../docs/failures.md");
+page!(metrics, "../docs/metrics.md");
 page!(security, "../docs/security.md", "tls");
 page!(where_redis_is, "../docs/where-redis-is.md");
 page!(migration, "../docs/migration.md");

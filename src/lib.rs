@@ -37,6 +37,7 @@ mod module;
 pub mod near;
 #[cfg(feature = "nonblocking")]
 pub mod nonblocking;
+mod observe;
 mod paths;
 #[cfg_attr(
     not(test),
@@ -60,6 +61,7 @@ pub use config::{Config, DEFAULT_REDIS_URL, Integrity};
 pub use database::url::postgres_address;
 pub use error::{Error, Outage};
 pub use module::CachedModule;
+pub use observe::{CallEnded, Observe, Outcome};
 pub use resolution::Resolution;
 #[cfg(feature = "tls")]
 pub use tls::Tls;

@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 ///
 /// Every method fails if the writer does, or if a label can't be one: its name is none
 /// (`[a-zA-Z_][a-zA-Z0-9_]*`), begins with `__`, which Prometheus keeps for itself, or is there
-/// twice. Then nothing is written, because one bad line costs Prometheus the whole page.
+/// twice. Then nothing of the metric is written: one bad line costs Prometheus the whole page.
 pub(crate) struct Exposition<'a, W> {
     out: &'a mut W,
     /// Names, and values that are escaped already.
@@ -133,6 +133,15 @@ fn is_label_name(name: &str) -> bool {
     name.chars().all(is_word)
         && name.starts_with(|first: char| !first.is_ascii_digit())
         && !name.starts_with("__")
+}
+
+/// A count as the value of a gauge.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "above 2^53 nobody misses one of them"
+)]
+pub(crate) fn float(count: usize) -> f64 {
+    count as f64
 }
 
 /// A number as Prometheus writes it.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use super::breaker::{Breaker, Pass};
+use super::ending::Ending;
 use super::transport::{Answer, Budget, Transport};
 use crate::command::migrating::was_refused_meanwhile;
 use crate::command::reply;
@@ -38,29 +39,30 @@ async fn attempt<T: Transport, C: Command>(
     command: &C,
     budget: Option<Budget>,
 ) -> Result<(C::Reply, Option<ServerId>), Error> {
-    let answer = guarded(
-        client,
-        command,
-        budget,
-        async |request, budget| match client.transport.exchange(request, budget).await {
+    let mut ending = Ending::of(command, client.config());
+    let answer = guarded(client, command, budget, async |request, budget| {
+        ending.sending(request);
+        match client.transport.exchange(request, budget).await {
             // `exchange` takes a fresh connection after a failure, see `Transport::exchange`.
             Err(error) if worth_a_retry(&error) && !budget.left().is_zero() => {
-                client.monitor.retries.add(1);
-                client.transport.exchange(request, budget).await
+                again(client, request, budget, &mut ending).await
             }
             Ok(answer) if answer.replies.iter().any(reply::leads_elsewhere) => {
-                sent_elsewhere(client, answer, request, budget).await
+                sent_elsewhere(client, answer, request, budget, &mut ending).await
             }
             answer => answer,
-        },
-    );
-    counted(
+        }
+    });
+    let result = counted(
         client,
         answer.await.map_err(Error::not_applied).and_then(|answer| {
+            ending.received(&answer.replies);
             let reply = command.decode(answer.replies, client.config())?;
             Ok((reply, answer.server))
         }),
-    )
+    );
+    ending.with::<C>(result.as_ref().map(|(reply, _)| reply));
+    result
 }
 
 /// A write: never repeated blindly. The first attempt may have been applied though its answer was
@@ -70,19 +72,24 @@ pub(crate) async fn write<T: Transport, C: Command>(
     client: &Client<T>,
     command: &C,
 ) -> Result<C::Reply, Error> {
+    let mut ending = Ending::of(command, client.config());
     let answer = guarded(client, command, None, async |request, budget| {
+        ending.sending(request);
         let answer = client.transport.exchange(request, budget.once()).await?;
         if reply::was_sent_elsewhere(&answer.replies) {
-            return sent_elsewhere(client, answer, request, budget.once()).await;
+            return sent_elsewhere(client, answer, request, budget.once(), &mut ending).await;
         }
-        on_its_way(client, answer, request, budget.once()).await
+        on_its_way(client, answer, request, budget.once(), &mut ending).await
     });
-    counted(
+    let result = counted(
         client,
-        answer
-            .await
-            .and_then(|answer| command.decode(answer.replies, client.config())),
-    )
+        answer.await.and_then(|answer| {
+            ending.received(&answer.replies);
+            command.decode(answer.replies, client.config())
+        }),
+    );
+    ending.with::<C>(result.as_ref());
+    result
 }
 
 /// Sends a request once more, to where the address leads now, if there is time for it.
@@ -91,11 +98,23 @@ async fn sent_elsewhere<T: Transport>(
     answer: Answer,
     request: &Request,
     budget: Budget,
+    ending: &mut Ending<'_>,
 ) -> Result<Answer, Error> {
     if budget.left().is_zero() {
         return Ok(answer);
     }
+    again(client, request, budget, ending).await
+}
+
+/// Sends a request once more, and counts that.
+async fn again<T: Transport>(
+    client: &Client<T>,
+    request: &Request,
+    budget: Budget,
+    ending: &mut Ending<'_>,
+) -> Result<Answer, Error> {
     client.monitor.retries.add(1);
+    ending.sending_again();
     client.transport.exchange(request, budget).await
 }
 
@@ -106,14 +125,14 @@ async fn on_its_way<T: Transport>(
     mut answer: Answer,
     request: &Request,
     budget: Budget,
+    ending: &mut Ending<'_>,
 ) -> Result<Answer, Error> {
     while was_refused_meanwhile(&answer.replies) && budget.left() > 2 * ARRIVAL {
         client.transport.pause(ARRIVAL).await;
-        client.monitor.retries.add(1);
-        answer = client.transport.exchange(request, budget).await?;
+        answer = again(client, request, budget, ending).await?;
         if reply::was_sent_elsewhere(&answer.replies) {
             // They have arrived.
-            return sent_elsewhere(client, answer, request, budget).await;
+            return sent_elsewhere(client, answer, request, budget, ending).await;
         }
     }
     Ok(answer)

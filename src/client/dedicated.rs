@@ -5,6 +5,7 @@
 
 use super::Client;
 use super::call::{admit, counted};
+use super::ending::Ending;
 use super::transport::{Budget, DedicatedConnection, Transport};
 use crate::command::request::{Class, Command};
 use crate::config::Config;
@@ -16,33 +17,46 @@ pub(crate) async fn send<Conn: DedicatedConnection, C: Command>(
     command: &C,
     config: &Config,
 ) -> Result<C::Reply, Error> {
-    begin(connection, command, config).await?;
-    finish(connection, command, config).await
+    let ending = begin(connection, command, config).await?;
+    finish(connection, command, ending, config).await
 }
 
-/// The first half of [`send`]: Redis works while the caller does something else.
-pub(crate) async fn begin<Conn: DedicatedConnection, C: Command>(
+/// The first half of [`send`]: Redis works while the caller does something else. What is returned
+/// belongs to [`finish`].
+pub(crate) async fn begin<'a, Conn: DedicatedConnection, C: Command>(
     connection: &mut Conn,
     command: &C,
-    config: &Config,
-) -> Result<(), Error> {
+    config: &'a Config,
+) -> Result<Ending<'a>, Error> {
+    let mut ending = Ending::of(command, config);
     let request = command.request(config);
+    ending.sending(&request);
     let begun = connection
         .begin(request, Budget::new(config, Class::Bulk))
         .await;
-    begun.map_err(|error| failed::<C>(error, config))
+    match begun.map_err(|error| failed::<C>(error, config)) {
+        Ok(()) => Ok(ending),
+        Err(error) => {
+            ending.with::<C>(Err(&error));
+            Err(error)
+        }
+    }
 }
 
 /// The second half of [`send`].
 pub(crate) async fn finish<Conn: DedicatedConnection, C: Command>(
     connection: &mut Conn,
     command: &C,
+    mut ending: Ending<'_>,
     config: &Config,
 ) -> Result<C::Reply, Error> {
     let replies = connection.finish(Budget::new(config, Class::Bulk)).await;
-    replies
+    let result = replies
+        .inspect(|replies| ending.received(replies))
         .and_then(|replies| command.decode(replies, config))
-        .map_err(|error| failed::<C>(error, config))
+        .map_err(|error| failed::<C>(error, config));
+    ending.with::<C>(result.as_ref());
+    result
 }
 
 /// Completes an error of a dedicated connection: which server it is about, and whether the command

@@ -8,6 +8,7 @@ pub(crate) mod batch;
 pub(crate) mod breaker;
 pub(crate) mod call;
 pub(crate) mod dedicated;
+pub(crate) mod ending;
 pub(crate) mod read;
 pub(crate) mod stats;
 pub(crate) mod transport;

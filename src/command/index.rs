@@ -34,6 +34,10 @@ impl Members {
 impl Command for Members {
     type Reply = Index;
 
+    fn operation(&self) -> &'static str {
+        "paths"
+    }
+
     fn request(&self, config: &Config) -> Request {
         Request::one(Self::command(&config.keys), Class::Bulk)
     }
@@ -65,6 +69,10 @@ pub(crate) struct Unlist<'a> {
 impl Command for Unlist<'_> {
     type Reply = ();
     const WRITES: bool = true;
+
+    fn operation(&self) -> &'static str {
+        "unlist"
+    }
 
     fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SREM");

@@ -19,6 +19,10 @@ impl Command for Unmark {
     type Reply = ();
     const WRITES: bool = true;
 
+    fn operation(&self) -> &'static str {
+        "unmark"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("DEL");
         command.arg(config.keys.complete());

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::keys::{Keys, validate_path};
 use crate::module::CachedModule;
+use crate::observe::Outcome;
 
 /// The module at one path.
 pub(crate) struct Get<'a> {
@@ -23,6 +24,17 @@ impl<'a> Get<'a> {
 
 impl Command for Get<'_> {
     type Reply = Option<CachedModule>;
+
+    fn operation(&self) -> &'static str {
+        "get"
+    }
+
+    fn outcome(module: &Self::Reply) -> Outcome {
+        match module {
+            Some(_) => Outcome::Done,
+            None => Outcome::Absent,
+        }
+    }
 
     fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("GET");
@@ -54,6 +66,19 @@ impl<'a, S: AsRef<str>> GetMany<'a, S> {
 impl<S: AsRef<str>> Command for GetMany<'_, S> {
     /// A corrupt entry is an error in its own place: it must not hide the others.
     type Reply = Vec<Result<Option<CachedModule>, Error>>;
+
+    fn operation(&self) -> &'static str {
+        "get_many"
+    }
+
+    fn outcome(entries: &Self::Reply) -> Outcome {
+        let failed = entries.iter().find_map(|entry| entry.as_ref().err());
+        match failed {
+            Some(error) => Outcome::of(error),
+            None if entries.iter().all(|entry| matches!(entry, Ok(None))) => Outcome::Absent,
+            None => Outcome::Done,
+        }
+    }
 
     fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("MGET");
@@ -108,6 +133,13 @@ impl<'a> Set<'a> {
 impl Command for Set<'_> {
     type Reply = ();
     const WRITES: bool = true;
+
+    fn operation(&self) -> &'static str {
+        match self.old_path {
+            Some(_) => "rename",
+            None => "set",
+        }
+    }
 
     fn request(&self, config: &Config) -> Request {
         let removal = self
@@ -180,6 +212,14 @@ impl<'a, S: AsRef<str>> Remove<'a, S> {
 impl<S: AsRef<str>> Command for Remove<'_, S> {
     type Reply = u64;
     const WRITES: bool = true;
+
+    fn operation(&self) -> &'static str {
+        match self.class {
+            // One path that a writer was asked to remove.
+            Class::Lookup => "invalidate",
+            Class::Bulk => "remove",
+        }
+    }
 
     fn request(&self, config: &Config) -> Request {
         let commands = remove(self.paths, &config.keys);

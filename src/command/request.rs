@@ -4,6 +4,7 @@ use redis::{Cmd, Pipeline, Value};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::observe::Outcome;
 
 /// Which time-outs hold for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,15 @@ pub(crate) trait Command {
     /// Whether it may change a module, the index or the mark. If its answer is lost, the error must
     /// say that it may have been applied.
     const WRITES: bool = false;
+
+    /// What an observer is told of it as: one of the words in docs/metrics.md, never a path, because
+    /// it becomes a label.
+    fn operation(&self) -> &'static str;
+
+    /// How a call ended that was answered so.
+    fn outcome(_: &Self::Reply) -> Outcome {
+        Outcome::Done
+    }
 
     fn request(&self, config: &Config) -> Request;
 

@@ -20,6 +20,7 @@ use self::place::Place;
 pub(crate) use self::place::address;
 use crate::error::Error;
 use crate::keys::Keys;
+use crate::observe::Observe;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 
@@ -65,6 +66,7 @@ pub struct Config {
     pub(crate) max_content_bytes: usize,
     pub(crate) integrity: Integrity,
     pub(crate) workspace_table: String,
+    pub(crate) observer: Option<Arc<dyn Observe>>,
 }
 
 /// Where a server is really reached that is announced as this host and port.
@@ -147,6 +149,7 @@ impl Config {
             max_content_bytes: 16 * 1024 * 1024,
             integrity: Integrity::Off,
             workspace_table: "workspace_files".to_owned(),
+            observer: None,
         })
     }
 
@@ -363,6 +366,13 @@ impl Config {
     #[must_use]
     pub fn with_workspace_table(mut self, table: impl Into<String>) -> Self {
         self.workspace_table = table.into();
+        self
+    }
+
+    /// Who is told of each call to Redis when it has ended. Default: nobody, which costs nothing.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observe>) -> Self {
+        self.observer = Some(observer);
         self
     }
 

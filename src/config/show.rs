@@ -28,6 +28,7 @@ impl fmt::Debug for Config {
             max_content_bytes,
             integrity,
             workspace_table,
+            observer,
         } = self;
         f.debug_struct("Config")
             .field("redis", &format_args!("{}", redis.addr()))
@@ -48,6 +49,7 @@ impl fmt::Debug for Config {
             .field("max_content_bytes", max_content_bytes)
             .field("integrity", integrity)
             .field("workspace_table", workspace_table)
+            .field("observer", &observer.is_some())
             .finish()
     }
 }

@@ -42,6 +42,10 @@ struct AskEntries<'a> {
 impl Command for AskEntries<'_> {
     type Reply = (Status, Vec<Entry>);
 
+    fn operation(&self) -> &'static str {
+        "explain"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let keys = &config.keys;
         let mut pipeline = Pipeline::new();

@@ -147,6 +147,10 @@ struct AskStatus;
 impl Command for AskStatus {
     type Reply = Status;
 
+    fn operation(&self) -> &'static str {
+        "status"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();
         ask_status(&mut pipeline, &config.keys);

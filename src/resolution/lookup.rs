@@ -9,6 +9,7 @@ use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
 use crate::module::CachedModule;
+use crate::observe::Outcome;
 use crate::paths::name::Name;
 
 /// Both paths of all names, in one command, and the whole index, if that is wanted too.
@@ -34,6 +35,27 @@ impl Lookup<'_> {
 
 impl Command for Lookup<'_> {
     type Reply = Reply;
+
+    fn operation(&self) -> &'static str {
+        if self.names.is_empty() {
+            // The index alone.
+            Members.operation()
+        } else {
+            "resolve"
+        }
+    }
+
+    fn outcome(reply: &Reply) -> Outcome {
+        let Reply { modules, index } = reply;
+        match index {
+            // What was found needs no index, see `Reply::index`.
+            Some(Err(error)) if modules.is_empty() || modules.iter().any(Option::is_none) => {
+                Outcome::of(error)
+            }
+            _ if !modules.is_empty() && modules.iter().all(Option::is_none) => Outcome::Absent,
+            _ => Outcome::Done,
+        }
+    }
 
     fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();

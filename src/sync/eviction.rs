@@ -58,6 +58,10 @@ struct EvictedKeys;
 impl Command for EvictedKeys {
     type Reply = Option<u64>;
 
+    fn operation(&self) -> &'static str {
+        "evictions"
+    }
+
     fn request(&self, _: &Config) -> Request {
         let mut command = redis::cmd("INFO");
         command.arg("stats");

@@ -56,6 +56,10 @@ pub(crate) struct Cached {
 impl Command for Inspect<'_> {
     type Reply = Vec<Cached>;
 
+    fn operation(&self) -> &'static str {
+        "inspect"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let keys: Vec<String> = self
             .paths

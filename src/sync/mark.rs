@@ -15,6 +15,7 @@ use crate::command::reply;
 use crate::command::request::{Class, Command, Request};
 use crate::config::Config;
 use crate::error::Error;
+use crate::observe::Outcome;
 use crate::random::random;
 
 /// How long the token of a warm-up and the generation live, in milliseconds: longer than any
@@ -128,6 +129,10 @@ impl Command for Begin<'_> {
     /// The generation, and what INFO tells of the server.
     type Reply = (Option<Vec<u8>>, Info);
 
+    fn operation(&self) -> &'static str {
+        "begin_mark"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let generation = &config.keys.generation;
         let mut pipeline = Pipeline::new();
@@ -169,6 +174,10 @@ impl Command for Guard<'_> {
     /// The generation, if the token is there.
     type Reply = Option<Vec<u8>>;
 
+    fn operation(&self) -> &'static str {
+        "check_mark"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let generation = &config.keys.generation;
         let mut pipeline = Pipeline::new();
@@ -201,6 +210,14 @@ struct Finish<'a> {
 impl Command for Finish<'_> {
     type Reply = bool;
     const WRITES: bool = true;
+
+    fn operation(&self) -> &'static str {
+        "mark"
+    }
+
+    fn outcome(done: &bool) -> Outcome {
+        Outcome::carried_out(*done)
+    }
 
     fn request(&self, config: &Config) -> Request {
         let mut set = redis::cmd("SET");

@@ -23,6 +23,7 @@ use crate::command::{modules, reply};
 use crate::config::Config;
 use crate::error::Error;
 use crate::module::CachedModule;
+use crate::observe::Outcome;
 use crate::random::random;
 
 /// How often a path that others keep writing is tried. It is reported as `unsettled` then: the
@@ -209,6 +210,17 @@ impl Command for Reserve<'_> {
     /// request: paths without a row need no placeholder, and are removed all the same.
     type Reply = Result<bool, Error>;
 
+    fn operation(&self) -> &'static str {
+        "reserve"
+    }
+
+    fn outcome(reserved: &Self::Reply) -> Outcome {
+        match reserved {
+            Ok(_) => Outcome::Done,
+            Err(error) => Outcome::of(error),
+        }
+    }
+
     fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::new();
         // What an earlier, unfinished attempt on this connection watched must not abort this one.
@@ -290,6 +302,14 @@ impl Write<'_> {
 impl Command for Write<'_> {
     type Reply = bool;
     const WRITES: bool = true;
+
+    fn operation(&self) -> &'static str {
+        "write"
+    }
+
+    fn outcome(done: &bool) -> Outcome {
+        Outcome::carried_out(*done)
+    }
 
     fn request(&self, config: &Config) -> Request {
         Request::transaction(self.commands(config), Class::Bulk)

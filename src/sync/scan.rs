@@ -65,6 +65,10 @@ struct Scan<'a> {
 impl Command for Scan<'_> {
     type Reply = (Vec<u8>, Vec<String>);
 
+    fn operation(&self) -> &'static str {
+        "scan"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SCAN");
         command

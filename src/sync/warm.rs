@@ -20,6 +20,7 @@ use super::verify::verify;
 use crate::client::Client;
 use crate::client::dedicated;
 use crate::client::dedicated::{begin, finish, send};
+use crate::client::ending::Ending;
 use crate::client::transport::{DedicatedConnection, Transport};
 use crate::config::Config;
 use crate::database::workspace::{Database, Paths, Workspace, collect};
@@ -163,14 +164,16 @@ pub(crate) async fn load<Conn: DedicatedConnection, D: Database>(
     for batch in batches {
         let cached = send(this, &Inspect::watching(&batch), config).await?;
         let rows = workspace.start(Paths::Listed(&batch)).await?;
-        if let Some(plan) = &pending {
+        let mut begun = None;
+        if let Some(plan) = pending.take() {
             // Sent without waiting for the answer: Redis takes it in while Postgres sends this
             // batch's rows.
-            begin(other, &plan.write(), config).await?;
+            let ending = begin(other, &plan.write(), config).await?;
+            begun = Some((plan, ending));
         }
         let rows = collect(rows).await?.modules;
-        if let Some(plan) = pending.take() {
-            plan.finish(other, config, report).await?;
+        if let Some((plan, ending)) = begun {
+            plan.finish(other, ending, config, report).await?;
         }
         done += batch.len();
         pending = Plan::new(&batch, &cached, rows, replace, config, report);
@@ -178,8 +181,8 @@ pub(crate) async fn load<Conn: DedicatedConnection, D: Database>(
         std::mem::swap(&mut this, &mut other);
     }
     if let Some(plan) = pending {
-        begin(other, &plan.write(), config).await?;
-        plan.finish(other, config, report).await?;
+        let ending = begin(other, &plan.write(), config).await?;
+        plan.finish(other, ending, config, report).await?;
     }
     Ok(())
 }
@@ -247,11 +250,12 @@ impl Plan {
     async fn finish<Conn: DedicatedConnection>(
         self,
         connection: &mut Conn,
+        ending: Ending<'_>,
         config: &Config,
         report: &mut WarmReport,
     ) -> Result<(), Error> {
         let write = self.write();
-        if finish(connection, &write, config).await? {
+        if finish(connection, &write, ending, config).await? {
             report.written += write.put.len();
             report.bytes += write.bytes();
             write.log();

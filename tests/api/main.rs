@@ -5,6 +5,7 @@ mod acl;
 mod contract;
 #[cfg(all(feature = "near-cache", feature = "postgres"))]
 mod namespaces;
+mod observe;
 #[cfg(feature = "near-cache")]
 mod pathfinder;
 mod pool;

@@ -3,12 +3,14 @@
 //! One counter that all threads increase moves its cache line from processor to processor: it cost
 //! the second thread its whole gain. So the counters of hits are striped.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::client::stats::Counter;
+use crate::prometheus::{Exposition, float};
 use crate::rfc3339;
 
 /// What a near cache has done since it was made, and what it holds; all clones together. Returned
@@ -64,6 +66,118 @@ impl NearCacheStats {
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.hits + self.misses + self.bypasses
+    }
+
+    /// Writes all of them but the last failure as text that Prometheus scrapes, as
+    /// [`Stats::write_prometheus`](crate::client::stats::Stats::write_prometheus) does. Their names
+    /// begin with `bifrost_near_cache_` and are listed in
+    /// [metrics](crate::guide::metrics#nearcachestats).
+    ///
+    /// # Errors
+    ///
+    /// As there; the labels that these metrics have themselves are `result` and `state`.
+    pub fn write_prometheus(
+        &self,
+        out: &mut impl fmt::Write,
+        labels: &[(&str, &str)],
+    ) -> fmt::Result {
+        let mut to = Exposition::new(out, labels);
+        self.write_counters(&mut to)?;
+        self.write_gauges(&mut to)
+    }
+
+    fn write_counters(&self, to: &mut Exposition<'_, impl fmt::Write>) -> fmt::Result {
+        to.counters(
+            "bifrost_near_cache_reads_total",
+            "Reads of modules: answered from memory, by Redis, or by Redis without being cached.",
+            "result",
+            &[
+                ("hit", self.hits),
+                ("miss", self.misses),
+                ("bypass", self.bypasses),
+            ],
+        )?;
+        for (name, help, value) in [
+            (
+                "bifrost_near_cache_absent_hits_total",
+                "Hits that said absent.",
+                self.absent_hits,
+            ),
+            (
+                "bifrost_near_cache_joined_total",
+                "Misses that waited for the answer to another reader's request.",
+                self.joined,
+            ),
+            (
+                "bifrost_near_cache_rejected_inserts_total",
+                "Answers that were not cached, because the path changed meanwhile.",
+                self.rejected_inserts,
+            ),
+            (
+                "bifrost_near_cache_stale_served_total",
+                "Reads that failed and were answered with the last known module.",
+                self.stale_served,
+            ),
+            (
+                "bifrost_near_cache_invalidations_total",
+                "Paths that Redis announced as changed.",
+                self.invalidations,
+            ),
+            (
+                "bifrost_near_cache_flushes_total",
+                "How often everything was given up.",
+                self.flushes,
+            ),
+            (
+                "bifrost_near_cache_evictions_total",
+                "Modules and absent paths given up to keep within the bounds.",
+                self.evictions,
+            ),
+            (
+                "bifrost_near_cache_sessions_total",
+                "How often following Redis began.",
+                self.sessions,
+            ),
+        ] {
+            to.counter(name, help, value)?;
+        }
+        Ok(())
+    }
+
+    fn write_gauges(&self, to: &mut Exposition<'_, impl fmt::Write>) -> fmt::Result {
+        let is = |state| f64::from(u8::from(self.live == state));
+        to.gauges(
+            "bifrost_near_cache_state",
+            "1 for the state in which it is: live while Redis is followed.",
+            "state",
+            &[("live", is(true)), ("lost", is(false))],
+        )?;
+        let since = self.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        for (name, help, value) in [
+            (
+                "bifrost_near_cache_modules",
+                "Modules held now.",
+                float(self.modules),
+            ),
+            (
+                "bifrost_near_cache_absent_paths",
+                "Paths and names remembered to be absent now.",
+                float(self.absent_paths),
+            ),
+            (
+                "bifrost_near_cache_bytes",
+                "What all that is held takes, in bytes.",
+                float(self.bytes),
+            ),
+            (
+                "bifrost_near_cache_state_since_timestamp_seconds",
+                "Since when it is in its state, in seconds since 1970.",
+                since.as_secs_f64(),
+            ),
+        ] {
+            to.gauge(name, help, value)?;
+        }
+        Ok(())
     }
 }
 
@@ -163,8 +277,57 @@ impl Striped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prometheus::tests::check;
     use std::sync::Barrier;
     use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn each_statistic_is_a_metric() {
+        let stats = NearCacheStats {
+            hits: 1,
+            absent_hits: 2,
+            misses: 3,
+            joined: 4,
+            bypasses: 5,
+            rejected_inserts: 6,
+            stale_served: 7,
+            invalidations: 8,
+            flushes: 9,
+            evictions: 10,
+            modules: 11,
+            absent_paths: 12,
+            bytes: 13,
+            live: true,
+            since: UNIX_EPOCH + Duration::from_millis(1_500),
+            sessions: 14,
+            last_failure: Some("not shown".to_owned()),
+        };
+        let mut page = String::new();
+        stats.write_prometheus(&mut page, &[]).unwrap();
+        check(&page);
+        let series: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = r#"
+reads_total{result="hit"} 1
+reads_total{result="miss"} 3
+reads_total{result="bypass"} 5
+absent_hits_total 2
+joined_total 4
+rejected_inserts_total 6
+stale_served_total 7
+invalidations_total 8
+flushes_total 9
+evictions_total 10
+sessions_total 14
+state{state="live"} 1
+state{state="lost"} 0
+modules 11
+absent_paths 12
+bytes 13
+state_since_timestamp_seconds 1.5"#;
+        let expected = expected.replace('\n', "\nbifrost_near_cache_");
+        assert_eq!(format!("\n{}", series.join("\n")), expected);
+    }
 
     #[test]
     fn nothing_is_lost_by_more_threads_than_stripes_that_come_and_go() {

@@ -203,6 +203,10 @@ impl Command for AskMembership<'_> {
     /// For each path, in their order.
     type Reply = Vec<bool>;
 
+    fn operation(&self) -> &'static str {
+        "membership"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SMISMEMBER");
         command.arg(config.keys.index()).arg(self.paths);
