@@ -93,6 +93,10 @@ pub(crate) struct Size;
 impl Command for Size {
     type Reply = usize;
 
+    fn operation(&self) -> &'static str {
+        "count"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let mut command = redis::cmd("SCARD");
         command.arg(config.keys.index());

@@ -49,6 +49,10 @@ struct Look;
 impl Command for Look {
     type Reply = Option<GuardEntry>;
 
+    fn operation(&self) -> &'static str {
+        "beat"
+    }
+
     fn request(&self, config: &Config) -> Request {
         let mut get = redis::cmd("GET");
         get.arg(config.keys.guard());
@@ -69,6 +73,10 @@ struct Beat<'a> {
 
 impl Command for Beat<'_> {
     type Reply = ();
+
+    fn operation(&self) -> &'static str {
+        "beat"
+    }
 
     fn request(&self, config: &Config) -> Request {
         let mut pipeline = Pipeline::with_capacity(1);
@@ -93,6 +101,10 @@ struct End;
 
 impl Command for End {
     type Reply = ();
+
+    fn operation(&self) -> &'static str {
+        "beat"
+    }
 
     fn request(&self, config: &Config) -> Request {
         let mut del = redis::cmd("DEL");
