@@ -15,9 +15,9 @@ use super::guard_database::{Connect, ThreadDatabase, failed_to_start};
 use super::run;
 use crate::database::workspace::{connect_timed_out, not_connected, query_failed};
 use crate::error::Error;
+use crate::guard::core::GuardIo;
 use crate::guard::inbox::Inbox;
 use crate::guard::listening::notified;
-use crate::guard::patrol::GuardIo;
 
 /// How long the thread that listens waits before it looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(200);
@@ -64,7 +64,7 @@ impl GuardIo for ThreadIo {
         inbox: &Arc<Inbox>,
     ) -> Result<ListeningThread, Error> {
         let is_over = Arc::new(AtomicBool::new(false));
-        let (sender, begun) = mpsc::sync_channel(1);
+        let (sender, started) = mpsc::sync_channel(1);
         let statement = format!("LISTEN {channel:?}");
         let (connect, inbox) = (Arc::clone(&self.connect), Arc::clone(inbox));
         let their_end = Arc::clone(&is_over);
@@ -89,8 +89,8 @@ impl GuardIo for ThreadIo {
             .spawn(work)
             .map_err(failed_to_start)?;
         let handle = ListeningThread { is_over };
-        let begun = begun.recv_timeout(limit);
-        begun.map_err(|_| connect_timed_out())?.map(|()| handle)
+        let started = started.recv_timeout(limit);
+        started.map_err(|_| connect_timed_out())?.map(|()| handle)
     }
 }
 

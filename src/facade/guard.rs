@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::connections::Connections;
 use super::writer::ModuleWriter;
 use crate::error::Error;
+use crate::guard::core::Core;
 use crate::guard::options::GuardOptions;
-use crate::guard::patrol::Core;
 use crate::guard::stats::GuardStats;
 
 /// Keeps the cache equal to the database while others write to both as they like: in the wrong

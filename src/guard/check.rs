@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::core::GuardIo;
 use super::grace::Waited;
 use super::inbox::Hint;
-use super::patrol::{GuardIo, Patrol};
+use super::patrol::Patrol;
 use super::permitted::Permitted;
 use crate::client::dedicated::send;
 use crate::command::index::Size;

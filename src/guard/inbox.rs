@@ -16,6 +16,7 @@ pub(crate) const CAPACITY: usize = 20_000;
 pub(crate) struct Inbox(Mutex<State>);
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a letter of its own")]
 struct State {
     paths: HashMap<String, Times>,
     everything: bool,

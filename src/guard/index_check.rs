@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::patrol::{GuardIo, Patrol};
+use super::core::GuardIo;
+use super::patrol::Patrol;
 use crate::client::batch::BATCH_MODULES;
 use crate::client::dedicated::send;
 use crate::command::index::{Members, Unlist};

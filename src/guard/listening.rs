@@ -1,6 +1,6 @@
 //! What comes over the connection that listens: paths, "everything", or our own nonce.
 //!
-//! PgBouncer in transaction mode accepts LISTEN, and whoever uses the server's connection next gets
+//! `PgBouncer` in transaction mode accepts LISTEN, and whoever uses the server's connection next gets
 //! the notifications. So a nonce is sent over another connection, again and again: where it does
 //! not come back, nothing else would.
 
@@ -78,14 +78,13 @@ impl<L> Listening<L> {
     pub(super) fn upkeep(&mut self, now: Instant) -> Upkeep {
         match self.sent {
             Some((_, sent)) if now >= sent + ECHO_LIMIT => Upkeep::GiveUp,
-            Some(_) => Upkeep::Nothing,
             None if now >= self.next => {
                 let nonce = random();
                 self.sent = Some((nonce, now));
                 self.next = now + NONCE_EVERY;
                 Upkeep::Send(format!("{NONCE}{nonce:x}"))
             }
-            None => Upkeep::Nothing,
+            _ => Upkeep::Nothing,
         }
     }
 

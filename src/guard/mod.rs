@@ -7,23 +7,26 @@
 //! How to run one: [the guard](crate::guide::guard). Why it neither fights with writers nor misses
 //! a change: [its design](crate::guide::design::guard).
 
-// Hints come from two feeds: what Redis announces (`redis_feed`) and what changes in the database
-// (`versions` by asking, `listening` by being told). An `inbox` collects them. `patrol` is the
-// loop: it takes them in batches to `check`, which compares, waits for writers under way (`grace`)
-// and mends; from time to time it lets `sweep` look at everything. A hint is never taken for the
-// truth: a lost or false one costs time only.
+// Hints come from two feeds: what Redis announces (`redis_feed`) and which rows change
+// (`database_feed`, by asking or by being told). An `inbox` collects them. `patrol` takes them out
+// in batches, to `check`, which compares, waits for writers under way (`grace`) and mends; from time
+// to time it lets `sweep` look at everything. A hint is never taken for the truth: a lost or false
+// one costs time only.
 
 mod beat;
 mod check;
-pub(crate) mod contention;
+mod contention;
+pub(crate) mod core;
+mod database_feed;
 mod grace;
 pub(crate) mod inbox;
 mod index_check;
 pub(crate) mod listening;
 pub(crate) mod options;
-pub(crate) mod patrol;
+mod patrol;
 mod permitted;
 mod redis_feed;
+mod retry;
 pub(crate) mod stats;
 mod sweep;
 pub(crate) mod trigger;

@@ -3,157 +3,61 @@
 //! Nothing here is taken for lost because a server is: what was hinted at stays in the inbox until
 //! it has been looked at, and what could not be hinted at is found by the sweep that follows.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::beat;
 use super::contention::Contention;
+use super::core::{Core, GuardIo};
 use super::grace::Grace;
-use super::inbox::Inbox;
-use super::listening::{Listening, Upkeep};
-use super::options::GuardOptions;
+use super::listening::Listening;
 use super::redis_feed::RedisFeed;
-use super::stats::{DatabaseFeed, GuardStats, Record};
+use super::retry::{FIRST_DELAY, Pace, Retry};
+use super::stats::DatabaseFeed;
 use super::sweep::Marking;
-use super::trigger::{channel, count_triggers};
 use super::versions::Versions;
-use crate::client::Client;
 use crate::client::dedicated;
 use crate::config::Config;
 use crate::database::changes::VersionBy;
-use crate::database::workspace::{Database, Workspace};
+use crate::database::workspace::Workspace;
 use crate::diagnosis::guarded::GuardEntry;
 use crate::error::Error;
-use crate::keys::validate_path;
 use crate::near::cache::SpawnListener;
 use crate::random::random;
-
-/// How long to wait before a server is tried again; it doubles.
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LAST_DELAY: Duration = Duration::from_secs(5);
 
 /// How old a connection to Redis may be that is used again. It proved that it leads to the server
 /// that holds the keys when it was made, and that may change.
 const CONNECTION_AGE: Duration = Duration::from_secs(1);
 
-/// At most one part in so many of the time is spent asking for versions, and for the index.
-const SHARE: u32 = 50;
-
-/// How often an unwatched Redis is tried: it refuses to announce changes, or is not there.
+/// How long Redis must announce nothing before that is said and Redis is used all the same: it may
+/// refuse to announce changes, and then the sweeps still mend.
 const UNFOLLOWED: Duration = Duration::from_secs(1);
 
-/// How often a sign of life is given at least, where the database is not polled.
+/// How often a sign of life is given where the database is not asked.
 const BEAT: Duration = Duration::from_secs(5);
 
-/// How long the loop sleeps at most: what it does in time is checked by hand nowhere else.
+/// How long the loop sleeps at most: it looks whether Redis is still followed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-
-/// What a facade gives a guard: connections to the database.
-pub(crate) trait GuardIo {
-    type Database: Database;
-    /// A connection that listens, until it is dropped.
-    type Listening;
-
-    /// A connection, each of whose answers comes within `limit` or is an error.
-    async fn connect(&self, limit: Duration) -> Result<Self::Database, Error>;
-
-    /// Another connection, which listens to this channel and tells the inbox what it hears.
-    async fn listen(
-        &self,
-        channel: &str,
-        limit: Duration,
-        inbox: &Arc<Inbox>,
-    ) -> Result<Self::Listening, Error>;
-}
-
-/// What all clones of a guard share.
-pub(crate) struct Core<T> {
-    pub(super) client: Arc<Client<T>>,
-    pub(super) options: GuardOptions,
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) record: Record,
-    runs: AtomicBool,
-}
-
-impl<T: SpawnListener> Core<T> {
-    pub(crate) fn new(client: Arc<Client<T>>, options: GuardOptions) -> Result<Self, Error> {
-        Ok(Self {
-            client,
-            options: options.checked()?,
-            inbox: Arc::default(),
-            record: Record::default(),
-            runs: AtomicBool::new(false),
-        })
-    }
-
-    pub(crate) fn stats(&self) -> GuardStats {
-        self.record.stats(self.inbox.len())
-    }
-
-    pub(crate) fn stop(&self) {
-        self.inbox.stop();
-    }
-
-    /// Guards until it is stopped.
-    pub(crate) async fn run<Io: GuardIo>(&self, io: &Io) -> Result<(), Error> {
-        if self.runs.swap(true, SeqCst) {
-            return Err(Error::invalid_config(
-                "this guard runs already: make another one",
-            ));
-        }
-        // Dropped with the future that was given up, too.
-        let _runs = Running(self);
-        self.record.lock().running = true;
-        let mut patrol = Patrol::start(self, io)?;
-        while !self.inbox.is_stopped() {
-            self.record.lock().active = Some(SystemTime::now());
-            if let Err(error) = patrol.step().await {
-                patrol.failed(error)?;
-            }
-            let sleep = patrol.sleep();
-            let news = self.inbox.news();
-            self.client.transport.within(sleep, news).await;
-        }
-        patrol.farewell().await;
-        Ok(())
-    }
-}
-
-/// A guard that runs, until this is dropped.
-struct Running<'a, T>(&'a Core<T>);
-
-impl<T> Drop for Running<'_, T> {
-    fn drop(&mut self) {
-        let mut record = self.0.record.lock();
-        (record.running, record.since) = (false, None);
-        (record.redis_up, record.database_up) = (false, false);
-        drop(record);
-        self.0.inbox.clear();
-        self.0.runs.store(false, SeqCst);
-    }
-}
 
 /// One run of a guard.
 pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     pub(super) core: &'a Core<T>,
-    io: &'a Io,
+    pub(super) io: &'a Io,
     id: String,
     feed: RedisFeed,
     /// Redis, for the guard alone, and when it was connected to.
     connection: Option<(T::Dedicated, Instant)>,
     pub(super) workspace: Option<Workspace<Io::Database>>,
-    listening: Option<Listening<Io::Listening>>,
+    pub(super) listening: Option<Listening<Io::Listening>>,
     pub(super) versions: Versions,
-    version_by: VersionBy,
+    pub(super) version_by: VersionBy,
     pub(super) contention: Contention,
     pub(super) grace: Grace,
     pub(super) marking: Option<Marking>,
     redis: Retry,
     database: Retry,
-    listen: Retry,
-    next_poll: Instant,
-    polls: Pace,
+    pub(super) listen: Retry,
+    pub(super) next_poll: Instant,
+    pub(super) polls: Pace,
     pub(super) next_index: Instant,
     pub(super) next_sweep: Instant,
     next_beat: Instant,
@@ -167,7 +71,7 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
 }
 
 impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
-    fn start(core: &'a Core<T>, io: &'a Io) -> Result<Self, Error> {
+    pub(super) fn start(core: &'a Core<T>, io: &'a Io) -> Result<Self, Error> {
         let now = Instant::now();
         core.inbox.everything();
         core.record.lock().poll_interval = core.options.poll;
@@ -204,7 +108,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
     }
 
     /// All that is due now.
-    async fn step(&mut self) -> Result<(), Error> {
+    pub(super) async fn step(&mut self) -> Result<(), Error> {
         self.feed.ensure(&self.core.client)?;
         self.look_at_redis();
         if self.workspace.is_none() && !self.connect_database().await? {
@@ -250,15 +154,6 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             self.redis.worked();
             self.core.record.lock().active = Some(SystemTime::now());
         }
-    }
-
-    /// Keeps the feed of the database.
-    async fn upkeep(&mut self) -> Result<(), Error> {
-        self.keep_listening().await?;
-        if Instant::now() >= self.next_poll {
-            self.poll().await?;
-        }
-        Ok(())
     }
 
     /// Notes whether Redis is followed, and says so where that has changed.
@@ -345,168 +240,6 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         Ok(true)
     }
 
-    /// Asks which rows changed, and puts them into the inbox. Answers them, too.
-    pub(super) async fn poll(&mut self) -> Result<Vec<String>, Error> {
-        let begin = Instant::now();
-        let mut changed = Vec::new();
-        let result = self.list_versions(&mut changed).await;
-        let was_known = self.versions.is_known();
-        if result.is_ok() {
-            let gone = self.versions.end();
-            changed.extend(gone);
-        }
-        if was_known {
-            changed.retain(|path| validate_path(path).is_ok());
-            self.core.inbox.add(changed.iter().cloned());
-        } else {
-            // Before the first listing came to its end nothing is a change. The sweep compares all.
-            changed.clear();
-        }
-        result?;
-        let took = self.polls.took(begin.elapsed());
-        let interval = self.core.options.poll.max(took * SHARE);
-        self.set_poll_interval(interval);
-        // Where triggers tell what changes, a listing is only needed from time to time.
-        let pause = if self.hears() {
-            self.core.options.sweep
-        } else {
-            interval
-        };
-        self.next_poll = begin + pause;
-        self.core.record.lock().modules = self.versions.len();
-        Ok(changed)
-    }
-
-    async fn list_versions(&mut self, changed: &mut Vec<String>) -> Result<(), Error> {
-        let config = self.core.client.config();
-        let Self {
-            workspace,
-            versions,
-            version_by,
-            ..
-        } = self;
-        let workspace = workspace.as_mut().expect("it was connected to");
-        loop {
-            versions.begin();
-            let mut row = |path: &str, version| {
-                if versions.row(path, version) {
-                    changed.push(path.to_owned());
-                }
-            };
-            match workspace.versions(*version_by, config, &mut row).await {
-                Err(error) if *version_by == VersionBy::Transaction && !error.is_transient() => {
-                    log::info!(
-                        "The guard compares contents to find changed rows: the workspace has no xmin (a view?), or this user may not read it"
-                    );
-                    *version_by = VersionBy::Content;
-                }
-                result => return result,
-            }
-        }
-    }
-
-    fn set_poll_interval(&self, interval: Duration) {
-        let mut record = self.core.record.lock();
-        let before = std::mem::replace(&mut record.poll_interval, interval);
-        drop(record);
-        let (asked, set) = (self.core.options.poll, interval);
-        // Said once in each direction, and not at each fluctuation.
-        if set >= 2 * asked && before < 2 * asked {
-            log::info!(
-                "The workspace is large: the guard asks for changed rows every {:.1} s, not every {:.1} s, to be busy for 2 % of the time",
-                set.as_secs_f64(),
-                asked.as_secs_f64()
-            );
-        } else if set == asked && before >= 2 * asked {
-            log::info!(
-                "The guard asks for changed rows every {:.1} s again",
-                asked.as_secs_f64()
-            );
-        }
-    }
-
-    /// Whether triggers tell what changes, as far as is known.
-    fn hears(&self) -> bool {
-        let listening = self.listening.as_ref();
-        listening.is_some_and(|listening| listening.is_proven)
-    }
-
-    /// Listens, where that is wanted, and finds out whether anything comes through.
-    async fn keep_listening(&mut self) -> Result<(), Error> {
-        if !self.core.options.listen {
-            return Ok(());
-        }
-        let inbox = &self.core.inbox;
-        let (is_deaf, echoes) = (inbox.take_deaf(), inbox.take_echoes());
-        if is_deaf && self.listening.is_some() {
-            self.stop_listening("the connection that listens was lost", FIRST_DELAY);
-        }
-        let now = Instant::now();
-        if self.listening.is_none() && now >= self.listen.next {
-            self.begin_listening().await?;
-        }
-        let Some(listening) = &mut self.listening else {
-            return Ok(());
-        };
-        if listening.came_back(&echoes) {
-            self.core.record.lock().database_feed = DatabaseFeed::Listen;
-            log::info!("The guard is told by triggers which rows change");
-            // What changed before it heard is found by asking once more.
-            self.poll().await?;
-            return Ok(());
-        }
-        match listening.upkeep(now) {
-            Upkeep::Nothing => {}
-            Upkeep::Send(payload) => {
-                let channel = channel(&self.config().workspace_table);
-                let workspace = self.workspace.as_mut().expect("it was connected to");
-                workspace.notify(&channel, &payload).await?;
-            }
-            Upkeep::GiveUp => {
-                let why =
-                    "notifications do not come through, as behind PgBouncer in transaction mode";
-                self.stop_listening(why, self.core.options.sweep);
-            }
-        }
-        Ok(())
-    }
-
-    async fn begin_listening(&mut self) -> Result<(), Error> {
-        let config = self.config();
-        let workspace = self.workspace.as_mut().expect("it was connected to");
-        let triggers = workspace.count(&count_triggers(config)?).await?;
-        if triggers < 4 {
-            let why =
-                "the triggers are not there: `bifrost-modules guard --print-trigger` prints them";
-            self.stop_listening(why, self.core.options.sweep);
-            return Ok(());
-        }
-        let (limit, inbox) = (self.core.options.answer_timeout, &self.core.inbox);
-        let channel = channel(&config.workspace_table);
-        match self.io.listen(&channel, limit, inbox).await {
-            Ok(connection) => {
-                // What an earlier connection told is no news of this one.
-                inbox.take_deaf();
-                self.listening = Some(Listening::new(connection, Instant::now()));
-            }
-            Err(error) => self.stop_listening(&error.to_string(), FIRST_DELAY),
-        }
-        Ok(())
-    }
-
-    /// Polls instead, and listens again later.
-    fn stop_listening(&mut self, why: &str, delay: Duration) {
-        self.listening = None;
-        let is_first = self.listen.failed(delay);
-        let mut record = self.core.record.lock();
-        let before = std::mem::take(&mut record.database_feed);
-        drop(record);
-        if is_first || before == DatabaseFeed::Listen {
-            log::warn!("The guard asks for changed rows instead of being told: {why}");
-        }
-        self.next_poll = Instant::now();
-    }
-
     /// It has both servers and has compared everything.
     fn guarding(&mut self) {
         self.redis.worked();
@@ -527,10 +260,25 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         if now < self.next_beat || self.workspace.is_none() || !self.feed.is_live() {
             return Ok(());
         }
-        let record = self.core.record.lock();
-        let Some(since) = record.since else {
+        let Some((entry, interval)) = self.sign_of_life() else {
             return Ok(());
         };
+        self.next_beat = now + interval;
+        self.connect_redis().await?;
+        let config = self.config();
+        let (connection, _) = self.servers();
+        beat::beat(connection, &entry, interval, config).await?;
+        for path in self.contention.forget(now) {
+            log::info!("The guard sees nobody write {path:?} wrongly any more");
+        }
+        self.core.record.lock().contended = self.contention.count();
+        Ok(())
+    }
+
+    /// What the guard says of itself, and how often; `None` while it does not guard.
+    fn sign_of_life(&self) -> Option<(GuardEntry, Duration)> {
+        let record = self.core.record.lock();
+        let since = record.since?;
         let interval = match record.database_feed {
             DatabaseFeed::Poll => record.poll_interval.max(LONGEST_SLEEP),
             DatabaseFeed::Listen => BEAT,
@@ -545,18 +293,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             withheld: record.withheld as u64,
             standby_ms: u64::try_from(self.core.options.standby.as_millis()).unwrap_or(u64::MAX),
         };
-        drop(record);
-        self.next_beat = now + interval;
-        self.connect_redis().await?;
-        let config = self.config();
-        let (connection, _) = self.servers();
-        beat::beat(connection, &entry, interval, config).await?;
-        let settled = self.contention.forget(now);
-        for path in settled {
-            log::info!("The guard sees nobody write {path:?} wrongly any more");
-        }
-        self.core.record.lock().contended = self.contention.count();
-        Ok(())
+        Some((entry, interval))
     }
 
     /// Takes an error for what it is: a server that is gone for a while.
@@ -564,7 +301,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
     /// # Errors
     ///
     /// What waiting does not mend, before the guard has ever guarded: an operator is there then.
-    fn failed(&mut self, error: Error) -> Result<(), Error> {
+    pub(super) fn failed(&mut self, error: Error) -> Result<(), Error> {
         if !self.has_begun && !error.is_transient() {
             return Err(error);
         }
@@ -598,7 +335,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
     }
 
     /// How long there is nothing to do, unless something comes.
-    fn sleep(&self) -> Duration {
+    pub(super) fn sleep(&self) -> Duration {
         let now = Instant::now();
         let until = |at: Instant| at.saturating_duration_since(now);
         let mut sleep = LONGEST_SLEEP;
@@ -627,7 +364,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
     }
 
     /// Takes the sign of life away, if that can be done at once.
-    async fn farewell(&mut self) {
+    pub(super) async fn farewell(&mut self) {
         let config = self.config();
         if self.feed.is_live() && self.connect_redis().await.is_ok() {
             let connection = self.connection.as_mut().expect("it was connected to");
@@ -636,91 +373,5 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             }
         }
         log::info!("The guard ended");
-    }
-}
-
-/// When something that failed is tried again.
-#[derive(Debug)]
-struct Retry {
-    next: Instant,
-    failures: u32,
-}
-
-impl Retry {
-    fn new(now: Instant) -> Self {
-        Self {
-            next: now,
-            failures: 0,
-        }
-    }
-
-    /// Waits for at least `first`, longer with each failure; answers whether it is the first.
-    fn failed(&mut self, first: Duration) -> bool {
-        let delay = first.max((FIRST_DELAY * (1 << self.failures.min(8))).min(LAST_DELAY));
-        // So that a fleet of guards does not come back at once.
-        let jittered = delay * u32::try_from(75 + random() % 25).unwrap_or(100) / 100;
-        self.next = Instant::now() + jittered;
-        self.failures = self.failures.saturating_add(1);
-        self.failures == 1
-    }
-
-    /// It works; answers whether it had failed before.
-    fn worked(&mut self) -> bool {
-        std::mem::take(&mut self.failures) > 0
-    }
-}
-
-/// How long something takes when nothing is in its way: the shortest of the last few times. One
-/// that a busy machine held up says nothing about the next.
-#[derive(Debug, Default)]
-struct Pace {
-    last: [Option<Duration>; 8],
-    at: usize,
-}
-
-impl Pace {
-    fn took(&mut self, duration: Duration) -> Duration {
-        self.last[self.at] = Some(duration);
-        self.at = (self.at + 1) % self.last.len();
-        self.last
-            .iter()
-            .flatten()
-            .min()
-            .copied()
-            .unwrap_or(duration)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_fails_again_waits_longer_and_is_told_once() {
-        let mut retry = Retry::new(Instant::now());
-        let mut delays = Vec::new();
-        for n in 0..8 {
-            assert_eq!(retry.failed(FIRST_DELAY), n == 0);
-            delays.push(retry.next - Instant::now());
-        }
-        assert!(
-            delays[0] <= FIRST_DELAY && delays[7] > LAST_DELAY / 2,
-            "{delays:?}"
-        );
-        assert!(delays.iter().all(|delay| *delay <= LAST_DELAY));
-        assert!(retry.worked() && !retry.worked());
-        assert!(retry.failed(FIRST_DELAY), "the first again");
-    }
-
-    #[test]
-    fn one_slow_time_says_nothing() {
-        let mut pace = Pace::default();
-        let ms = Duration::from_millis;
-        assert_eq!(pace.took(ms(5)), ms(5));
-        assert_eq!(pace.took(ms(500)), ms(5));
-        for _ in 0..8 {
-            pace.took(ms(50));
-        }
-        assert_eq!(pace.took(ms(60)), ms(50));
     }
 }

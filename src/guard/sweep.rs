@@ -3,8 +3,9 @@
 
 use std::time::{Instant, SystemTime};
 
+use super::core::GuardIo;
 use super::grace::Waited;
-use super::patrol::{GuardIo, Patrol};
+use super::patrol::Patrol;
 use crate::client::batch::BATCH_MODULES;
 use crate::client::dedicated;
 use crate::database::workspace::Paths;

@@ -1,8 +1,6 @@
 //! The triggers that tell a guard which modules changed, as SQL for the user's own migration.
 //! Nothing is installed by itself.
 
-use std::fmt::Write as _;
-
 use crate::config::{Config, quoted_table};
 use crate::database::changes::literal;
 use crate::error::Error;
@@ -15,6 +13,12 @@ const MOST_BYTES: usize = 7_000;
 
 /// Postgres cuts names after so many bytes.
 const MOST_NAME: usize = 63;
+
+/// What each trigger is called for.
+const EVENTS: [&str; 4] = ["insert", "update", "delete", "truncate"];
+
+/// How many triggers there are to be.
+pub(super) const TRIGGERS: i64 = 4;
 
 /// What is notified where a statement changed too much to be told by name. No path is so spelled.
 pub(crate) const EVERYTHING: &str = "/*";
@@ -53,7 +57,7 @@ pub(crate) fn channel(table: &str) -> String {
 pub fn trigger_sql(config: &Config) -> Result<String, Error> {
     let table = table(config)?;
     let channel = channel(&config.workspace_table);
-    let mut sql = format!(
+    let function = format!(
         "-- Tells a guard of the module cache which modules each statement changed.
 CREATE OR REPLACE FUNCTION {channel}() RETURNS trigger LANGUAGE plpgsql AS $bifrost$
 DECLARE
@@ -95,28 +99,23 @@ $bifrost$;
 ",
         limit = MOST_ROWS + 1,
     );
-    for (event, tables) in [
-        ("insert", "REFERENCING NEW TABLE AS new_rows "),
-        (
-            "update",
-            "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows ",
-        ),
-        ("delete", "REFERENCING OLD TABLE AS old_rows "),
-        ("truncate", ""),
-    ] {
-        let name = trigger(event);
-        let upper = event.to_uppercase();
+    let triggers = EVENTS.map(|event| {
+        let tables = match event {
+            "insert" => "REFERENCING NEW TABLE AS new_rows ",
+            "update" => "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows ",
+            "delete" => "REFERENCING OLD TABLE AS old_rows ",
+            _ => "",
+        };
+        let (name, upper) = (trigger(event), event.to_uppercase());
         // As two statements, because CREATE OR REPLACE TRIGGER needs Postgres 14.
-        let written = write!(
-            sql,
+        format!(
             "DROP TRIGGER IF EXISTS {name} ON {table};
 CREATE TRIGGER {name} AFTER {upper} ON {table}
     {tables}FOR EACH STATEMENT EXECUTE FUNCTION {channel}();
 "
-        );
-        written.expect("a String takes all");
-    }
-    Ok(sql)
+        )
+    });
+    Ok(function + &triggers.concat())
 }
 
 /// The name of the trigger for an event, in lower case.
@@ -127,7 +126,7 @@ fn trigger(event: &str) -> String {
 /// Asks how many of the four triggers are there and enabled.
 pub(crate) fn count_triggers(config: &Config) -> Result<String, Error> {
     let table = literal(&table(config)?);
-    let names = ["insert", "update", "delete", "truncate"].map(|event| literal(&trigger(event)));
+    let names = EVENTS.map(|event| literal(&trigger(event)));
     Ok(format!(
         "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass({table}) \
          AND tgname IN ({}) AND tgenabled <> 'D'",

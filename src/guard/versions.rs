@@ -34,13 +34,12 @@ impl Versions {
             version,
             round: self.round,
         };
-        match self.rows.get_mut(path) {
-            Some(row) => std::mem::replace(row, seen).version != version,
-            None => {
-                self.rows.insert(path.into(), seen);
-                true
-            }
+        // Not `insert` at once: it would copy every path, and most are there.
+        if let Some(row) = self.rows.get_mut(path) {
+            return std::mem::replace(row, seen).version != version;
         }
+        self.rows.insert(path.into(), seen);
+        true
     }
 
     /// The listing has ended; answers the paths whose rows have gone.

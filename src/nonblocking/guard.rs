@@ -15,9 +15,9 @@ use super::facade::Guard;
 use super::guard_database::LimitedDatabase;
 use crate::database::workspace::{connect_timed_out, not_connected, query_failed, silent};
 use crate::error::Error;
+use crate::guard::core::GuardIo;
 use crate::guard::inbox::Inbox;
 use crate::guard::listening::notified;
-use crate::guard::patrol::GuardIo;
 
 impl Guard {
     #[doc = include_str!("../facade/guard_run.md")]

@@ -226,12 +226,11 @@ impl Plan {
         for (path, cached) in batch.iter().zip(cached) {
             let row = by_path.get(path.as_str()).copied();
             match (cached.compare(row, config, path), row) {
-                (_, None) => {}
                 (Verdict::Right, Some(_)) => report.unchanged += 1,
                 (verdict, Some(_)) if replace.permits(verdict) => {
                     wrong.insert(path);
                 }
-                (_, Some(_)) => {}
+                _ => {}
             }
         }
         rows.retain(|row| wrong.contains(&row.path));

@@ -1,0 +1,190 @@
+//! Learns of changed rows, by asking or by being told, and puts them into the inbox.
+
+use std::time::{Duration, Instant};
+
+use super::core::GuardIo;
+use super::listening::{Listening, Upkeep};
+use super::patrol::Patrol;
+use super::retry::FIRST_DELAY;
+use super::stats::DatabaseFeed;
+use super::trigger::{TRIGGERS, channel, count_triggers};
+use crate::database::changes::VersionBy;
+use crate::error::Error;
+use crate::keys::validate_path;
+use crate::near::cache::SpawnListener;
+
+/// At most one part in so many of the time is spent asking.
+const SHARE: u32 = 50;
+
+impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
+    /// Keeps the feed of the database.
+    pub(super) async fn upkeep(&mut self) -> Result<(), Error> {
+        self.keep_listening().await?;
+        if Instant::now() >= self.next_poll {
+            self.poll().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks which rows changed, and puts them into the inbox. Answers them, too.
+    pub(super) async fn poll(&mut self) -> Result<Vec<String>, Error> {
+        let begin = Instant::now();
+        let mut changed = Vec::new();
+        let result = self.list_versions(&mut changed).await;
+        let was_known = self.versions.is_known();
+        if result.is_ok() {
+            let gone = self.versions.end();
+            changed.extend(gone);
+        }
+        if was_known {
+            changed.retain(|path| validate_path(path).is_ok());
+            self.core.inbox.add(changed.iter().cloned());
+        } else {
+            // Before the first listing came to its end nothing is a change. The sweep compares all.
+            changed.clear();
+        }
+        result?;
+        let took = self.polls.took(begin.elapsed());
+        let interval = self.core.options.poll.max(took * SHARE);
+        self.set_poll_interval(interval);
+        // Where triggers tell what changes, a listing is only needed from time to time.
+        let pause = if self.hears() {
+            self.core.options.sweep
+        } else {
+            interval
+        };
+        self.next_poll = begin + pause;
+        self.core.record.lock().modules = self.versions.len();
+        Ok(changed)
+    }
+
+    async fn list_versions(&mut self, changed: &mut Vec<String>) -> Result<(), Error> {
+        let config = self.core.client.config();
+        let Self {
+            workspace,
+            versions,
+            version_by,
+            ..
+        } = self;
+        let workspace = workspace.as_mut().expect("it was connected to");
+        loop {
+            versions.begin();
+            let mut row = |path: &str, version| {
+                if versions.row(path, version) {
+                    changed.push(path.to_owned());
+                }
+            };
+            match workspace.versions(*version_by, config, &mut row).await {
+                Err(error) if *version_by == VersionBy::Transaction && !error.is_transient() => {
+                    log::info!(
+                        "The guard compares contents to find changed rows: the workspace has no xmin (a view?), or this user may not read it"
+                    );
+                    *version_by = VersionBy::Content;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn set_poll_interval(&self, interval: Duration) {
+        let mut record = self.core.record.lock();
+        let before = std::mem::replace(&mut record.poll_interval, interval);
+        drop(record);
+        let (asked, set) = (self.core.options.poll, interval);
+        // Said once in each direction, and not at each fluctuation.
+        if set >= 2 * asked && before < 2 * asked {
+            log::info!(
+                "The workspace is large: the guard asks for changed rows every {:.1} s, not every {:.1} s, to be busy for 2 % of the time",
+                set.as_secs_f64(),
+                asked.as_secs_f64()
+            );
+        } else if set == asked && before >= 2 * asked {
+            log::info!(
+                "The guard asks for changed rows every {:.1} s again",
+                asked.as_secs_f64()
+            );
+        }
+    }
+
+    /// Whether triggers tell what changes, as far as is known.
+    fn hears(&self) -> bool {
+        let listening = self.listening.as_ref();
+        listening.is_some_and(|listening| listening.is_proven)
+    }
+
+    /// Listens, where that is wanted, and finds out whether anything comes through.
+    async fn keep_listening(&mut self) -> Result<(), Error> {
+        if !self.core.options.listen {
+            return Ok(());
+        }
+        let inbox = &self.core.inbox;
+        let (is_deaf, echoes) = (inbox.take_deaf(), inbox.take_echoes());
+        if is_deaf && self.listening.is_some() {
+            self.stop_listening("the connection that listens was lost", FIRST_DELAY);
+        }
+        let now = Instant::now();
+        if self.listening.is_none() && now >= self.listen.next {
+            self.begin_listening().await?;
+        }
+        let Some(listening) = &mut self.listening else {
+            return Ok(());
+        };
+        if listening.came_back(&echoes) {
+            self.core.record.lock().database_feed = DatabaseFeed::Listen;
+            log::info!("The guard is told by triggers which rows change");
+            // What changed before it heard is found by asking once more.
+            self.poll().await?;
+            return Ok(());
+        }
+        match listening.upkeep(now) {
+            Upkeep::Nothing => {}
+            Upkeep::Send(payload) => {
+                let channel = channel(&self.config().workspace_table);
+                let workspace = self.workspace.as_mut().expect("it was connected to");
+                workspace.notify(&channel, &payload).await?;
+            }
+            Upkeep::GiveUp => {
+                let why =
+                    "notifications do not come through, as behind PgBouncer in transaction mode";
+                self.stop_listening(why, self.core.options.sweep);
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_listening(&mut self) -> Result<(), Error> {
+        let config = self.config();
+        let workspace = self.workspace.as_mut().expect("it was connected to");
+        let triggers = workspace.count(&count_triggers(config)?).await?;
+        if triggers < TRIGGERS {
+            let why =
+                "the triggers are not there: `bifrost-modules guard --print-trigger` prints them";
+            self.stop_listening(why, self.core.options.sweep);
+            return Ok(());
+        }
+        let (limit, inbox) = (self.core.options.answer_timeout, &self.core.inbox);
+        let channel = channel(&config.workspace_table);
+        match self.io.listen(&channel, limit, inbox).await {
+            Ok(connection) => {
+                // What an earlier connection told is no news of this one.
+                inbox.take_deaf();
+                self.listening = Some(Listening::new(connection, Instant::now()));
+            }
+            Err(error) => self.stop_listening(&error.to_string(), FIRST_DELAY),
+        }
+        Ok(())
+    }
+
+    /// Polls instead, and listens again later.
+    fn stop_listening(&mut self, why: &str, delay: Duration) {
+        self.listening = None;
+        let is_first = self.listen.failed(delay);
+        let mut record = self.core.record.lock();
+        let before = std::mem::take(&mut record.database_feed);
+        drop(record);
+        if is_first || before == DatabaseFeed::Listen {
+            log::warn!("The guard asks for changed rows instead of being told: {why}");
+        }
+        self.next_poll = Instant::now();
+    }
+}
