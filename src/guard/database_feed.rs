@@ -36,8 +36,8 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             let gone = self.versions.end();
             changed.extend(gone);
         }
+        changed.retain(|path| validate_path(path).is_ok());
         if was_known {
-            changed.retain(|path| validate_path(path).is_ok());
             self.core.inbox.add(changed.iter().cloned());
         } else {
             // Before the first listing came to its end nothing is a change. The sweep compares all.
@@ -153,15 +153,10 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     }
 
     async fn begin_listening(&mut self) -> Result<(), Error> {
-        let config = self.config();
-        let workspace = self.workspace.as_mut().expect("it was connected to");
-        let triggers = workspace.count(&count_triggers(config)?).await?;
-        if triggers < TRIGGERS {
-            let why =
-                "the triggers are not there: `bifrost-modules guard --print-trigger` prints them";
-            self.stop_listening(why, self.core.options.sweep);
+        if !self.has_triggers().await? {
             return Ok(());
         }
+        let config = self.config();
         let (limit, inbox) = (self.core.options.answer_timeout, &self.core.inbox);
         let channel = channel(&config.workspace_table);
         match self.io.listen(&channel, limit, inbox).await {
@@ -173,6 +168,27 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             Err(error) => self.stop_listening(&error.to_string(), FIRST_DELAY),
         }
         Ok(())
+    }
+
+    /// Whether those are still there who tell what changes.
+    pub(super) async fn check_triggers(&mut self) -> Result<(), Error> {
+        if self.listening.is_some() {
+            self.has_triggers().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the triggers are there; listens no more where they are not.
+    async fn has_triggers(&mut self) -> Result<bool, Error> {
+        let statement = count_triggers(self.config())?;
+        let workspace = self.workspace.as_mut().expect("it was connected to");
+        let are_there = workspace.count(&statement).await? >= TRIGGERS;
+        if !are_there {
+            let why =
+                "the triggers are not there: `bifrost-modules guard --print-trigger` prints them";
+            self.stop_listening(why, self.core.options.sweep);
+        }
+        Ok(are_there)
     }
 
     /// Polls instead, and listens again later.

@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use crate::keys::validate_path;
+
 /// How many paths may wait. More become "everything".
 pub(crate) const CAPACITY: usize = 20_000;
 
@@ -46,11 +48,13 @@ pub(crate) struct Hint {
 }
 
 impl Inbox {
-    /// These paths are to be looked at.
+    /// These paths are to be looked at. What can't be a module's path is left out, whoever hints at
+    /// it: under `index`, the guard would write over the index.
     pub(crate) fn add(&self, paths: impl IntoIterator<Item = String>) {
         let now = Instant::now();
         self.tell(|state| {
-            for path in paths {
+            let paths = paths.into_iter();
+            for path in paths.filter(|path| validate_path(path).is_ok()) {
                 state.add(path, now, now);
             }
         });
@@ -253,6 +257,13 @@ mod tests {
         assert_eq!(paths(&take(1, 3 * SECOND, 5 * SECOND)), ["early"]);
         assert_eq!(paths(&take(9, 2 * SECOND, 5 * SECOND)), ["middle"]);
         assert_eq!(paths(&take(9, 9 * SECOND, 9 * SECOND)), ["held", "late"]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_path_is_left_out() {
+        let inbox = Inbox::default();
+        inbox.add(["index", "/a", "a//b", ""].map(str::to_owned));
+        assert_eq!(inbox.len(), 0);
     }
 
     #[test]

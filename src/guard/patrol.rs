@@ -310,6 +310,8 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         record.last_failure = Some(error.to_string());
         record.since = None;
         self.marking = None;
+        // The end of a gap is a comparison of everything.
+        self.core.inbox.everything();
         if error.is_database() {
             record.database_up = false;
             drop(record);
@@ -323,8 +325,6 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             }
         } else {
             drop(record);
-            // The sweep that makes it guard again.
-            self.core.inbox.everything();
             if self.redis.failed(FIRST_DELAY) {
                 log::warn!("The guard could not use Redis, and tries again: {error}");
             }

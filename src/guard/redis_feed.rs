@@ -23,7 +23,7 @@ impl ChangeSink for Inbox {
         if paths.iter().any(|path| path == INDEX_PATH) {
             self.index();
         }
-        self.add(paths.iter().filter(|path| *path != INDEX_PATH).cloned());
+        self.add(paths.iter().cloned());
     }
 
     fn everything(&self) {

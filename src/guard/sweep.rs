@@ -43,6 +43,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         self.marking = None;
         self.next_sweep = Instant::now() + core.options.sweep;
         core.inbox.take_index();
+        self.check_triggers().await?;
         // Before anything is compared: what changes from now on is a change.
         self.poll().await?;
         self.connect_redis().await?;

@@ -91,6 +91,13 @@ impl Foreign {
         Entry { value, ttl, listed }
     }
 
+    /// Whether the index has this member, path or not.
+    pub fn entry_listed(&mut self, member: &str) -> bool {
+        let index = self.index();
+        let mut command = redis::cmd("SISMEMBER");
+        command.arg(index).arg(member).query(&mut self.0).unwrap()
+    }
+
     /// Asserts that the module is there with this content, for ever, and named by the index; or
     /// that neither is there.
     #[track_caller]

@@ -3,11 +3,12 @@
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bifrost_module_cache::guard::{GuardOptions, GuardStats};
+use bifrost_module_cache::guard::{DatabaseFeed, GuardOptions, GuardStats, trigger_sql};
 use bifrost_module_cache::postgres::NoTls;
-use bifrost_module_cache::{Error, blocking, nonblocking, postgres, tokio_postgres};
+use bifrost_module_cache::{CachedModule, Error, blocking, nonblocking, postgres, tokio_postgres};
 
 use super::facade::{Blocking, Facade, Nonblocking, block_on};
+use super::foreign::Foreign;
 use super::world::World;
 use super::{LIMIT, wait_until};
 
@@ -148,5 +149,69 @@ impl<F: Guarding> Drop for Guard<F> {
         if let Some(Err(error)) = self.end() {
             eprintln!("the guard ended with {error}");
         }
+    }
+}
+
+impl<F: Guarding> Guard<F> {
+    /// Waits until the cache is complete.
+    #[track_caller]
+    pub fn wait_for_the_mark(&self, world: &World<F>) {
+        wait_until("the cache is complete", LIMIT, || world.status().is_warm());
+    }
+
+    /// Waits until triggers tell it what changes.
+    #[track_caller]
+    pub fn wait_until_it_listens(&self) {
+        wait_until("the guard is told what changes", LIMIT, || {
+            self.stats().database_feed == DatabaseFeed::Listen
+        });
+    }
+}
+
+impl<F: Facade> World<F> {
+    /// The triggers of a guard.
+    pub fn install_triggers(&self) {
+        let sql = trigger_sql(&self.writer_config()).unwrap();
+        self.table().run(&sql);
+    }
+
+    /// How many rows, entries and members of the index are not as they should be.
+    pub fn count_wrong(&self) -> usize {
+        let mut client = postgres::Client::connect(&self.postgres.url(), NoTls).unwrap();
+        let writer = blocking::ModuleWriter::new(self.writer_config()).unwrap();
+        let drift = writer.verify(&mut client).unwrap();
+        drift.paths() + drift.bad_members
+    }
+}
+
+impl Foreign {
+    /// The content of the module that is stored, if any is.
+    pub fn content(&mut self, path: &str) -> Option<String> {
+        let json = self.entry(path).value?;
+        let module = CachedModule::from_json(path, json.as_bytes()).ok()?;
+        Some(module.content)
+    }
+
+    /// Waits until the module is there with this content, for ever and named by the index, or until
+    /// neither is there.
+    #[track_caller]
+    pub fn wait_for(&mut self, path: &str, content: Option<&str>) {
+        wait_until(&format!("{path} is right"), LIMIT, || {
+            let found = self.content(path);
+            let entry = self.entry(path);
+            let is_nothing = entry.value.is_none_or(|value| value.is_empty());
+            match content {
+                Some(_) => entry.listed && entry.ttl == -1 && found.as_deref() == content,
+                None => is_nothing && !entry.listed,
+            }
+        });
+    }
+
+    /// Waits until the index does not name this.
+    #[track_caller]
+    pub fn wait_for_no_member(&mut self, member: &str) {
+        wait_until(&format!("{member} is no member"), LIMIT, || {
+            !self.entry_listed(member)
+        });
     }
 }

@@ -1,0 +1,164 @@
+//! What has no row is removed, unless too much is.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{
+    Guard, Guarding, LIMIT, Reader, StopOnDrop, World, Writer, numbered, on_both_facades,
+    wait_until,
+};
+use bifrost_module_cache::guard::GuardOptions;
+
+on_both_facades! {
+    an_emptied_table_removes_nothing
+    a_truncated_table_removes_nothing_where_triggers_tell_it
+    an_empty_table_that_is_meant_empties_the_cache
+    too_many_removals_are_withheld
+    a_moved_module_is_never_missing
+}
+
+fn often() -> GuardOptions {
+    GuardOptions::default()
+        .with_poll(Duration::from_millis(20))
+        .with_sweep(Duration::from_secs(1))
+}
+
+#[track_caller]
+fn wait_until_withheld<F: Guarding>(guard: &Guard<F>, count: usize) {
+    wait_until("removals are withheld", LIMIT, || {
+        guard.stats().withheld == count
+    });
+}
+
+/// In a small cache, where any share may be removed, and by each way.
+fn an_emptied_table_removes_nothing<F: Guarding>() {
+    let paths = numbered(5);
+    for emptied in [
+        "DELETE FROM workspace_files",
+        "TRUNCATE workspace_files",
+        "UPDATE workspace_files SET is_deleted = TRUE",
+    ] {
+        let world = World::<F>::with_rows(&paths);
+        let guard = Guard::start(&world, often());
+        guard.wait_for_the_mark(&world);
+        world.table().run(emptied);
+        wait_until_withheld(&guard, 5);
+        // Each of them once more, by name.
+        let mut foreign = world.foreign();
+        for path in &paths {
+            foreign.set(path, path);
+        }
+        guard.wait_for_a_sweep();
+        guard.wait_until_it_rests();
+        foreign.assert_holds(&paths);
+        // It is told.
+        wait_until("the sign of life tells it", LIMIT, || {
+            world
+                .status()
+                .guard
+                .is_some_and(|guard| guard.withheld == 5)
+        });
+        // And mends again once there are rows.
+        let mut table = world.table();
+        table.run("DELETE FROM workspace_files");
+        table.fill(&paths[1..]);
+        foreign.wait_for(&paths[0], None);
+        wait_until_withheld(&guard, 0);
+    }
+}
+
+fn a_truncated_table_removes_nothing_where_triggers_tell_it<F: Guarding>() {
+    let paths = numbered(30);
+    let world = World::<F>::with_rows(&paths);
+    world.install_triggers();
+    let guard = Guard::start(&world, GuardOptions::default().with_listen(true));
+    guard.wait_until_it_listens();
+    guard.wait_for_the_mark(&world);
+    world.table().run("TRUNCATE workspace_files");
+    wait_until_withheld(&guard, 30);
+    guard.wait_until_it_rests();
+    world.foreign().assert_holds(&paths);
+}
+
+fn an_empty_table_that_is_meant_empties_the_cache<F: Guarding>() {
+    let paths = numbered(30);
+    let world = World::<F>::with_rows(&paths);
+    let guard = Guard::start(&world, often().with_allow_empty(true));
+    guard.wait_for_the_mark(&world);
+    world.table().run("DELETE FROM workspace_files");
+    let mut foreign = world.foreign();
+    for path in &paths {
+        foreign.wait_for(path, None);
+    }
+    assert_eq!(guard.stats().withheld, 0);
+}
+
+fn too_many_removals_are_withheld<F: Guarding>() {
+    let paths = numbered(500);
+    let world = World::<F>::with_rows(&paths);
+    let guard = Guard::start(&world, often());
+    guard.wait_for_the_mark(&world);
+    let mut table = world.table();
+    table.run("DELETE FROM workspace_files WHERE path >= 'm/200.py'");
+    wait_until_withheld(&guard, 300);
+    // All else is still mended, while nothing is removed.
+    let mut foreign = world.foreign();
+    table.put("m/000.py", "new");
+    foreign.wait_for("m/000.py", Some("new"));
+    foreign.set("m/001.py", "wrong");
+    foreign.wait_for("m/001.py", Some("m/001.py"));
+    guard.wait_for_a_sweep();
+    guard.wait_until_it_rests();
+    for path in &paths[200..] {
+        foreign.assert_is(path, Some(path));
+    }
+    // Fewer are removed.
+    table.fill(&paths[300..500]);
+    for path in &paths[200..300] {
+        foreign.wait_for(path, None);
+    }
+    foreign.wait_for(&paths[300], Some(&paths[300]));
+    wait_until_withheld(&guard, 0);
+}
+
+/// A reader that asks for both paths of a module finds one, at any moment.
+fn a_moved_module_is_never_missing<F: Guarding>() {
+    let world = World::<F>::with_rows(&numbered(300));
+    // Polls are so far apart that the old path is looked at before the new one is known.
+    let guard = Guard::start(
+        &world,
+        GuardOptions::default().with_poll(Duration::from_secs(1)),
+    );
+    guard.wait_for_the_mark(&world);
+    let (mut foreign, mut table) = (world.foreign(), world.table());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stop = StopOnDrop(&is_over);
+        let (reader, is_over) = (world.writer.reader().clone(), &is_over);
+        let missed = scope.spawn(move || {
+            let mut missed = 0;
+            while !is_over.load(SeqCst) {
+                let found = reader.get_many(&["m/000.py", "moved.py"]).unwrap();
+                missed += usize::from(found.iter().all(Option::is_none));
+            }
+            missed
+        });
+        for n in 0..6 {
+            let (old, new) = if n % 2 == 0 {
+                ("m/000.py", "moved.py")
+            } else {
+                ("moved.py", "m/000.py")
+            };
+            table.run(&format!(
+                "UPDATE workspace_files SET path = '{new}' WHERE path = '{old}'"
+            ));
+            // Somebody writes to the old one, so that it is looked at.
+            foreign.set(old, "whatever");
+            foreign.wait_for(old, None);
+            foreign.wait_for(new, Some("m/000.py"));
+        }
+        drop(stop);
+        assert_eq!(missed.join().unwrap(), 0);
+    });
+}
