@@ -3,6 +3,8 @@
 //! | Question | Page |
 //! | --- | --- |
 //! | How do I operate the cache, and what do I do on a bad night? | [`tool`] |
+//! | How does the cache stay right beside writers that are not? | [`guard`] |
+//! | How do I get there with a fleet of plain Python writers? | [`plain_writers`] |
 //! | How do I answer Python's imports? | [`resolution`] |
 //! | How do repeated imports cost no round trip? | [`near_cache`] |
 //! | How do workers and services in Python use it? | [`python`] |
@@ -23,6 +25,10 @@ macro_rules! page {
     ($name:ident, $file:literal $(, $feature:literal)*) => {
         /// [tool]: crate::guide::tool
         /// [causes]: crate::guide::tool#causes
+        /// [guard]: crate::guide::guard
+        /// [plain-writers]: crate::guide::plain_writers
+        /// [migration]: crate::guide::migration
+        /// [python]: crate::guide::python
         /// [resolution]: crate::guide::resolution
         /// [near-cache]: crate::guide::near_cache
         /// [fleet]: crate::guide::near_cache#what-a-fleet-costs
@@ -33,6 +39,7 @@ macro_rules! page {
         /// [where-redis-is]: crate::guide::where_redis_is
         /// [design-consistency]: crate::guide::design::consistency
         /// [design-near-cache]: crate::guide::design::near_cache
+        /// [design-guard]: crate::guide::design::guard
         ///
         // A page's examples need its features. Without these it is left out of doc tests only.
         #[cfg_attr(
@@ -44,6 +51,15 @@ macro_rules! page {
 }
 
 page!(tool, "../docs/tool.md");
+page!(
+    guard,
+    "../docs/guard.md",
+    "blocking",
+    "nonblocking",
+    "near-cache",
+    "postgres"
+);
+page!(plain_writers, "../docs/plain-writers.md");
 page!(resolution, "../docs/resolution.md", "blocking");
 page!(
     near_cache,
@@ -65,4 +81,5 @@ pub mod design {
     page!(architecture, "../docs/design/architecture.md");
     page!(consistency, "../docs/design/consistency.md");
     page!(near_cache, "../docs/design/near-cache.md");
+    page!(guard, "../docs/design/guard.md");
 }
