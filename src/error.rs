@@ -332,6 +332,37 @@ impl Error {
         .map(String::as_str)
     }
 
+    /// The error and what is behind it, in one line for a log.
+    #[cfg(all(feature = "postgres", feature = "near-cache"))]
+    pub(crate) fn with_sources(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = StdError::source(self);
+        while let Some(source) = next {
+            let more = source.to_string();
+            // Some clients repeat the source's text in their own.
+            if !text.contains(&more) {
+                text = format!("{text}: {more}");
+            }
+            next = source.source();
+        }
+        text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+    }
+
+    /// True where the database has no such column, or does not let this user read it.
+    #[cfg(all(feature = "postgres", feature = "near-cache"))]
+    pub(crate) fn is_no_column(&self) -> bool {
+        let Self::Database {
+            source: Some(source),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        let error = source.downcast_ref::<tokio_postgres::Error>();
+        let state = error.and_then(tokio_postgres::Error::code);
+        state.is_some_and(|state| matches!(state.code(), "42703" | "42501"))
+    }
+
     /// The error of a call to this Redis, unless it names one already. Errors are made where the
     /// address is not known, and named where a call ends.
     pub(crate) fn of_redis(mut self, address: &str) -> Self {

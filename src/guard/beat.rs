@@ -15,8 +15,8 @@ use crate::error::Error;
 /// How many intervals the entry outlives its guard.
 const INTERVALS: u32 = 3;
 
-/// Writes the entry, unless another guard's is there that has the better right: one that stands by
-/// leaves it to one that does not.
+/// Writes the entry, unless another guard's is there that has as good a right: one that stands by
+/// leaves it to one that does not, and of two equals the first one keeps it.
 pub(super) async fn beat<Conn: DedicatedConnection>(
     connection: &mut Conn,
     entry: &GuardEntry,
@@ -24,7 +24,7 @@ pub(super) async fn beat<Conn: DedicatedConnection>(
     config: &Config,
 ) -> Result<(), Error> {
     let other = send(connection, &Look, config).await?;
-    if other.is_some_and(|other| other.id != entry.id && other.standby_ms < entry.standby_ms) {
+    if other.is_some_and(|other| other.id != entry.id && other.standby_ms <= entry.standby_ms) {
         return Ok(());
     }
     let lives = interval * INTERVALS;

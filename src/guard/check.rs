@@ -17,45 +17,72 @@ use crate::sync::reconcile::reconcile;
 use crate::sync::verdict::Verdict;
 
 /// How many paths are looked at together.
-pub(super) const BATCH: usize = 200;
+const BATCH: usize = 200;
 
 /// How long a path rests that others kept writing while it was being mended.
 const UNSETTLED: Duration = Duration::from_millis(100);
 
+/// For how much longer than the grace a path may be written again and again before it is mended all
+/// the same.
+const RESTLESS: Duration = Duration::from_secs(1);
+
 type Drift = Vec<(String, Verdict)>;
 
-/// Whether the path has no row, so that mending would remove it.
-fn is_removal(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Ghost | Verdict::IndexOnly)
-}
+/// When each path that is looked at was first hinted at.
+type Arrived = HashMap<String, Instant>;
 
 impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// Looks at these paths. What could not be looked at goes back into the inbox.
+    ///
+    /// Nothing is removed before all others have been looked at: one of them may be where a module
+    /// has moved to, and is to be written first.
     pub(super) async fn check(&mut self, hints: Vec<Hint>) -> Result<(), Error> {
-        let arrived: HashMap<String, Instant> = hints
-            .into_iter()
-            .map(|hint| (hint.path, hint.arrived))
-            .collect();
-        let result = self.check_now(&arrived).await;
-        if result.is_err() {
-            self.put_back(arrived.keys().cloned(), &arrived, Instant::now());
-        }
-        result
-    }
-
-    async fn check_now(&mut self, arrived: &HashMap<String, Instant>) -> Result<(), Error> {
+        let hints = hints.into_iter().map(|hint| (hint.path, hint.arrived));
+        let arrived: Arrived = hints.collect();
         let paths: Vec<String> = arrived.keys().cloned().collect();
-        self.core.record.lock().checked += paths.len() as u64;
-        self.connect_redis().await?;
-        let drift = self.compare(&paths).await?;
-        if drift.is_empty() {
+        if !self.is_sweeping {
+            self.added = 0;
+        }
+        let mut gone = Drift::new();
+        for (at, batch) in paths.chunks(BATCH).enumerate() {
+            match self.check_batch(batch, &arrived).await {
+                Ok(more) => gone.extend(more),
+                Err(error) => {
+                    let rest = paths[at * BATCH..].iter().cloned();
+                    let gone = gone.into_iter().map(|(path, _)| path);
+                    self.put_back(rest.chain(gone), &arrived, Instant::now());
+                    return Err(error);
+                }
+            }
+            self.beat().await?;
+        }
+        if gone.is_empty() {
             return Ok(());
         }
-        let drift = self.without_those_under_way(drift).await?;
+        let paths: Vec<String> = gone.iter().map(|(path, _)| path.clone()).collect();
+        let removed = self.remove(gone, &arrived).await;
+        if removed.is_err() {
+            self.put_back(paths, &arrived, Instant::now());
+        }
+        removed
+    }
+
+    /// Mends what has a row; answers what has none and is to be removed.
+    async fn check_batch(&mut self, batch: &[String], arrived: &Arrived) -> Result<Drift, Error> {
+        self.core.record.looked_at(batch.len());
+        self.connect_redis().await?;
+        let drift = self.compare(batch).await?;
+        if drift.is_empty() {
+            return Ok(drift);
+        }
+        let drift = self.without_those_under_way(drift, arrived).await?;
         let drift = self.without_contended(drift, arrived);
-        let (mut drift, removals) = self.with_removals(drift).await?;
-        drift.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        self.mend(drift, removals, arrived).await
+        let is_gone = |verdict| matches!(verdict, Verdict::Ghost | Verdict::IndexOnly);
+        let (gone, wrong) = drift
+            .into_iter()
+            .partition(|(_, verdict)| is_gone(*verdict));
+        self.mend(wrong, &HashSet::new(), arrived).await?;
+        Ok(gone)
     }
 
     async fn compare(&mut self, paths: &[String]) -> Result<Drift, Error> {
@@ -66,7 +93,11 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     }
 
     /// Waits for transactions that are open, and compares again what they may have committed.
-    async fn without_those_under_way(&mut self, drift: Drift) -> Result<Drift, Error> {
+    async fn without_those_under_way(
+        &mut self,
+        drift: Drift,
+        arrived: &Arrived,
+    ) -> Result<Drift, Error> {
         let (config, grace) = (self.config(), self.core.options.grace);
         let transport = &self.core.client.transport;
         let workspace = self.workspace.as_mut().expect("it was connected to");
@@ -76,13 +107,21 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         }
         let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
         let mut drift = self.compare(&paths).await?;
-        // Written again meanwhile, maybe by a transaction that began later: looked at anew.
-        drift.retain(|(path, _)| !self.core.inbox.has(path));
+        // Written again meanwhile, maybe by a transaction that began later: looked at anew, though
+        // not for ever.
+        drift.retain(|(path, _)| {
+            let is_restless = arrived[path].elapsed() > grace + RESTLESS;
+            let is_written = self.core.inbox.has(path);
+            if is_written && !is_restless {
+                self.put_back([path.clone()], arrived, Instant::now());
+            }
+            is_restless || !is_written
+        });
         Ok(drift)
     }
 
-    /// Leaves those alone for a while that are mended again and again.
-    fn without_contended(&self, mut drift: Drift, arrived: &HashMap<String, Instant>) -> Drift {
+    /// Leaves those alone for a while that are overwritten again and again.
+    fn without_contended(&self, mut drift: Drift, arrived: &Arrived) -> Drift {
         let now = Instant::now();
         drift.retain(|(path, _)| match self.contention.held_until(path, now) {
             Some(until) => {
@@ -94,31 +133,30 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         drift
     }
 
-    /// Takes out what may not be removed, and adds what a removed path may have moved to: it is to
-    /// be written first. Answers what may be removed, too.
-    async fn with_removals(&mut self, mut drift: Drift) -> Result<(Drift, HashSet<String>), Error> {
-        let removals = |drift: &Drift| -> HashSet<String> {
-            let gone = drift.iter().filter(|(_, verdict)| is_removal(*verdict));
-            gone.map(|(path, _)| path.clone()).collect()
-        };
-        let count = removals(&drift).len();
-        if count == 0 {
-            return Ok((drift, HashSet::new()));
+    /// Removes what has no row, after all that it may have moved to has been written, and unless it
+    /// is too much.
+    async fn remove(&mut self, gone: Drift, arrived: &Arrived) -> Result<(), Error> {
+        // A listing that lacks a path has brought the one that it moved to, in the same moment. Of
+        // a path that it has, the row went later.
+        if gone.iter().any(|(path, _)| self.versions.has(path)) {
+            self.poll().await?;
         }
-        let mut news = self.poll().await?;
-        if !self.may_remove(count).await? {
-            drift.retain(|(_, verdict)| !is_removal(*verdict));
-            return Ok((drift, HashSet::new()));
+        self.connect_redis().await?;
+        let mut waiting = self.core.inbox.paths();
+        waiting.retain(|path| self.versions.has(path));
+        for batch in waiting.chunks(BATCH) {
+            let mut missing = self.compare(batch).await?;
+            missing.retain(|(_, verdict)| *verdict == Verdict::Missing);
+            self.mend(missing, &HashSet::new(), arrived).await?;
         }
-        news.retain(|path| self.versions.has(path));
-        let came = self.compare(&news).await?;
-        let known: HashSet<String> = drift.iter().map(|(path, _)| path.clone()).collect();
-        let came = came
-            .into_iter()
-            .filter(|(path, verdict)| *verdict == Verdict::Missing && !known.contains(path));
-        drift.extend(came);
-        let removals = removals(&drift);
-        Ok((drift, removals))
+        if !self.may_remove(gone.len()).await? {
+            return Ok(());
+        }
+        for batch in gone.chunks(BATCH) {
+            let removals = batch.iter().map(|(path, _)| path.clone()).collect();
+            self.mend(batch.to_vec(), &removals, arrived).await?;
+        }
+        Ok(())
     }
 
     /// Whether so many cached modules may be removed, as far as the last listing tells. Says where
@@ -131,25 +169,47 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         // All that has no row, and not only what is looked at now: one after the other, all of it
         // would go.
         let surplus = count.max(cached.saturating_sub(rows));
-        let is_empty = rows == 0 && !options.allows_empty();
-        let may = !is_empty && options.check_removals(surplus, cached).is_ok();
-        let withheld = if may { 0 } else { surplus };
-        let before = std::mem::replace(&mut self.core.record.lock().withheld, withheld);
-        if !may && before == 0 {
+        // Measured by what was cached before the guard brought what is new, and when they became too
+        // many: with the wrong database, it would make the share smaller by its own writes.
+        let others = cached.saturating_sub(self.added).max(count);
+        let others = others.min(*self.too_many_of.get_or_insert(others));
+        let refused = options.check_removals(surplus, others);
+        let refused = match refused {
+            Ok(()) if rows == 0 && !options.allows_empty() => Err(Error::Empty),
+            refused => refused,
+        };
+        let was_withheld = self.core.record.lock().withheld > 0;
+        let Err(error) = refused else {
+            self.all_may_be_removed();
+            if was_withheld {
+                log::info!("The guard removes again what has no row");
+            }
+            return Ok(true);
+        };
+        if !self.has_begun {
+            // Nothing has been written yet, and there is somebody to be told.
+            return Err(error);
+        }
+        self.core.record.lock().withheld = surplus;
+        if !was_withheld {
             log::warn!(
                 "The guard removes nothing: {surplus} of the {cached} cached modules have no row, and the workspace has {rows}; if it is the right one, allow that with --max-prune or --allow-empty"
             );
-        } else if may && before > 0 {
-            log::info!("The guard removes again what has no row");
         }
-        Ok(may)
+        Ok(false)
+    }
+
+    /// Nothing is withheld any more.
+    pub(super) fn all_may_be_removed(&mut self) {
+        self.too_many_of = None;
+        self.core.record.lock().withheld = 0;
     }
 
     async fn mend(
         &mut self,
         drift: Drift,
-        removals: HashSet<String>,
-        arrived: &HashMap<String, Instant>,
+        removals: &HashSet<String>,
+        arrived: &Arrived,
     ) -> Result<(), Error> {
         if drift.is_empty() {
             return Ok(());
@@ -159,18 +219,19 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         // Near caches of this process that observe the writer.
         let _observed = core.client.observers.writing(|| paths.clone());
         let (connection, workspace) = self.servers();
-        let mut source = Permitted {
-            workspace,
-            removals,
-            was_overtaken: false,
-        };
+        let mut source = Permitted::new(workspace, removals);
         let mended = reconcile(&core.client, connection, &mut source, paths, &mut |_| {}).await;
-        let was_overtaken = source.was_overtaken;
+        let Permitted {
+            was_overtaken,
+            read,
+            ..
+        } = source;
         let report = match mended {
             Ok(report) => report,
             Err(_) if was_overtaken => {
                 // A WATCH may be left on it.
                 self.drop_connection();
+                self.connect_redis().await?;
                 let paths = drift.into_iter().map(|(path, _)| path);
                 self.put_back(paths, arrived, Instant::now() + UNSETTLED);
                 return Ok(());
@@ -185,7 +246,9 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             }
             let hinted = arrived.get(path).copied().unwrap_or(now);
             core.record.lock().right(*verdict, hinted);
-            if self.contention.mended(path, now) {
+            self.added += usize::from(*verdict == Verdict::Missing && !self.is_cold);
+            let written = read.get(path).copied().unwrap_or_default();
+            if self.contention.mended(path, written, now) {
                 core.record.lock().contended = self.contention.count();
                 log::warn!(
                     "The guard mends {path:?} again and again, and less often from now on: somebody writes it otherwise than the database has it"
@@ -199,7 +262,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     fn put_back(
         &self,
         paths: impl IntoIterator<Item = String>,
-        arrived: &HashMap<String, Instant>,
+        arrived: &Arrived,
         not_before: Instant,
     ) {
         for path in paths {

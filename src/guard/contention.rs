@@ -1,5 +1,5 @@
-//! Holds back from paths that are mended again and again: somebody writes them wrongly as often as
-//! they are mended, and readers would see them flicker.
+//! Holds back from paths that are overwritten again and again: somebody writes them wrongly as often
+//! as they are mended, and readers would see them flicker. A row that changes often is none.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -20,10 +20,13 @@ const MOST: usize = 4_096;
 
 /// The paths that were mended lately.
 #[derive(Debug, Default)]
-pub(crate) struct Contention(HashMap<String, Mended>);
+pub(super) struct Contention(HashMap<String, Mended>);
 
 #[derive(Debug)]
 struct Mended {
+    /// A hash of what was written the last time.
+    written: u64,
+    /// How often that was.
     times: u32,
     first: Instant,
     last: Instant,
@@ -49,16 +52,17 @@ impl Mended {
 
 impl Contention {
     /// Until when this path is to be left alone, if it is.
-    pub(crate) fn held_until(&self, path: &str, now: Instant) -> Option<Instant> {
+    pub(super) fn held_until(&self, path: &str, now: Instant) -> Option<Instant> {
         let mended = self.0.get(path)?;
         let until = mended.last + mended.delay()?;
         (until > now).then_some(until)
     }
 
-    /// A path was mended; answers whether it is contended from now on.
-    pub(crate) fn mended(&mut self, path: &str, now: Instant) -> bool {
+    /// A path was mended, with what has this hash; answers whether it is contended from now on.
+    pub(super) fn mended(&mut self, path: &str, written: u64, now: Instant) -> bool {
         if let Some(mended) = self.0.get_mut(path)
             && mended.end() > now
+            && mended.written == written
         {
             mended.times = mended.times.saturating_add(1);
             mended.last = now;
@@ -67,8 +71,9 @@ impl Contention {
         if self.0.len() >= MOST {
             self.forget(now);
         }
-        if self.0.len() < MOST {
+        if self.0.len() < MOST || self.0.contains_key(path) {
             let mended = Mended {
+                written,
                 times: 1,
                 first: now,
                 last: now,
@@ -79,7 +84,7 @@ impl Contention {
     }
 
     /// Forgets what has been at peace for long enough; answers which contended paths that ends for.
-    pub(crate) fn forget(&mut self, now: Instant) -> Vec<String> {
+    pub(super) fn forget(&mut self, now: Instant) -> Vec<String> {
         let mut settled = Vec::new();
         self.0.retain(|path, mended| {
             let stays = mended.end() > now;
@@ -92,7 +97,7 @@ impl Contention {
     }
 
     /// How many paths are contended.
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         let contended = self.0.values().filter(|mended| mended.delay().is_some());
         contended.count()
     }
@@ -109,11 +114,11 @@ mod tests {
         let mut contention = Contention::default();
         let mut now = Instant::now();
         for _ in 1..FREE {
-            assert!(!contention.mended("a", now));
+            assert!(!contention.mended("a", 1, now));
             assert_eq!(contention.held_until("a", now), None);
             now += MS;
         }
-        assert!(contention.mended("a", now), "the tenth time");
+        assert!(contention.mended("a", 1, now), "the tenth time");
         assert_eq!(contention.count(), 1);
         let mut waits = Vec::new();
         for _ in 0..7 {
@@ -121,7 +126,7 @@ mod tests {
             waits.push((until - now).as_secs());
             now = until;
             assert_eq!(contention.held_until("a", now), None);
-            assert!(!contention.mended("a", now), "told once");
+            assert!(!contention.mended("a", 1, now), "told once");
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(contention.held_until("b", now), None);
@@ -132,9 +137,9 @@ mod tests {
         let mut contention = Contention::default();
         let mut now = Instant::now();
         for _ in 0..FREE {
-            contention.mended("a", now);
+            contention.mended("a", 1, now);
         }
-        contention.mended("b", now);
+        contention.mended("b", 1, now);
         let last = now;
         now = last + 2 * WINDOW;
         assert!(contention.forget(last + WINDOW + MS).is_empty());
@@ -143,9 +148,22 @@ mod tests {
         // Once a second is no contention.
         for _ in 0..100 {
             now += 2 * Duration::from_secs(1);
-            contention.mended("c", now);
+            contention.mended("c", 1, now);
             assert_eq!(contention.held_until("c", now), None);
         }
+    }
+
+    #[test]
+    fn a_row_that_changes_often_is_not_contended() {
+        let mut contention = Contention::default();
+        let now = Instant::now();
+        for content in 0..100 {
+            assert!(!contention.mended("a", content, now));
+        }
+        assert_eq!(
+            (contention.held_until("a", now), contention.count()),
+            (None, 0)
+        );
     }
 
     #[test]
@@ -153,7 +171,7 @@ mod tests {
         let mut contention = Contention::default();
         let now = Instant::now();
         for n in 0..2 * MOST {
-            contention.mended(&n.to_string(), now);
+            contention.mended(&n.to_string(), 1, now);
         }
         assert_eq!(contention.0.len(), MOST);
     }

@@ -44,6 +44,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             changed.clear();
         }
         result?;
+        self.database_works();
         let took = self.polls.took(begin.elapsed());
         let interval = self.core.options.poll.max(took * SHARE);
         self.set_poll_interval(interval);
@@ -56,6 +57,17 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         self.next_poll = begin + pause;
         self.core.record.lock().modules = self.versions.len();
         Ok(changed)
+    }
+
+    /// It answers, and says what it was asked for: connecting alone proves nothing.
+    fn database_works(&mut self) {
+        let is_back = self.database.worked();
+        let was_up = std::mem::replace(&mut self.core.record.lock().database_up, true);
+        if (is_back || !was_up)
+            && let Some(workspace) = &self.workspace
+        {
+            log::info!("The guard reads the workspace of {}", workspace.server);
+        }
     }
 
     async fn list_versions(&mut self, changed: &mut Vec<String>) -> Result<(), Error> {
@@ -75,7 +87,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                 }
             };
             match workspace.versions(*version_by, config, &mut row).await {
-                Err(error) if *version_by == VersionBy::Transaction && !error.is_transient() => {
+                Err(error) if *version_by == VersionBy::Transaction && error.is_no_column() => {
                     log::info!(
                         "The guard compares contents to find changed rows: the workspace has no xmin (a view?), or this user may not read it"
                     );

@@ -120,27 +120,18 @@ impl Inbox {
         std::mem::take(&mut self.lock().is_deaf)
     }
 
-    /// At most so many paths that arrived by `latest` and may be looked at `now`, the oldest first.
-    pub(crate) fn take(&self, most: usize, latest: Instant, now: Instant) -> Vec<Hint> {
+    /// The paths that arrived by `latest` and may be looked at `now`.
+    pub(crate) fn take(&self, latest: Instant, now: Instant) -> Vec<Hint> {
         let mut state = self.lock();
         let due = |times: &Times| times.arrived <= latest && times.not_before <= now;
-        let mut hints: Vec<Hint> = state
-            .paths
-            .iter()
-            .filter(|(_, times)| due(times))
-            .map(|(path, times)| Hint {
-                path: path.clone(),
-                arrived: times.arrived,
-            })
-            .collect();
-        if hints.len() > most {
-            hints.select_nth_unstable_by_key(most, |hint| hint.arrived);
-            hints.truncate(most);
-        }
-        for hint in &hints {
-            state.paths.remove(&hint.path);
-        }
-        hints
+        let due = state.paths.extract_if(|_, times| due(times));
+        due.map(|(path, Times { arrived, .. })| Hint { path, arrived })
+            .collect()
+    }
+
+    /// All paths that wait.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.lock().paths.keys().cloned().collect()
     }
 
     /// Whether this path waits: it was hinted at again since it was taken.
@@ -230,17 +221,17 @@ mod tests {
         let inbox = Inbox::default();
         inbox.add(["a".to_owned(), "b".to_owned()]);
         let soon = Instant::now() + SECOND;
-        let first = inbox.take(10, soon, soon);
+        let first = inbox.take(soon, soon);
         assert_eq!(paths(&first), ["a", "b"]);
         assert_eq!(inbox.len(), 0);
         inbox.add(["a".to_owned()]);
         let old = first.into_iter().find(|hint| hint.path == "a").unwrap();
         inbox.put_back(old.clone(), Instant::now());
-        assert_eq!(inbox.take(10, soon, soon), [old]);
+        assert_eq!(inbox.take(soon, soon), [old]);
     }
 
     #[test]
-    fn the_oldest_are_taken_first_and_none_before_its_time() {
+    fn none_is_taken_before_its_time() {
         let inbox = Inbox::default();
         let start = Instant::now();
         let hint = |path: &str, seconds: u64| Hint {
@@ -251,12 +242,12 @@ mod tests {
         inbox.put_back(hint("early", 1), start);
         inbox.put_back(hint("middle", 2), start);
         inbox.put_back(hint("held", 0), start + 9 * SECOND);
-        let take = |most, latest, now| inbox.take(most, start + latest, start + now);
+        let take = |latest, now| inbox.take(start + latest, start + now);
         assert_eq!(inbox.next_due(Duration::ZERO), Some(start + SECOND));
         assert_eq!(inbox.next_due(5 * SECOND), Some(start + 6 * SECOND));
-        assert_eq!(paths(&take(1, 3 * SECOND, 5 * SECOND)), ["early"]);
-        assert_eq!(paths(&take(9, 2 * SECOND, 5 * SECOND)), ["middle"]);
-        assert_eq!(paths(&take(9, 9 * SECOND, 9 * SECOND)), ["held", "late"]);
+        assert_eq!(paths(&take(SECOND, 5 * SECOND)), ["early"]);
+        assert_eq!(paths(&take(2 * SECOND, 5 * SECOND)), ["middle"]);
+        assert_eq!(paths(&take(9 * SECOND, 9 * SECOND)), ["held", "late"]);
     }
 
     #[test]

@@ -41,10 +41,8 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         for members in bad.chunks(BATCH_MODULES) {
             let (connection, _) = self.servers();
             send(connection, &Unlist { members }, config).await?;
-            let mut record = self.core.record.lock();
-            for _ in members {
-                record.right(Verdict::IndexOnly, begin);
-            }
+            let count = members.len();
+            self.core.record.all_right(Verdict::IndexOnly, count, begin);
         }
         Ok(())
     }

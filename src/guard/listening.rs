@@ -101,11 +101,7 @@ mod tests {
         let inbox = Inbox::default();
         notified(&inbox, "a.py\nb/c.py\n/absolute\nindex\n");
         let now = Instant::now();
-        let mut paths: Vec<_> = inbox
-            .take(9, now, now)
-            .into_iter()
-            .map(|it| it.path)
-            .collect();
+        let mut paths: Vec<_> = inbox.take(now, now).into_iter().map(|it| it.path).collect();
         paths.sort_unstable();
         assert_eq!(paths, ["a.py", "b/c.py"]);
         assert!(!inbox.take_everything());

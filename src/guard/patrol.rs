@@ -54,18 +54,25 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     pub(super) grace: Grace,
     pub(super) marking: Option<Marking>,
     redis: Retry,
-    database: Retry,
+    pub(super) database: Retry,
     pub(super) listen: Retry,
     pub(super) next_poll: Instant,
     pub(super) polls: Pace,
     pub(super) next_index: Instant,
     pub(super) next_sweep: Instant,
     next_beat: Instant,
-    is_sweeping: bool,
+    pub(super) is_sweeping: bool,
+    /// Whether the cache was incomplete at the last sweep: then what is missing is no news.
+    pub(super) is_cold: bool,
+    /// How many modules the guard has brought that were not there, in this sweep or since the hints
+    /// were taken that it looks at.
+    pub(super) added: usize,
     /// Since when Redis is not followed, and whether that has been said.
     unfollowed: Option<(Instant, bool)>,
     /// Whether it has guarded once: from then on, no error ends it.
-    has_begun: bool,
+    pub(super) has_begun: bool,
+    /// How many modules were cached when those without a row became too many to be removed.
+    pub(super) too_many_of: Option<usize>,
     /// What was last said of the rows that can't be cached.
     pub(super) skipped: usize,
 }
@@ -97,8 +104,11 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             next_sweep: now,
             next_beat: now,
             is_sweeping: false,
+            is_cold: true,
+            added: 0,
             unfollowed: Some((now, false)),
             has_begun: false,
+            too_many_of: None,
             skipped: 0,
         })
     }
@@ -146,7 +156,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
                 self.check_index().await?;
             }
             let latest = now.checked_sub(standby).unwrap_or(now);
-            let hints = self.core.inbox.take(super::check::BATCH, latest, now);
+            let hints = self.core.inbox.take(latest, now);
             if hints.is_empty() || self.core.inbox.is_stopped() {
                 return Ok(());
             }
@@ -227,16 +237,11 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         let options = &self.core.options;
         let database = self.io.connect(options.answer_timeout).await?;
         let workspace = Workspace::open(database, self.config()).await?;
-        let server = workspace.server.clone();
-        let is_back = self.database.worked();
         self.workspace = Some(workspace);
-        self.core.record.lock().database_up = true;
-        if is_back || !self.has_begun {
-            log::info!("The guard reads the workspace from {server}");
-        }
         // What changed meanwhile is found by comparing with what was seen before.
         self.next_poll = Instant::now();
         self.listen = Retry::new(Instant::now());
+        self.version_by = VersionBy::default();
         Ok(true)
     }
 
@@ -255,7 +260,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
     }
 
     /// Gives a sign of life, if it is time to and there is reason to.
-    async fn beat(&mut self) -> Result<(), Error> {
+    pub(super) async fn beat(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if now < self.next_beat || self.workspace.is_none() || !self.feed.is_live() {
             return Ok(());
@@ -307,7 +312,8 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         }
         let mut record = self.core.record.lock();
         record.failures += 1;
-        record.last_failure = Some(error.to_string());
+        let why = error.with_sources();
+        record.last_failure = Some(why.clone());
         record.since = None;
         self.marking = None;
         // The end of a gap is a comparison of everything.
@@ -320,13 +326,13 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             self.core.record.lock().database_feed = DatabaseFeed::Poll;
             if self.database.failed(FIRST_DELAY) {
                 log::warn!(
-                    "The guard lost the database: it collects what changes in Redis, and waits: {error}"
+                    "The guard lost the database: it collects what changes in Redis, and waits: {why}"
                 );
             }
         } else {
             drop(record);
             if self.redis.failed(FIRST_DELAY) {
-                log::warn!("The guard could not use Redis, and tries again: {error}");
+                log::warn!("The guard could not use Redis, and tries again: {why}");
             }
         }
         // An answer may be under way on it.

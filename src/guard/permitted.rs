@@ -4,20 +4,41 @@
 //! guard decides beforehand which paths may be removed, and a row that goes between that and the
 //! removal ends the attempt instead.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::client::batch::Fetched;
 use crate::config::Config;
 use crate::database::workspace::{Database, Workspace};
 use crate::error::Error;
+use crate::module::CachedModule;
 use crate::sync::source::{Plan, Source};
 
 pub(super) struct Permitted<'a, D> {
-    pub(super) workspace: &'a mut Workspace<D>,
+    workspace: &'a mut Workspace<D>,
     /// Which paths may be removed.
-    pub(super) removals: HashSet<String>,
+    removals: &'a HashSet<String>,
     /// Whether another path would have been removed: then an error ended it.
     pub(super) was_overtaken: bool,
+    /// A hash of each row as it was last read.
+    pub(super) read: HashMap<String, u64>,
+}
+
+impl<'a, D> Permitted<'a, D> {
+    pub(super) fn new(workspace: &'a mut Workspace<D>, removals: &'a HashSet<String>) -> Self {
+        Self {
+            workspace,
+            removals,
+            was_overtaken: false,
+            read: HashMap::new(),
+        }
+    }
+}
+
+fn hash_of(row: &CachedModule) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&row.content, &row.hash).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl<D: Database> Source for Permitted<'_, D> {
@@ -27,8 +48,13 @@ impl<D: Database> Source for Permitted<'_, D> {
 
     async fn fetch(&mut self, paths: &[String]) -> Result<Fetched, Error> {
         let fetched = self.workspace.fetch(paths).await?;
-        let rows: HashSet<&String> = fetched.modules.iter().map(|row| &row.path).collect();
-        let is_gone = |path: &&String| !rows.contains(path);
+        for path in paths {
+            self.read.remove(path);
+        }
+        let rows = fetched.modules.iter();
+        self.read
+            .extend(rows.map(|row| (row.path.clone(), hash_of(row))));
+        let is_gone = |path: &&String| !self.read.contains_key(*path);
         let mut gone = paths.iter().filter(is_gone);
         if gone.any(|path| !self.removals.contains(path)) {
             self.was_overtaken = true;

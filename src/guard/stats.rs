@@ -195,6 +195,31 @@ impl Record {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    // A lock that is held across an await, even if it is dropped before, would keep a guard of
+    // `nonblocking` from being spawned: hence these.
+
+    /// The loop looks at so many paths.
+    pub(super) fn looked_at(&self, paths: usize) {
+        let mut counts = self.lock();
+        counts.checked += paths as u64;
+        counts.active = Some(SystemTime::now());
+    }
+
+    /// Everything has been compared.
+    pub(super) fn swept(&self) {
+        let mut counts = self.lock();
+        counts.sweeps += 1;
+        counts.last_sweep = Some(SystemTime::now());
+    }
+
+    /// So many paths are right now that were seen to be wrong at `seen`.
+    pub(super) fn all_right(&self, verdict: Verdict, count: usize, seen: Instant) {
+        let mut counts = self.lock();
+        for _ in 0..count {
+            counts.right(verdict, seen);
+        }
+    }
+
     pub(super) fn stats(&self, pending: usize) -> GuardStats {
         let counts = self.lock();
         let within = |slower: u64| counts.count - slower;

@@ -1,7 +1,7 @@
 //! Looks at everything, from time to time and after every gap: what differs is hinted at, so there
 //! is one way of mending. Between two batches, hints that came meanwhile have their turn.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::core::GuardIo;
 use super::grace::Waited;
@@ -17,6 +17,7 @@ use crate::sync::inventory::Inventory;
 use crate::sync::mark::Completion;
 use crate::sync::options::SyncOptions;
 use crate::sync::report::WarmReport;
+use crate::sync::verdict::Verdict;
 use crate::sync::warm::{Replace, load};
 
 /// From so many missing modules on they are loaded as by a warm-up, which is faster than mending.
@@ -43,6 +44,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         self.marking = None;
         self.next_sweep = Instant::now() + core.options.sweep;
         core.inbox.take_index();
+        self.added = 0;
         self.check_triggers().await?;
         // Before anything is compared: what changes from now on is a change.
         self.poll().await?;
@@ -55,7 +57,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let may_remove =
             inventory.surplus.is_empty() || self.may_remove(inventory.surplus.len()).await?;
         if inventory.surplus.is_empty() {
-            core.record.lock().withheld = 0;
+            self.all_may_be_removed();
         }
         // A mark that can't be read is replaced.
         let is_warm = match status(&core.client).await {
@@ -63,6 +65,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             Err(error) if error.is_corrupt() => false,
             Err(error) => return Err(error),
         };
+        self.is_cold = !is_warm;
         let is_empty = inventory.is_empty_unasked(&core.options.removals());
         let mut completion = None;
         if !is_warm && may_remove && !is_empty {
@@ -104,10 +107,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         }
         self.connect_redis().await?;
         self.unlist(&inventory.cached.bad).await?;
-        let mut record = core.record.lock();
-        record.sweeps += 1;
-        record.last_sweep = Some(SystemTime::now());
-        drop(record);
+        core.record.swept();
         // With a time to live of our own, what is written from now on lives for all of it.
         let latest = config.ttl.map(|ttl| Instant::now() + ttl);
         self.marking = completion.map(|completion| Marking {
@@ -122,7 +122,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// Brings what is missing, and replaces nothing: that is left to `check`.
     async fn load(&mut self, batches: &[Vec<String>]) -> Result<(), Error> {
         let (config, client) = (self.config(), &self.core.client);
-        let mut options = SyncOptions::default();
+        let (mut options, begin) = (SyncOptions::default(), Instant::now());
         for batches in batches.chunks(LOADED) {
             // Dedicated ones, because WATCH belongs to a connection; two, because `load` alternates.
             let mut connections = [
@@ -141,7 +141,10 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                 &mut report,
             )
             .await?;
-            self.core.record.lock().mended.missing += report.written as u64;
+            self.core
+                .record
+                .all_right(Verdict::Missing, report.written, begin);
+            self.added += if self.is_cold { 0 } else { report.written };
             self.serve().await?;
             if self.core.inbox.is_stopped() {
                 break;
@@ -172,6 +175,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let finished = completion.finish(connection, modules, verified, expires, config);
         if finished.await? {
             core.record.lock().completed += 1;
+            self.is_cold = false;
             log::info!("The guard marked the cache as complete, with {modules} modules");
         } else {
             // The data was flushed meanwhile: all begins anew.

@@ -38,8 +38,6 @@ fn notifications_that_do_not_come_through_are_found_out<F: Guarding>() {
     for n in 0..20 {
         let content = format!("{n}");
         table.put("m/000.py", &content);
-        std::thread::sleep(Duration::from_secs(1));
-        println!("{:?}", guard.stats());
         foreign.wait_for("m/000.py", Some(&content));
         assert_eq!(guard.stats().database_feed, DatabaseFeed::Poll);
     }
@@ -165,6 +163,7 @@ fn a_user_that_may_only_select_is_enough<F: Guarding>() {
         let mut table = world.table();
         table.run(&format!(
             "DROP ROLE IF EXISTS {user}; CREATE ROLE {user} LOGIN;
+             GRANT USAGE ON SCHEMA public TO {user};
              GRANT {right} ON workspace_files TO {user};
              ALTER ROLE {user} SET default_transaction_read_only = on"
         ));

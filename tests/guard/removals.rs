@@ -8,6 +8,7 @@ use crate::support::{
     Guard, Guarding, LIMIT, Reader, StopOnDrop, World, Writer, numbered, on_both_facades,
     wait_until,
 };
+use bifrost_module_cache::Error;
 use bifrost_module_cache::guard::GuardOptions;
 
 on_both_facades! {
@@ -15,7 +16,10 @@ on_both_facades! {
     a_truncated_table_removes_nothing_where_triggers_tell_it
     an_empty_table_that_is_meant_empties_the_cache
     too_many_removals_are_withheld
+    a_wrong_database_of_the_same_size_removes_nothing
+    a_wrong_database_is_refused_at_the_start
     a_moved_module_is_never_missing
+    modules_that_move_by_the_hundred_are_never_missing
 }
 
 fn often() -> GuardOptions {
@@ -157,6 +161,99 @@ fn a_moved_module_is_never_missing<F: Guarding>() {
             foreign.set(old, "whatever");
             foreign.wait_for(old, None);
             foreign.wait_for(new, Some("m/000.py"));
+        }
+        drop(stop);
+        assert_eq!(missed.join().unwrap(), 0);
+    });
+}
+
+/// What the guard writes itself must not make the share of what has no row smaller.
+fn a_wrong_database_of_the_same_size_removes_nothing<F: Guarding>() {
+    let paths = numbered(240);
+    let world = World::<F>::with_rows(&paths);
+    let guard = Guard::start(&world, often());
+    guard.wait_for_the_mark(&world);
+    world
+        .table()
+        .run("UPDATE workspace_files SET path = 'other/' || path");
+    wait_until("removals are withheld", LIMIT, || {
+        guard.stats().withheld > 0
+    });
+    for _ in 0..2 {
+        guard.wait_for_a_sweep();
+        guard.wait_until_it_rests();
+    }
+    let mut foreign = world.foreign();
+    for path in &paths {
+        foreign.assert_is(path, Some(path));
+    }
+    assert!(guard.stats().withheld >= 240, "{:?}", guard.stats());
+}
+
+fn a_wrong_database_is_refused_at_the_start<F: Guarding>() {
+    let paths = numbered(30);
+    let world = World::<F>::with_rows(&paths);
+    Guard::start(&world, often()).stop().unwrap();
+    let refused = |options| {
+        let guard = Guard::<F>::begin(world.writer::<F>(), &world.postgres.url(), options);
+        guard.ended().unwrap_err()
+    };
+    let mut table = world.table();
+    table.run("UPDATE workspace_files SET path = 'other/' || path");
+    let error = refused(often());
+    assert!(matches!(error, Error::TooManyRemovals { .. }), "{error}");
+    table.run("DELETE FROM workspace_files");
+    let error = refused(often());
+    assert!(
+        matches!(error, Error::Empty | Error::TooManyRemovals { .. }),
+        "{error}"
+    );
+    // Nothing was written, and nothing removed.
+    world.foreign().assert_holds(&paths);
+    table.fill(&paths);
+    Guard::start(&world, often()).stop().unwrap();
+}
+
+/// In one commit, so that hints at old and new paths come together, and more than are looked at
+/// together.
+fn modules_that_move_by_the_hundred_are_never_missing<F: Guarding>() {
+    let paths = numbered(600);
+    let world = World::<F>::with_rows(&paths);
+    let guard = Guard::start(
+        &world,
+        GuardOptions::default().with_poll(Duration::from_millis(200)),
+    );
+    guard.wait_for_the_mark(&world);
+    guard.wait_until_it_rests();
+    let moved: Vec<String> = paths.iter().map(|path| format!("moved/{path}")).collect();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stop = StopOnDrop(&is_over);
+        let (reader, is_over, paths, moved) =
+            (world.writer.reader().clone(), &is_over, &paths, &moved);
+        let missed = scope.spawn(move || {
+            let both: Vec<&String> = paths.iter().chain(moved).collect();
+            let mut missed = 0;
+            while !is_over.load(SeqCst) {
+                // One MGET: of one moment.
+                let found = reader.get_many(&both).unwrap();
+                let (old, new) = found.split_at(paths.len());
+                let pairs = old.iter().zip(new);
+                missed += pairs
+                    .filter(|pair| pair.0.is_none() && pair.1.is_none())
+                    .count();
+            }
+            missed
+        });
+        let mut table = world.table();
+        let mut foreign = world.foreign();
+        table.run("UPDATE workspace_files SET path = 'moved/' || path WHERE path < 'm/250.py'");
+        for path in &paths[..250] {
+            foreign.wait_for(path, None);
+        }
+        table.run("UPDATE workspace_files SET path = substr(path, 7) WHERE path LIKE 'moved/%'");
+        for path in &moved[..250] {
+            foreign.wait_for(path, None);
         }
         drop(stop);
         assert_eq!(missed.join().unwrap(), 0);

@@ -14,6 +14,7 @@ on_both_facades! {
     a_standby_mostly_reads
     a_standby_takes_over
     a_path_that_two_writers_fight_over_is_mended_less_often
+    a_row_that_changes_often_is_brought_each_time
 }
 
 fn often() -> GuardOptions {
@@ -136,4 +137,16 @@ fn a_path_that_two_writers_fight_over_is_mended_less_often<F: Guarding>() {
         // It does not give up.
         foreign.wait_for("m/000.py", Some("m/000.py"));
     });
+}
+
+fn a_row_that_changes_often_is_brought_each_time<F: Guarding>() {
+    let world = World::<F>::with_rows(&numbered(10));
+    let guard = Guard::start(&world, often());
+    let (mut foreign, mut table) = (world.foreign(), world.table());
+    for n in 0..40 {
+        let content = n.to_string();
+        table.put("m/000.py", &content);
+        foreign.wait_for("m/000.py", Some(&content));
+    }
+    assert_eq!(guard.stats().contended, 0);
 }

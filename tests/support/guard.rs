@@ -134,10 +134,14 @@ impl<F: Guarding> Guard<F> {
     }
 
     fn end(&mut self) -> Option<Result<(), Error>> {
+        if thread::panicking() {
+            eprintln!("{:#?}", self.stats());
+        }
         F::stop(&self.guard);
         let thread = self.thread.take()?;
         let result = thread.join();
         if thread::panicking() {
+            eprintln!("the guard ended with {result:?}");
             return None;
         }
         Some(result.expect("the guard did not panic"))
