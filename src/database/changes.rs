@@ -1,7 +1,9 @@
 //! What the guard asks the database: which rows changed, who may be about to change them, and
 //! whether notifications come through.
 
-use super::workspace::{Database, Rows as _, Workspace, ask, column};
+use super::workspace::{
+    Database, Rows as _, Workspace, ask, column, transaction_id, without_a_row,
+};
 use crate::config::{Config, quoted_table};
 use crate::error::Error;
 
@@ -16,7 +18,54 @@ pub(crate) enum VersionBy {
     Content,
 }
 
+/// What has changed since an earlier moment.
+pub(crate) struct Changes {
+    /// The path and version of each module that was written since, and of some that were not.
+    pub(crate) rows: Vec<(String, u64)>,
+    /// How many modules there are.
+    pub(crate) count: usize,
+    /// What to ask with the next time.
+    pub(crate) until: u64,
+}
+
 impl<D: Database> Workspace<D> {
+    /// Tells which modules were written since the moment at which this was the lowest id of a
+    /// transaction that was still open. What became visible later was written by that one or by a
+    /// later one, however late it was committed.
+    ///
+    /// The whole table is read, and nothing but what changed is sent. What has gone is not told:
+    /// there are fewer modules then.
+    pub(crate) async fn changes(&mut self, since: u64, config: &Config) -> Result<Changes, Error> {
+        let table = quoted_table(&config.workspace_table).unwrap_or_default();
+        // The id in a row has 32 bits and wraps around, so ids are compared by their age. A row that
+        // is so old that it seems to be young is told, too.
+        let is_new = format!("age(xmin) <= age('{}'::xid)", since & u64::from(u32::MAX));
+        let statement = format!(
+            "SELECT array_agg(path) FILTER (WHERE {is_new}), \
+             array_agg(xmin::text) FILTER (WHERE {is_new}), \
+             count(*), pg_snapshot_xmin(pg_current_snapshot())::text FROM {table} \
+             WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
+        );
+        let mut rows = ask(&mut self.database, &self.server, &statement, None).await?;
+        let row = rows.next().await?.ok_or_else(without_a_row)?;
+        let paths: Option<Vec<String>> = column(&row, 0)?;
+        let versions: Option<Vec<String>> = column(&row, 1)?;
+        let (count, until): (i64, &str) = (column(&row, 2)?, column(&row, 3)?);
+        let until = transaction_id(until)?;
+        while rows.next().await?.is_some() {}
+        let versions = versions.unwrap_or_default().into_iter();
+        let versions = versions.map(|version| version.parse().unwrap_or_default());
+        Ok(Changes {
+            rows: paths
+                .unwrap_or_default()
+                .into_iter()
+                .zip(versions)
+                .collect(),
+            count: usize::try_from(count).unwrap_or_default(),
+            until,
+        })
+    }
+
     /// Tells each module's path and version.
     pub(crate) async fn versions(
         &mut self,

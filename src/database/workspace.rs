@@ -316,10 +316,7 @@ impl<D: Database> Workspace<D> {
         paths: Option<&[String]>,
     ) -> Result<T, Error> {
         let mut rows = ask(&mut self.database, &self.server, statement, paths).await?;
-        let row = rows
-            .next()
-            .await?
-            .ok_or_else(|| unusable("the database answered without a row"))?;
+        let row = rows.next().await?.ok_or_else(without_a_row)?;
         let value = column(&row, 0)?;
         while rows.next().await?.is_some() {}
         Ok(value)
@@ -350,7 +347,7 @@ pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T
 }
 
 /// An id of 64 bits, which does not wrap around: ids can be compared as numbers.
-fn transaction_id(text: &str) -> Result<u64, Error> {
+pub(super) fn transaction_id(text: &str) -> Result<u64, Error> {
     text.parse()
         .map_err(|_| unusable("the database answered without a transaction id"))
 }
@@ -393,6 +390,10 @@ pub(crate) fn not_connected(error: impl Into<crate::error::Source>) -> Error {
             source: Some(source),
         },
     }
+}
+
+pub(super) fn without_a_row() -> Error {
+    unusable("the database answered without a row")
 }
 
 /// The database answered, and what it answered can't be used: waiting does not help.

@@ -137,19 +137,29 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// is too much.
     async fn remove(&mut self, gone: Drift, arrived: &Arrived) -> Result<(), Error> {
         // A listing that lacks a path has brought the one that it moved to, in the same moment. Of
-        // a path that it has, the row went later.
+        // a path that it has, the row went later, and where to is to be heard.
+        let mut is_stale = false;
         if gone.iter().any(|(path, _)| self.versions.has(path)) {
-            self.poll().await?;
+            is_stale = self.hears() && self.hear_out().await?;
+            if !is_stale {
+                self.poll().await?;
+            }
         }
         self.connect_redis().await?;
         let mut waiting = self.core.inbox.paths();
-        waiting.retain(|path| self.versions.has(path));
+        // What was heard of and has come since the last listing is not known to have a row.
+        waiting.retain(|path| is_stale || self.versions.has(path));
         for batch in waiting.chunks(BATCH) {
             let mut missing = self.compare(batch).await?;
             missing.retain(|(_, verdict)| *verdict == Verdict::Missing);
             self.mend(missing, &HashSet::new(), arrived).await?;
         }
-        if !self.may_remove(gone.len()).await? {
+        if is_stale {
+            for (path, _) in &gone {
+                self.versions.remove(path);
+            }
+        }
+        if !self.may_remove(gone.len(), is_stale).await? {
             return Ok(());
         }
         for batch in gone.chunks(BATCH) {
@@ -159,27 +169,16 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         Ok(())
     }
 
-    /// Whether so many cached modules may be removed, as far as the last listing tells. Says where
-    /// that changes.
-    pub(super) async fn may_remove(&mut self, count: usize) -> Result<bool, Error> {
-        let (config, rows) = (self.config(), self.versions.len());
-        let options = self.core.options.removals();
-        let (connection, _) = self.servers();
-        let cached = send(connection, &Size, config).await?.max(count);
-        // All that has no row, and not only what is looked at now: one after the other, all of it
-        // would go.
-        let surplus = count.max(cached.saturating_sub(rows));
-        // Measured by what was cached before the guard brought what is new, and when they became too
-        // many: with the wrong database, it would make the share smaller by its own writes.
-        let others = cached.saturating_sub(self.added).max(count);
-        let others = others.min(*self.too_many_of.get_or_insert(others));
-        let refused = options.check_removals(surplus, others);
-        let refused = match refused {
-            Ok(()) if rows == 0 && !options.allows_empty() => Err(Error::Empty),
-            refused => refused,
-        };
+    /// Whether so many cached modules may be removed, as far as the last listing tells: another one is
+    /// asked for before the answer is no, if that one `is_stale`. Says where the answer changes.
+    pub(super) async fn may_remove(&mut self, count: usize, is_stale: bool) -> Result<bool, Error> {
+        let mut refused = self.refusal(count).await?;
+        if is_stale && refused.is_some() {
+            self.poll().await?;
+            refused = self.refusal(count).await?;
+        }
         let was_withheld = self.core.record.lock().withheld > 0;
-        let Err(error) = refused else {
+        let Some((error, surplus)) = refused else {
             self.all_may_be_removed();
             if was_withheld {
                 log::info!("The guard removes again what has no row");
@@ -193,10 +192,32 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         self.core.record.lock().withheld = surplus;
         if !was_withheld {
             log::warn!(
-                "The guard removes nothing: {surplus} of the {cached} cached modules have no row, and the workspace has {rows}; if it is the right one, allow that with --max-prune or --allow-empty"
+                "The guard removes nothing: {surplus} cached modules have no row, and the workspace has {}; if it is the right one, allow that with --max-prune or --allow-empty",
+                self.versions.len()
             );
         }
         Ok(false)
+    }
+
+    /// Why so many may not be removed, and how many are without a row.
+    async fn refusal(&mut self, count: usize) -> Result<Option<(Error, usize)>, Error> {
+        let (config, rows) = (self.config(), self.versions.len());
+        let options = self.core.options.removals();
+        self.connect_redis().await?;
+        let (connection, _) = self.servers();
+        let cached = send(connection, &Size, config).await?.max(count);
+        // All that has no row, and not only what is looked at now: one after the other, all of it
+        // would go.
+        let surplus = count.max(cached.saturating_sub(rows));
+        // Measured by what was cached before the guard brought what is new, and when they became too
+        // many: with the wrong database, it would make the share smaller by its own writes.
+        let others = cached.saturating_sub(self.added).max(count);
+        let others = others.min(*self.too_many_of.get_or_insert(others));
+        if rows == 0 && !options.allows_empty() {
+            return Ok(Some((Error::Empty, surplus)));
+        }
+        let refused = options.check_removals(surplus, others).err();
+        Ok(refused.map(|error| (error, surplus)))
     }
 
     /// Nothing is withheld any more.

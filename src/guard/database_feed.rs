@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::core::GuardIo;
-use super::listening::{Listening, Upkeep};
+use super::listening::{ECHO_LIMIT, Listening, Upkeep, echo};
 use super::patrol::Patrol;
 use super::retry::FIRST_DELAY;
 use super::stats::DatabaseFeed;
@@ -12,6 +12,7 @@ use crate::database::changes::VersionBy;
 use crate::error::Error;
 use crate::keys::validate_path;
 use crate::near::cache::SpawnListener;
+use crate::random::random;
 
 /// At most one part in so many of the time is spent asking.
 const SHARE: u32 = 50;
@@ -30,12 +31,8 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     pub(super) async fn poll(&mut self) -> Result<Vec<String>, Error> {
         let begin = Instant::now();
         let mut changed = Vec::new();
-        let result = self.list_versions(&mut changed).await;
         let was_known = self.versions.is_known();
-        if result.is_ok() {
-            let gone = self.versions.end();
-            changed.extend(gone);
-        }
+        let result = self.look_for_changes(&mut changed).await;
         changed.retain(|path| validate_path(path).is_ok());
         if was_known {
             self.core.inbox.add(changed.iter().cloned());
@@ -70,7 +67,31 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         }
     }
 
-    async fn list_versions(&mut self, changed: &mut Vec<String>) -> Result<(), Error> {
+    /// Asks for what was written since the last time, and for all rows where that is not enough.
+    async fn look_for_changes(&mut self, changed: &mut Vec<String>) -> Result<(), Error> {
+        let config = self.config();
+        let workspace = self.workspace.as_mut().expect("it was connected to");
+        if let Some(since) = self.seen_until {
+            let changes = workspace.changes(since, config).await?;
+            for (path, version) in changes.rows {
+                if self.versions.row(&path, version) {
+                    changed.push(path);
+                }
+            }
+            self.seen_until = Some(changes.until);
+            if self.versions.len() == changes.count {
+                return Ok(());
+            }
+        }
+        // Before the listing: what is not visible in it was written by this one or a later one.
+        let until = workspace.oldest_open_transaction().await?;
+        self.list(changed).await?;
+        let by_transaction = self.version_by == VersionBy::Transaction;
+        self.seen_until = by_transaction.then_some(until);
+        Ok(())
+    }
+
+    async fn list(&mut self, changed: &mut Vec<String>) -> Result<(), Error> {
         let config = self.core.client.config();
         let Self {
             workspace,
@@ -93,9 +114,38 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                     );
                     *version_by = VersionBy::Content;
                 }
-                result => return result,
+                result => break result?,
             }
         }
+        changed.extend(versions.end());
+        Ok(())
+    }
+
+    /// Waits until all that triggers have told so far has been heard: notifications come in the order
+    /// of the commits, so our own comes after all of them. False where it does not come.
+    pub(super) async fn hear_out(&mut self) -> Result<bool, Error> {
+        let nonce = random();
+        self.notify(&echo(nonce)).await?;
+        let core = self.core;
+        let end = Instant::now() + ECHO_LIMIT;
+        while self.listening.is_some() && Instant::now() < end {
+            let left = end.saturating_duration_since(Instant::now());
+            core.client.transport.within(left, core.inbox.news()).await;
+            let echoes = core.inbox.take_echoes();
+            if let Some(listening) = &mut self.listening {
+                listening.came_back(&echoes);
+            }
+            if echoes.contains(&nonce) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn notify(&mut self, payload: &str) -> Result<(), Error> {
+        let channel = channel(&self.config().workspace_table);
+        let workspace = self.workspace.as_mut().expect("it was connected to");
+        workspace.notify(&channel, payload).await
     }
 
     fn set_poll_interval(&self, interval: Duration) {
@@ -119,7 +169,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     }
 
     /// Whether triggers tell what changes, as far as is known.
-    fn hears(&self) -> bool {
+    pub(super) fn hears(&self) -> bool {
         let listening = self.listening.as_ref();
         listening.is_some_and(|listening| listening.is_proven)
     }
@@ -150,11 +200,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         }
         match listening.upkeep(now) {
             Upkeep::Nothing => {}
-            Upkeep::Send(payload) => {
-                let channel = channel(&self.config().workspace_table);
-                let workspace = self.workspace.as_mut().expect("it was connected to");
-                workspace.notify(&channel, &payload).await?;
-            }
+            Upkeep::Send(nonce) => self.notify(&echo(nonce)).await?,
             Upkeep::GiveUp => {
                 let why =
                     "notifications do not come through, as behind PgBouncer in transaction mode";

@@ -6,21 +6,53 @@ use super::core::GuardIo;
 use super::patrol::Patrol;
 use crate::client::batch::BATCH_MODULES;
 use crate::client::dedicated::send;
-use crate::command::index::{Members, Unlist};
+use crate::command::index::{Members, Size, Unlist};
 use crate::error::Error;
 use crate::near::cache::SpawnListener;
+use crate::near::coherence::index_delta::AskMembership;
 use crate::sync::verdict::Verdict;
 
-/// At most one part in so many of the time is spent on it: each module that is new changes the
-/// index, and is hinted at by its name anyway.
+/// At most one part in so many of the time is spent on comparing all of it where no module seems to
+/// be missing: each new one changes the index, and is hinted at by its name anyway.
 const SHARE: u32 = 10;
 
+/// How many paths one question asks for.
+const ASKED: usize = 1_000;
+
 impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
-    /// Hints at all paths that the index has and the last listing has not, and the other way round.
+    /// Hints at the paths that the index has and the last listing has not, and the other way round.
     /// One that has come since the listing is looked at and found right.
     pub(super) async fn check_index(&mut self) -> Result<(), Error> {
         let begin = Instant::now();
         self.connect_redis().await?;
+        let config = self.config();
+        let (connection, _) = self.servers();
+        let size = send(connection, &Size, config).await?;
+        let share = if size < self.versions.len().saturating_sub(self.skipped) {
+            self.find_unlisted().await?;
+            1
+        } else {
+            self.compare_index().await?;
+            SHARE
+        };
+        self.next_index = Instant::now() + (begin.elapsed() * share).min(Duration::from_secs(5));
+        Ok(())
+    }
+
+    /// Asks which rows the index does not name: answers are shorter than names.
+    async fn find_unlisted(&mut self) -> Result<(), Error> {
+        let config = self.config();
+        let paths: Vec<String> = self.versions.paths().map(str::to_owned).collect();
+        for paths in paths.chunks(ASKED) {
+            let (connection, _) = self.servers();
+            let listed = send(connection, &AskMembership { paths }, config).await?;
+            let unlisted = paths.iter().zip(listed).filter(|(_, listed)| !listed);
+            self.core.inbox.add(unlisted.map(|(path, _)| path.clone()));
+        }
+        Ok(())
+    }
+
+    async fn compare_index(&mut self) -> Result<(), Error> {
         let config = self.config();
         let (connection, _) = self.servers();
         let index = send(connection, &Members, config).await?;
@@ -31,7 +63,6 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let listed = |path: &&str| index.paths.contains(*path);
         let missing = self.versions.paths().filter(|path| !listed(path));
         self.core.inbox.add(missing.map(str::to_owned));
-        self.next_index = Instant::now() + (begin.elapsed() * SHARE).min(Duration::from_secs(5));
         Ok(())
     }
 

@@ -14,10 +14,15 @@ use crate::random::random;
 const NONCE_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a nonce may take. It comes back within a millisecond, unless the machine is busy.
-const ECHO_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const ECHO_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a nonce begins with: no path does.
 const NONCE: &str = "/nonce/";
+
+/// What to notify, to hear this nonce again.
+pub(super) fn echo(nonce: u64) -> String {
+    format!("{NONCE}{nonce:x}")
+}
 
 /// Puts a notification into the inbox.
 pub(crate) fn notified(inbox: &Inbox, payload: &str) {
@@ -46,8 +51,8 @@ pub(super) struct Listening<L> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Upkeep {
     Nothing,
-    /// Notify this.
-    Send(String),
+    /// Notify this nonce.
+    Send(u64),
     /// Nothing comes through.
     GiveUp,
 }
@@ -79,7 +84,7 @@ impl<L> Listening<L> {
                 let nonce = random();
                 self.sent = Some((nonce, now));
                 self.next = now + NONCE_EVERY;
-                Upkeep::Send(format!("{NONCE}{nonce:x}"))
+                Upkeep::Send(nonce)
             }
             _ => Upkeep::Nothing,
         }
@@ -107,7 +112,7 @@ mod tests {
         assert!(!inbox.take_everything());
         notified(&inbox, EVERYTHING);
         assert!(inbox.take_everything());
-        notified(&inbox, "/nonce/ff");
+        notified(&inbox, &echo(255));
         notified(&inbox, "/nonce/no");
         assert_eq!(inbox.take_echoes(), [255]);
         assert_eq!(inbox.len(), 0);
@@ -118,7 +123,7 @@ mod tests {
         let start = Instant::now();
         let mut listening = Listening::new((), start);
         let nonce = |listening: &mut Listening<()>, now| match listening.upkeep(now) {
-            Upkeep::Send(text) => u64::from_str_radix(&text[NONCE.len()..], 16).unwrap(),
+            Upkeep::Send(nonce) => nonce,
             other => panic!("{other:?}"),
         };
         let first = nonce(&mut listening, start);

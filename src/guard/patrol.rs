@@ -50,6 +50,8 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     pub(super) listening: Option<Listening<Io::Listening>>,
     pub(super) versions: Versions,
     pub(super) version_by: VersionBy,
+    /// Up to which transaction the rows have been seen, on this connection.
+    pub(super) seen_until: Option<u64>,
     pub(super) contention: Contention,
     pub(super) grace: Grace,
     pub(super) marking: Option<Marking>,
@@ -92,6 +94,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             listening: None,
             versions: Versions::default(),
             version_by: VersionBy::default(),
+            seen_until: None,
             contention: Contention::default(),
             grace: Grace::default(),
             marking: None,
@@ -241,7 +244,8 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         // What changed meanwhile is found by comparing with what was seen before.
         self.next_poll = Instant::now();
         self.listen = Retry::new(Instant::now());
-        self.version_by = VersionBy::default();
+        // It may be another server, whose transactions have other ids.
+        (self.version_by, self.seen_until) = (VersionBy::default(), None);
         Ok(true)
     }
 

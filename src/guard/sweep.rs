@@ -55,7 +55,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         self.say_skipped(inventory.listing.skipped);
 
         let may_remove =
-            inventory.surplus.is_empty() || self.may_remove(inventory.surplus.len()).await?;
+            inventory.surplus.is_empty() || self.may_remove(inventory.surplus.len(), false).await?;
         if inventory.surplus.is_empty() {
             self.all_may_be_removed();
         }

@@ -1,8 +1,9 @@
 //! Which version of each row was last seen, and what that says about changes.
 //!
 //! A version is what the database says of a row that is another one after each change: `xmin`, the
-//! transaction that wrote it. All rows are looked at, each time: a cursor over the newest would miss
-//! a transaction that commits late, and never sees that a row has gone.
+//! transaction that wrote it. A listing brings all rows. Between two listings it is enough to be told
+//! of the rows that were written since: as long as there are as many as are known here, none has
+//! gone.
 
 use std::collections::HashMap;
 
@@ -28,7 +29,7 @@ impl Versions {
         self.round = self.round.wrapping_add(1);
     }
 
-    /// A row of the listing; answers whether it is new or has changed.
+    /// A row of the listing, or one that was written since; answers whether it is new or has changed.
     pub(crate) fn row(&mut self, path: &str, version: u64) -> bool {
         let seen = Seen {
             version,
@@ -54,6 +55,11 @@ impl Versions {
         });
         self.is_known = true;
         gone
+    }
+
+    /// A row has gone, as its database says.
+    pub(crate) fn remove(&mut self, path: &str) {
+        self.rows.remove(path);
     }
 
     /// Whether a listing has come to its end, so that what differs from it is a change.

@@ -1,10 +1,8 @@
 //! A writer that writes to Redis before it commits is not fought with.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Guard, Guarding, StopOnDrop, World, numbered, on_both_facades};
+use crate::support::{Guard, Guarding, World, numbered, on_both_facades, undone};
 use bifrost_module_cache::guard::GuardOptions;
 
 on_both_facades! {
@@ -15,80 +13,14 @@ on_both_facades! {
     a_transaction_that_only_reads_another_table_is_not_waited_for
 }
 
-/// How a transaction and a SET come about that belong together.
-#[derive(Debug, Clone, Copy)]
-enum Order {
-    /// It changes the row, then SET, then the commit.
-    UpdateFirst,
-    /// It reads the row, then SET, then it changes the row and commits: a session of an ORM, which
-    /// holds changes back until the commit.
-    ReadFirst,
-}
-
-/// For how long a transaction stays open after its SET: in it, a guard without a grace has all the
-/// time that it needs.
-const OPEN: Duration = Duration::from_millis(40);
-
-/// Answers in how many of these trials the entry went back to what it was.
-fn undone<F: Guarding>(grace: Duration, orders: &[Order], trials: usize) -> usize {
-    let paths = numbered(20);
-    let world = World::<F>::with_rows(&paths);
-    let options = GuardOptions::default().with_grace(grace);
-    let guard = Guard::start(&world, options.with_poll(Duration::from_millis(50)));
-    guard.wait_until_it_rests();
-    let mut table = world.table();
-    let mut undone = 0;
-    for (trial, order) in (0..trials).flat_map(|trial| orders.iter().map(move |it| (trial, it))) {
-        let path = &paths[trial % paths.len()];
-        let mut foreign = world.foreign();
-        let before = foreign.content(path).unwrap();
-        let new = format!("{trial} {order:?}");
-        let update = format!("UPDATE workspace_files SET content = '{new}' WHERE path = '{path}'");
-        let mut transaction = table.0.transaction().unwrap();
-        match order {
-            Order::UpdateFirst => transaction.batch_execute(&update).unwrap(),
-            Order::ReadFirst => {
-                let read = format!("SELECT content FROM workspace_files WHERE path = '{path}'");
-                transaction.batch_execute(&read).unwrap();
-            }
-        }
-        let committed = AtomicBool::new(false);
-        let went_back = thread::scope(|scope| {
-            let (world, committed) = (&world, &committed);
-            let stop = StopOnDrop(committed);
-            foreign.set(path, &new);
-            let reader = scope.spawn(move || {
-                let mut foreign = world.foreign();
-                let mut went_back = false;
-                while !committed.load(SeqCst) {
-                    went_back |= foreign.content(path).as_ref() == Some(&before);
-                }
-                went_back
-            });
-            thread::sleep(OPEN);
-            if matches!(order, Order::ReadFirst) {
-                transaction.batch_execute(&update).unwrap();
-            }
-            transaction.commit().unwrap();
-            drop(stop);
-            reader.join().unwrap()
-        });
-        undone += usize::from(went_back);
-        foreign.wait_for(path, Some(&new));
-    }
-    undone
-}
-
-const BOTH: [Order; 2] = [Order::UpdateFirst, Order::ReadFirst];
-
 fn what_is_set_before_the_commit_is_not_undone<F: Guarding>() {
     // Longer than the test's transactions are held up on the busiest of machines.
     let grace = Duration::from_secs(20);
-    assert_eq!(undone::<F>(grace, &BOTH, 10), 0);
+    assert_eq!(undone::<F>(grace, 10), 0);
 }
 
 fn without_a_grace_it_is_undone<F: Guarding>() {
-    let undone = undone::<F>(Duration::ZERO, &BOTH, 10);
+    let undone = undone::<F>(Duration::ZERO, 10);
     assert!(undone > 0, "the test can't see what it looks for");
 }
 

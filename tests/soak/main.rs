@@ -4,6 +4,8 @@
 mod convergence;
 #[cfg(feature = "near-cache")]
 mod fleet;
+#[cfg(feature = "postgres")]
+mod guard_bounds;
 #[cfg(feature = "near-cache")]
 mod near;
 #[path = "../support/mod.rs"]

@@ -140,6 +140,11 @@ impl Foreign {
             .unwrap()
     }
 
+    /// How many keys there are.
+    pub fn size(&mut self) -> usize {
+        redis::cmd("DBSIZE").query(&mut self.0).unwrap()
+    }
+
     /// How many clients are connected, this one left out.
     pub fn others(&mut self) -> usize {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut self.0).unwrap();

@@ -22,6 +22,13 @@ mod facade;
 mod fake;
 mod foreign;
 mod gate;
+#[cfg(all(
+    feature = "blocking",
+    feature = "nonblocking",
+    feature = "near-cache",
+    feature = "postgres"
+))]
+mod grace;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 mod group;
 #[cfg(all(
@@ -64,6 +71,13 @@ pub use self::fake::fake_server;
 pub use self::foreign::Table;
 pub use self::foreign::{Entry, Foreign, json};
 pub use self::gate::Gate;
+#[cfg(all(
+    feature = "blocking",
+    feature = "nonblocking",
+    feature = "near-cache",
+    feature = "postgres"
+))]
+pub use self::grace::undone;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 pub use self::group::{Cluster, DOWN_AFTER, Holder, Sentinel, SentinelGroup, sentinel_url};
 #[cfg(all(
