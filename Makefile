@@ -45,6 +45,7 @@ demo: ## Serve a real workspace from throw-away servers; WORKSPACE=dir picks ano
 	@scripts/setup.sh package
 	@$(MATURIN) develop --quiet $(PACKAGE)
 	@$(VENV)/bin/python3 python/benches/demo.py $(if $(WORKSPACE),"$(WORKSPACE)")
+	@$(VENV)/bin/python3 python/benches/guard.py target/release/bifrost-modules
 
 test: test-rust test-python ## Run all tests; REDIS=program and POSTGRES=directory pick other servers
 

@@ -27,6 +27,8 @@ pub struct Status {
     maxmemory_policy: Option<String>,
     /// How many keys Redis has evicted since; None where it does not tell.
     evicted_keys: Option<u64>,
+    /// Since when a guard keeps the cache equal to the database; None without a guard.
+    guarded_since: Option<SystemTime>,
     /// What an operator should change about Redis, if anything.
     warning: Option<String>,
     /// All of it, in a line.
@@ -45,6 +47,7 @@ impl From<cache::diagnosis::Status> for Status {
             text: status.to_string(),
             maxmemory_policy: status.maxmemory_policy,
             evicted_keys: status.evicted_keys,
+            guarded_since: status.guard.map(|guard| guard.since),
         }
     }
 }

@@ -79,7 +79,8 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                 }
             }
             self.seen_until = Some(changes.until);
-            if self.versions.len() == changes.count {
+            // Behind a pooler it may be another server suddenly, where transactions were lost.
+            if self.versions.len() == changes.count && changes.until >= since {
                 return Ok(());
             }
         }

@@ -104,6 +104,10 @@ impl Inbox {
         std::mem::take(&mut self.lock().everything)
     }
 
+    pub(crate) fn has_everything(&self) -> bool {
+        self.lock().everything
+    }
+
     pub(crate) fn take_index(&self) -> bool {
         std::mem::take(&mut self.lock().index)
     }

@@ -35,6 +35,9 @@ const UNFOLLOWED: Duration = Duration::from_secs(1);
 /// How often a sign of life is given where the database is not asked.
 const BEAT: Duration = Duration::from_secs(5);
 
+/// How long the loop sleeps at least, unless something comes.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
 /// How long the loop sleeps at most: it looks whether Redis is still followed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -201,12 +204,15 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         }
     }
 
-    /// Whether Redis is followed, or may be tried all the same: where it does not announce changes,
-    /// the sweeps still mend.
+    /// From when on Redis may be used: it is followed, or may be tried all the same, because where it
+    /// does not announce changes the sweeps still mend.
+    fn redis_due(&self) -> Instant {
+        let unfollowed = self.unfollowed.map(|(since, _)| since + UNFOLLOWED);
+        unfollowed.map_or(self.redis.next, |due| due.max(self.redis.next))
+    }
+
     fn may_use_redis(&self) -> bool {
-        let now = Instant::now();
-        let waited = self.unfollowed.map_or(now, |(since, _)| since + UNFOLLOWED);
-        now >= self.redis.next && now >= waited
+        Instant::now() >= self.redis_due()
     }
 
     /// A connection to Redis that leads to the server which holds the keys.
@@ -346,31 +352,29 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
 
     /// How long there is nothing to do, unless something comes.
     pub(super) fn sleep(&self) -> Duration {
-        let now = Instant::now();
+        let (now, inbox) = (Instant::now(), &self.core.inbox);
         let until = |at: Instant| at.saturating_duration_since(now);
-        let mut sleep = LONGEST_SLEEP;
         if self.workspace.is_none() {
-            return sleep.min(until(self.database.next));
+            return LONGEST_SLEEP.min(until(self.database.next));
         }
-        sleep = sleep
-            .min(until(self.next_poll))
-            .min(until(self.next_beat.max(now)));
+        let mut due = vec![self.next_poll];
         if self.core.options.listen {
             let listening = self.listening.as_ref().map(Listening::due);
-            sleep = sleep.min(until(listening.unwrap_or(self.listen.next)));
+            due.push(listening.unwrap_or(self.listen.next));
         }
-        if let Some(due) = self.core.inbox.next_due(self.core.options.standby) {
-            sleep = sleep.min(until(due));
+        if self.may_use_redis() {
+            due.push(self.next_sweep);
+            due.extend(inbox.next_due(self.core.options.standby));
+            due.extend(inbox.has_index().then_some(self.next_index));
+            // It may have come while the loop waited for something else, and was woken for that.
+            due.extend(inbox.has_everything().then_some(now));
+            due.extend(self.sign_of_life().map(|_| self.next_beat));
+        } else {
+            due.push(self.redis_due());
         }
-        sleep = sleep.min(until(self.next_sweep));
-        if self.core.inbox.has_index() {
-            sleep = sleep.min(until(self.next_index));
-        }
-        if !self.may_use_redis() {
-            sleep = sleep.max(until(self.redis.next)).max(FIRST_DELAY / 2);
-        }
-        // A deadline that is past and could not be met must not make the loop spin.
-        sleep.max(Duration::from_millis(1))
+        let next = due.into_iter().map(until).min().unwrap_or_default();
+        // What is due and could not be done must not make the loop spin.
+        next.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
     }
 
     /// Takes the sign of life away, if that can be done at once.

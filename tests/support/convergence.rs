@@ -31,6 +31,11 @@ pub enum Protocol {
     Mixed,
     /// The same, and in the end one repair.
     MixedRepaired,
+    /// Plain foreign writers on the same paths, in every wrong way, and a FLUSHALL. No warm-up, no
+    /// refresh: a guard is all that helps.
+    Guarded,
+    /// The same without a guard. Must fail.
+    Unguarded,
     /// As [`Protocol::CommitThenSet`] with the specification's warm-up. Must fail.
     NaiveCommitThenSet,
     /// As [`Protocol::SetThenCommit`] with the specification's warm-up. Must fail.
@@ -58,13 +63,21 @@ impl Protocol {
         matches!(self, Self::Mixed | Self::MixedRepaired)
     }
 
+    fn has_plain_writers_alone(self) -> bool {
+        matches!(self, Self::Guarded | Self::Unguarded)
+    }
+
+    fn has_flush(self) -> bool {
+        self.is_mixed() || self.has_plain_writers_alone()
+    }
+
     fn has_killed_warm_ups(self) -> bool {
         self.is_mixed() || self == Self::Refresh
     }
 
     /// Writers that know only what they wrote must not share paths: which of two wins is chance.
     fn shares_paths(self) -> bool {
-        self.is_mixed() || matches!(self, Self::Refresh | Self::NaiveRefresh)
+        self.has_flush() || matches!(self, Self::Refresh | Self::NaiveRefresh)
     }
 
     fn way(self, random: &mut Random) -> Way {
@@ -81,6 +94,13 @@ impl Protocol {
                 6 => Way::SetThenRollBack,
                 _ => Way::Publish,
             },
+            Self::Guarded | Self::Unguarded => match random.below(8) {
+                0 | 1 => Way::CommitThenSet,
+                2 | 3 => Way::SetThenCommit,
+                4 => Way::SetThenRollBack,
+                5 | 6 => Way::CommitAlone,
+                _ => Way::SetAlone,
+            },
         }
     }
 }
@@ -93,6 +113,9 @@ enum Way {
     SetThenCommit,
     SetThenRollBack,
     Publish,
+    CommitAlone,
+    /// Of an older version, or of a module that is gone.
+    SetAlone,
 }
 
 /// How much is done in a round.
@@ -175,6 +198,17 @@ pub fn round<F: Facade<Writer: Syncing>>(
     size: Size,
     seed: u64,
 ) -> Round {
+    round_until(world, protocol, size, seed, || {})
+}
+
+/// The same, with something to wait for between silence and comparison.
+pub fn round_until<F: Facade<Writer: Syncing>>(
+    world: &World<F>,
+    protocol: Protocol,
+    size: Size,
+    seed: u64,
+    settle: impl FnOnce(),
+) -> Round {
     let paths = numbered(size.modules);
     start(world, &paths);
     if protocol == Protocol::NaiveRefresh {
@@ -226,6 +260,7 @@ pub fn round<F: Facade<Writer: Syncing>>(
         }
         _ => {}
     }
+    settle();
     let found = compare(world, &paths);
     round.faults.add(found);
     round
@@ -270,7 +305,7 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
             if matches!(way, Way::SetThenCommit | Way::SetThenRollBack) {
                 tell(&mut foreign, &changed, &mut random);
             }
-            if way == Way::SetThenRollBack {
+            if matches!(way, Way::SetThenRollBack | Way::SetAlone) {
                 transaction.rollback().unwrap();
             } else {
                 transaction.commit().unwrap();
@@ -284,6 +319,11 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
                     }
                 }
                 Way::CommitThenSet => tell(&mut foreign, &changed, &mut random),
+                Way::SetAlone => {
+                    for path in changed.into_keys() {
+                        foreign.set(&path, "1");
+                    }
+                }
                 Way::Publish => {
                     let change = |(path, content): (String, Option<String>)| match content {
                         Some(content) => Change::Set(super::module(&path, &content)),
@@ -292,7 +332,7 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
                     let publication: Vec<Change> = changed.into_iter().map(change).collect();
                     world.writer.publish(&publication).unwrap();
                 }
-                Way::SetThenCommit | Way::SetThenRollBack => {}
+                Way::SetThenCommit | Way::SetThenRollBack | Way::CommitAlone => {}
             }
             self.made.fetch_add(1, Ordering::SeqCst);
         }
@@ -302,7 +342,7 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
     /// how many, and how many did not.
     fn warm(&self) -> (usize, usize) {
         let (mut warm_ups, mut unverified) = (0, 0);
-        if self.protocol == Protocol::NaiveRefresh {
+        if self.protocol == Protocol::NaiveRefresh || self.protocol.has_plain_writers_alone() {
             return (0, 0);
         }
         let mut client = self.world.client();
@@ -366,7 +406,7 @@ impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
 
     /// In the middle of the mixed round.
     fn flush(&self) {
-        if self.protocol.is_mixed() {
+        if self.protocol.has_flush() {
             let half = WRITERS * self.changes / 2;
             while self.made.load(Ordering::SeqCst) < half && !self.is_silent() {
                 thread::yield_now();
