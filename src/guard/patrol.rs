@@ -355,9 +355,11 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         if self.workspace.is_none() {
             return sleep.min(until(self.database.next));
         }
-        sleep = sleep
-            .min(until(self.next_poll))
-            .min(until(self.next_beat.max(now)));
+        sleep = sleep.min(until(self.next_poll));
+        // While it does not guard it gives no sign of life, however long that is due.
+        if self.core.record.lock().since.is_some() {
+            sleep = sleep.min(until(self.next_beat));
+        }
         if self.core.options.listen {
             let listening = self.listening.as_ref().map(Listening::due);
             sleep = sleep.min(until(listening.unwrap_or(self.listen.next)));
