@@ -631,7 +631,7 @@ fn wrong(stage: &Stage) -> Vec<String> {
         .arg(keys::MODULE_INDEX_KEY)
         .query(&mut redis)
         .unwrap();
-    let begin = keys::module_key("").map_or_else(|_| "bifrost:module:".to_owned(), |key| key);
+    let begin = "bifrost:module:";
     let all: Vec<Vec<u8>> = redis::cmd("KEYS")
         .arg(format!("{begin}*"))
         .query(&mut redis)
@@ -643,7 +643,7 @@ fn wrong(stage: &Stage) -> Vec<String> {
     };
     for key in all {
         let key = String::from_utf8_lossy(&key).into_owned();
-        let path = key.strip_prefix(&begin).unwrap();
+        let path = key.strip_prefix(begin).unwrap();
         if key != keys::MODULE_INDEX_KEY && !rows.contains_key(path) {
             say(path, "a key without a row".to_owned());
         }
@@ -705,98 +705,65 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     env::var(variable).map_or(otherwise, |text| text.parse().expect(variable))
 }
 
-#[test]
-#[ignore = "long: make soak"]
-fn two_guards_keep_the_cache_right_whatever_others_do_and_lose() {
-    let total = Duration::from_secs(number("BIFROST_SOAK_SECONDS", 600));
-    let seed = number("BIFROST_SOAK_SEED", 1);
-    let threads_before = threads();
-    let stage = Stage::new();
-    let mut posts = [Post::new(&stage, 0), Post::new(&stage, 1)];
-    let mut faults = BTreeMap::<Fault, u64>::new();
-    let (mut silences, mut longest) = (0, Duration::ZERO);
-    let mut early = None;
-    thread::scope(|scope| {
-        let stage = &stage;
-        let stop = StopOnDrop(&stage.is_over);
-        for writer in 0..WRITERS {
-            scope.spawn(move || stage.serve(seed ^ ((writer as u64 + 1) << 32)));
-        }
-        let mut random = Random(seed);
-        posts[0].start(true);
-        posts[1].start(false);
-        while stage.start.elapsed() < total {
-            stage.is_silent.store(false, SeqCst);
-            let storm = Instant::now();
-            while storm.elapsed() < STORM {
-                let fault = *random.of(&FAULTS);
-                strike(stage, &mut posts, fault, &mut random);
-                *faults.entry(fault).or_default() += 1;
-                thread::sleep(Duration::from_millis(random.below(2_000) as u64));
-            }
-            stage.is_silent.store(true, SeqCst);
-            wait_until("the services are silent", REST_LIMIT, || {
-                stage.silent.load(SeqCst) == WRITERS
-            });
-            let silence = Instant::now();
-            let mut quiet = None;
-            while quiet.is_none_or(|since: Instant| since.elapsed() < REST) {
-                if posts.iter().all(Post::rests) {
-                    quiet.get_or_insert_with(Instant::now);
-                } else {
-                    quiet = None;
-                }
-                let stats = || posts.each_ref().map(Post::stats);
-                assert!(
-                    silence.elapsed() < REST_LIMIT,
-                    "they do not rest: {:#?}",
-                    stats()
-                );
-                thread::sleep(Duration::from_millis(5));
-            }
-            longest = longest.max(silence.elapsed());
-            silences += 1;
-            let wrong = wrong(stage);
-            assert!(
-                wrong.is_empty(),
-                "{} wrong at {:.1?} with seed {seed}:\n{}\n{:#?}",
-                wrong.len(),
-                stage.start.elapsed(),
-                wrong[..wrong.len().min(10)].join("\n"),
-                posts.each_ref().map(Post::stats)
-            );
-            let writer = <Blocking as Facade>::Writer::new(usual(&stage.redis.url())).unwrap();
-            wait_until("the cache is complete", REST_LIMIT, || {
-                writer
-                    .reader()
-                    .status()
-                    .is_ok_and(|status| status.is_warm())
-            });
-            println!(
-                "{:4.0?} s: right after {:.1?}, {} KiB, {} threads",
-                stage.start.elapsed().as_secs(),
-                silence.elapsed(),
-                resident(),
-                threads()
-            );
-            if stage.start.elapsed() > (total / 3).min(Duration::from_secs(60)) {
-                early.get_or_insert_with(resident);
-            }
-        }
-        drop(stop);
-    });
-    let late = resident();
-    for post in &mut posts {
-        post.stop();
+/// Everybody acts and everything fails, for a while.
+fn storm(
+    stage: &Stage,
+    posts: &mut [Post; 2],
+    random: &mut Random,
+    faults: &mut BTreeMap<Fault, u64>,
+) {
+    stage.is_silent.store(false, SeqCst);
+    let start = Instant::now();
+    while start.elapsed() < STORM {
+        let fault = *random.of(&FAULTS);
+        strike(stage, posts, fault, random);
+        *faults.entry(fault).or_default() += 1;
+        thread::sleep(Duration::from_millis(random.below(2_000) as u64));
     }
-    summarize(&stage, &posts, &faults);
-    println!("{silences} silences, right after at most {longest:.1?}");
-    println!(
-        "resident {} KiB early and {late} KiB in the end",
-        early.unwrap_or(late)
-    );
+    stage.is_silent.store(true, SeqCst);
+    wait_until("the services are silent", REST_LIMIT, || {
+        stage.silent.load(SeqCst) == WRITERS
+    });
+}
 
-    // What they had is given back.
+/// Waits until both guards have nothing to do, and compares; answers how long that took.
+fn silence(stage: &Stage, posts: &[Post; 2]) -> Duration {
+    let start = Instant::now();
+    let stats = || posts.each_ref().map(Post::stats);
+    let mut quiet: Option<Instant> = None;
+    while quiet.is_none_or(|since| since.elapsed() < REST) {
+        if posts.iter().all(Post::rests) {
+            quiet.get_or_insert_with(Instant::now);
+        } else {
+            quiet = None;
+        }
+        assert!(
+            start.elapsed() < REST_LIMIT,
+            "they do not rest: {:#?}",
+            stats()
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    let took = start.elapsed();
+    let wrong = wrong(stage);
+    assert!(
+        wrong.is_empty(),
+        "{} wrong after {:.1?}:\n{}\n{:#?}",
+        wrong.len(),
+        stage.start.elapsed(),
+        wrong[..wrong.len().min(10)].join("\n"),
+        stats()
+    );
+    let writer = <Blocking as Facade>::Writer::new(usual(&stage.redis.url())).unwrap();
+    wait_until("the cache is complete", REST_LIMIT, || {
+        let answer = writer.reader().status();
+        answer.is_ok_and(|status| status.is_warm())
+    });
+    took
+}
+
+/// Waits until nobody but us has a connection to a server.
+fn wait_until_all_is_given_back(stage: &Stage) {
     let mut client = stage.postgres.client();
     let sessions = "SELECT count(*) FROM pg_stat_activity
         WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
@@ -808,16 +775,58 @@ fn two_guards_keep_the_cache_right_whatever_others_do_and_lose() {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut redis).unwrap();
         list.lines().count() == 1
     });
-    drop((client, redis, posts, stage));
-    // The runtime of the tests has some, and keeps idle ones for a while.
+}
+
+#[test]
+#[ignore = "long: make soak"]
+fn two_guards_keep_the_cache_right_whatever_others_do_and_lose() {
+    let total = Duration::from_secs(number("BIFROST_SOAK_SECONDS", 600));
+    let seed = number("BIFROST_SOAK_SEED", 1);
+    println!("seed {seed}");
+    let threads_before = threads();
+    let stage = Stage::new();
+    let mut posts = [Post::new(&stage, 0), Post::new(&stage, 1)];
+    let mut faults = BTreeMap::new();
+    let (mut silences, mut longest, mut early) = (0, Duration::ZERO, None);
+    thread::scope(|scope| {
+        let stage = &stage;
+        let stop = StopOnDrop(&stage.is_over);
+        for writer in 0..WRITERS {
+            scope.spawn(move || stage.serve(seed ^ ((writer as u64 + 1) << 32)));
+        }
+        let mut random = Random(seed);
+        posts[0].start(true);
+        posts[1].start(false);
+        while stage.start.elapsed() < total {
+            storm(stage, &mut posts, &mut random, &mut faults);
+            let took = silence(stage, &posts);
+            (silences, longest) = (silences + 1, longest.max(took));
+            let (seconds, kib) = (stage.start.elapsed().as_secs(), resident());
+            println!(
+                "{seconds:4} s: right after {took:.1?}, {kib} KiB, {} threads",
+                threads()
+            );
+            if stage.start.elapsed() > (total / 3).min(Duration::from_secs(60)) {
+                early.get_or_insert(kib);
+            }
+        }
+        drop(stop);
+    });
+    let (late, early) = (resident(), early.expect("it takes longer than a minute"));
+    for post in &mut posts {
+        post.stop();
+    }
+    summarize(&stage, &posts, &faults);
+    println!("{silences} silences, right after at most {longest:.1?}");
+    println!("resident {early} KiB early and {late} KiB in the end");
+    wait_until_all_is_given_back(&stage);
+    drop((posts, stage));
+    // The runtime of the tests keeps some, and idle ones for a while.
     let runtime = thread::available_parallelism().map_or(2, usize::from) + 2;
     wait_until("no thread is left", REST_LIMIT, || {
         threads() <= threads_before + runtime
     });
-    assert!(
-        late < early.unwrap_or(late) + GROWTH,
-        "{early:?} KiB grew to {late}"
-    );
+    assert!(late < early + GROWTH, "{early} KiB grew to {late} KiB");
 }
 
 fn summarize(stage: &Stage, posts: &[Post; 2], faults: &BTreeMap<Fault, u64>) {
