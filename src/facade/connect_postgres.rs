@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::database::{Client, connect};
-use crate::database::url::{by_sslmode, encrypted, wants_tls};
+use crate::database::url::{by_sslmode, encrypted, postgres_address, wants_tls};
 use crate::error::Error;
 use crate::tls::Tls;
 
@@ -28,7 +28,9 @@ facade! {
     pub async fn connect_postgres(url: &str, tls: &Tls) -> Result<Client, Error> {
         async {
             let (config, limit) = encrypted(url)?;
-            connect(&config, limit, tls.postgres_connector()?).await
+            let connected = connect(&config, limit, tls.postgres_connector()?).await;
+            let address = postgres_address(url)?;
+            connected.map_err(|error| error.of_database(&address))
         }
     }
 
@@ -51,11 +53,13 @@ facade! {
     ) -> Result<Client, Error> {
         async {
             let (config, limit) = by_sslmode(url, limit)?;
-            if wants_tls(&config) {
+            let connected = if wants_tls(&config) {
                 connect(&config, limit, tls.postgres_connector()?).await
             } else {
                 connect(&config, limit, tokio_postgres::NoTls).await
-            }
+            };
+            let address = postgres_address(url)?;
+            connected.map_err(|error| error.of_database(&address))
         }
     }
 }

@@ -68,7 +68,7 @@ impl<T: SpawnListener> Core<T> {
         }
         // Dropped with the future that was given up, too.
         let _runs = Running(self);
-        self.record.lock().running = true;
+        self.record.begin();
         let mut patrol = Patrol::start(self, io)?;
         while !self.inbox.is_stopped() {
             self.record.lock().active = Some(SystemTime::now());

@@ -33,5 +33,5 @@ pub(crate) mod trigger;
 mod versions;
 
 pub use options::GuardOptions;
-pub use stats::{DatabaseFeed, GuardStats};
+pub use stats::{DatabaseFeed, GuardStats, Histogram, Mended};
 pub use trigger::trigger_sql;

@@ -133,19 +133,29 @@ impl GuardOptions {
     pub(crate) fn checked(self) -> Result<Self, Error> {
         let refuse = |reason| Err(Error::invalid_config(reason));
         if self.poll < Duration::from_millis(10) {
-            return refuse("the guard must not ask the database more often than each 10 ms");
+            return refuse(
+                "the guard must not ask the database more often than each 10 ms: see GuardOptions::with_poll",
+            );
         }
         if self.sweep < Duration::from_secs(1) {
-            return refuse("the guard must not compare everything more often than each second");
+            return refuse(
+                "the guard must not compare everything more often than each second: see GuardOptions::with_sweep",
+            );
         }
         if self.grace > Duration::from_secs(60) {
-            return refuse("the guard's grace must be at most a minute");
+            return refuse(
+                "the guard's grace must be at most a minute: see GuardOptions::with_grace",
+            );
         }
         if self.standby > Duration::from_secs(60) {
-            return refuse("the guard's standby must be at most a minute");
+            return refuse(
+                "the guard's standby must be at most a minute: see GuardOptions::with_standby",
+            );
         }
         if self.answer_timeout < Duration::from_millis(100) {
-            return refuse("the database must have 100 ms for an answer to the guard");
+            return refuse(
+                "the database must have 100 ms for an answer to the guard: see GuardOptions::with_answer_timeout",
+            );
         }
         Ok(self)
     }

@@ -74,8 +74,10 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     pub(super) added: usize,
     /// Since when Redis is not followed, and whether that has been said.
     unfollowed: Option<(Instant, bool)>,
-    /// Whether it has guarded once: from then on, no error ends it.
+    /// Whether it has compared everything once: from then on, no error ends it.
     pub(super) has_begun: bool,
+    /// Whether it has guarded once, which takes Redis's announcements, too.
+    has_guarded: bool,
     /// How many modules were cached when those without a row became too many to be removed.
     pub(super) too_many_of: Option<usize>,
     /// What was last said of the rows that can't be cached.
@@ -114,6 +116,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             added: 0,
             unfollowed: Some((now, false)),
             has_begun: false,
+            has_guarded: false,
             too_many_of: None,
             skipped: 0,
         })
@@ -262,7 +265,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         if record.since.is_none() && record.redis_up {
             record.since = Some(SystemTime::now());
             drop(record);
-            if !std::mem::replace(&mut self.has_begun, true) {
+            if !std::mem::replace(&mut self.has_guarded, true) {
                 log::info!("The guard keeps the cache equal to the database from now on");
             }
         }

@@ -198,6 +198,12 @@ impl Record {
     // A lock that is held across an await, even if it is dropped before, would keep a guard of
     // `nonblocking` from being spawned: hence these.
 
+    /// The guard runs from now on.
+    pub(super) fn begin(&self) {
+        let mut counts = self.lock();
+        (counts.running, counts.active) = (true, Some(SystemTime::now()));
+    }
+
     /// The loop looks at so many paths.
     pub(super) fn looked_at(&self, paths: usize) {
         let mut counts = self.lock();

@@ -4,6 +4,8 @@
 mod acl;
 mod contract;
 #[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod metrics;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
 mod namespaces;
 mod observe;
 #[cfg(feature = "near-cache")]

@@ -1,6 +1,7 @@
 //! `bifrost-modules` as a program, against real servers.
 
 mod failing;
+mod guard;
 mod killed;
 mod namespaces;
 mod naming;

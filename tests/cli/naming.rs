@@ -195,6 +195,6 @@ fn explain_of_a_name_says_what_redis_knows_without_a_database() {
     );
     run(command, 3).mentions(&[
         "not cached, though the cache is complete",
-        "error: 127.0.0.1",
+        "error: postgres 127.0.0.1",
     ]);
 }

@@ -36,7 +36,7 @@ fn status_tells_warm_cold_restored_and_incomplete() {
     let redis = format!("127.0.0.1:{}/0", world.redis.port());
     let cold = json!({"status": "cold", "since": null, "modules": 0, "verified": false,
         "members": 0, "maxmemory_policy": "noeviction", "evicted_keys": null,
-        "servers": {"redis": redis, "server": redis.trim_end_matches("/0"), "found": "address",
+        "guard": null, "servers": {"redis": redis, "server": redis.trim_end_matches("/0"), "found": "address",
             "role": "primary", "database": null, "namespace": ""}});
     assert_eq!(status(1), cold);
     run(tool(&world, &["status"]), 1).mentions(&[&redis]);

@@ -67,7 +67,12 @@ fn is_a(value: &Value, name: &str) -> bool {
 pub fn status() -> Value {
     json!({"status": "warm|cold|restored|incomplete", "since": "time?", "modules": "count",
         "verified": "bool", "members": "count?", "maxmemory_policy": "text?",
-        "evicted_keys": "count?", "servers": servers("null?")})
+        "evicted_keys": "count?", "guard": nullable(&guarded()), "servers": servers("null?")})
+}
+
+fn guarded() -> Value {
+    json!({"since": "time", "checked": "time", "feed": "poll|listen", "pending": "count",
+        "withheld": "count"})
 }
 
 /// Who answered.

@@ -4,6 +4,8 @@
 mod convergence;
 #[cfg(feature = "near-cache")]
 mod fleet;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod guard;
 #[cfg(feature = "postgres")]
 mod guard_bounds;
 #[cfg(feature = "near-cache")]

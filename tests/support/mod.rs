@@ -61,7 +61,7 @@ pub use self::acl::{
     OLD_READ_ONLY_KEYS, READ_ONLY_KEYS, READER_ACL, WRITER_ACL, WRITER_OPTION, behind,
 };
 #[cfg(all(feature = "blocking", feature = "nonblocking", feature = "postgres"))]
-pub use self::convergence::{Faults, Protocol, Round, Size, round, round_until};
+pub use self::convergence::{Faults, Protocol, Random, Round, Size, round, round_until};
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 pub(crate) use self::facade::on_both_facades;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]

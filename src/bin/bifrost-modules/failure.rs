@@ -107,6 +107,11 @@ fn in_our_words(text: &str) -> String {
         ("Config::with_max_content_bytes", "--max-content-bytes"),
         ("SyncOptions::with_allow_empty", "--allow-empty"),
         ("SyncOptions::with_max_prune", "--max-prune"),
+        ("GuardOptions::with_poll", "--poll"),
+        ("GuardOptions::with_sweep", "--sweep"),
+        ("GuardOptions::with_grace", "--grace"),
+        ("GuardOptions::with_standby", "--standby"),
+        ("GuardOptions::with_answer_timeout", "--timeout"),
     ]
     .into_iter()
     .fold(text.to_owned(), |text, (name, argument)| {

@@ -146,8 +146,10 @@ fn page(path: &str, told: &Told) -> Answer {
             }
         }
         "/healthz" => match stats.active.elapsed() {
-            Ok(silence) if silence > HUNG => text("503 Service Unavailable", "it hangs"),
-            // Also where the clock was set back.
+            Ok(silence) if stats.running && silence > HUNG => {
+                text("503 Service Unavailable", "it hangs")
+            }
+            // Also before it runs, and where the clock was set back.
             _ => text("200 OK", "alive"),
         },
         "/readyz" if stats.since.is_some() => text("200 OK", "it guards"),
