@@ -16,43 +16,65 @@ use crate::sync::verdict::Verdict;
 /// be missing: each new one changes the index, and is hinted at by its name anyway.
 const SHARE: u32 = 10;
 
+/// How long there is between two of these at least.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
 /// How many paths one question asks for.
 const ASKED: usize = 1_000;
 
 impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
-    /// Hints at the paths that the index has and the last listing has not, and the other way round.
-    /// One that has come since the listing is looked at and found right.
-    pub(super) async fn check_index(&mut self) -> Result<(), Error> {
-        let begin = Instant::now();
+    /// Looks at the index where it has changed, or where a comparison was put off until now. Answers
+    /// whether it did, so that there may be hints.
+    pub(super) async fn check_index(&mut self) -> Result<bool, Error> {
+        if !self.versions.is_known() {
+            return Ok(false);
+        }
+        let has_changed = self.core.inbox.take_index();
+        if has_changed && !self.find_unlisted().await? {
+            self.compare_at = self.compare_at.or(Some(self.next_compare));
+        }
+        if self.compare_at.is_some_and(|at| Instant::now() >= at) {
+            let begin = Instant::now();
+            self.compare_index().await?;
+            self.compare_at = None;
+            self.next_compare = Instant::now() + (begin.elapsed() * SHARE).max(SHORTEST_PAUSE);
+            return Ok(true);
+        }
+        Ok(has_changed)
+    }
+
+    /// Hints at the rows that the index does not name, where it has fewer members than there should
+    /// be. Answers whether that explains what has changed.
+    async fn find_unlisted(&mut self) -> Result<bool, Error> {
         self.connect_redis().await?;
         let config = self.config();
         let (connection, _) = self.servers();
         let size = send(connection, &Size, config).await?;
-        let share = if size < self.versions.len().saturating_sub(self.skipped) {
-            self.find_unlisted().await?;
-            1
-        } else {
-            self.compare_index().await?;
-            SHARE
-        };
-        self.next_index = Instant::now() + (begin.elapsed() * share).min(Duration::from_secs(5));
-        Ok(())
-    }
-
-    /// Asks which rows the index does not name: answers are shorter than names.
-    async fn find_unlisted(&mut self) -> Result<(), Error> {
-        let config = self.config();
+        let lacks = self.versions.len().saturating_sub(self.skipped + size);
+        if lacks == 0 {
+            return Ok(false);
+        }
+        // Whether they are in it is a shorter answer than what is.
         let paths: Vec<String> = self.versions.paths().map(str::to_owned).collect();
+        let mut found = 0;
         for paths in paths.chunks(ASKED) {
             let (connection, _) = self.servers();
             let listed = send(connection, &AskMembership { paths }, config).await?;
             let unlisted = paths.iter().zip(listed).filter(|(_, listed)| !listed);
-            self.core.inbox.add(unlisted.map(|(path, _)| path.clone()));
+            let unlisted: Vec<String> = unlisted.map(|(path, _)| path.clone()).collect();
+            found += unlisted.len();
+            self.core.inbox.add(unlisted);
+            if found >= lacks {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
+    /// Hints at the paths that the index has and the last listing has not, and the other way round.
+    /// One that has come since the listing is looked at and found right.
     async fn compare_index(&mut self) -> Result<(), Error> {
+        self.connect_redis().await?;
         let config = self.config();
         let (connection, _) = self.servers();
         let index = send(connection, &Members, config).await?;

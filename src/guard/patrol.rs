@@ -63,7 +63,9 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     pub(super) listen: Retry,
     pub(super) next_poll: Instant,
     pub(super) polls: Pace,
-    pub(super) next_index: Instant,
+    /// When the index may be compared again, and when that is wanted.
+    pub(super) next_compare: Instant,
+    pub(super) compare_at: Option<Instant>,
     pub(super) next_sweep: Instant,
     next_beat: Instant,
     pub(super) is_sweeping: bool,
@@ -108,7 +110,8 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             listen: Retry::new(now),
             next_poll: now,
             polls: Pace::default(),
-            next_index: now,
+            next_compare: now,
+            compare_at: None,
             next_sweep: now,
             next_beat: now,
             is_sweeping: false,
@@ -159,15 +162,18 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             self.upkeep().await?;
             self.beat().await?;
             let (now, standby) = (Instant::now(), self.core.options.standby);
-            // A sweep looks at the index itself.
-            let may_look = !self.is_sweeping && self.versions.is_known();
-            if may_look && now >= self.next_index && self.core.inbox.take_index() {
-                self.check_index().await?;
-            }
             let latest = now.checked_sub(standby).unwrap_or(now);
             let hints = self.core.inbox.take(latest, now);
-            if hints.is_empty() || self.core.inbox.is_stopped() {
+            if self.core.inbox.is_stopped() {
                 return Ok(());
+            }
+            if hints.is_empty() {
+                // The index comes last: what changed it was mostly hinted at by its name. A sweep
+                // looks at it itself.
+                if self.is_sweeping || !self.check_index().await? {
+                    return Ok(());
+                }
+                continue;
             }
             self.check(hints).await?;
             self.redis.worked();
@@ -368,9 +374,9 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         if self.may_use_redis() {
             due.push(self.next_sweep);
             due.extend(inbox.next_due(self.core.options.standby));
-            due.extend(inbox.has_index().then_some(self.next_index));
+            due.extend(self.compare_at);
             // It may have come while the loop waited for something else, and was woken for that.
-            due.extend(inbox.has_everything().then_some(now));
+            due.extend(inbox.has_more().then_some(now));
             due.extend(self.sign_of_life().map(|_| self.next_beat));
         } else {
             due.push(self.redis_due());

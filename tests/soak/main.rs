@@ -6,8 +6,10 @@ mod convergence;
 mod fleet;
 #[cfg(all(feature = "near-cache", feature = "postgres"))]
 mod guard;
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
 mod guard_bounds;
+#[cfg(all(feature = "near-cache", feature = "postgres"))]
+mod guard_convergence;
 #[cfg(feature = "near-cache")]
 mod near;
 #[path = "../support/mod.rs"]

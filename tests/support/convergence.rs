@@ -270,12 +270,14 @@ pub fn round_until<F: Facade<Writer: Syncing>>(
 fn start<F: Facade<Writer: Syncing>>(world: &World<F>, paths: &[String]) {
     world.foreign().flush();
     let mut table = world.table();
-    table.run("TRUNCATE workspace_files");
+    // At once: a guard brings what is committed.
+    table.run("BEGIN; TRUNCATE workspace_files");
     table.fill(paths);
     table.run("UPDATE workspace_files SET content = '1'");
     let deleted: Vec<&String> = paths.iter().step_by(3).collect();
     let statement = "UPDATE workspace_files SET is_deleted = TRUE WHERE path = ANY($1)";
     table.0.execute(statement, &[&deleted]).unwrap();
+    table.run("COMMIT");
 }
 
 impl<F: Facade<Writer: Syncing>> Stage<'_, F> {
