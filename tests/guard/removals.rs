@@ -1,25 +1,29 @@
 //! What has no row is removed, unless too much is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Guard, Guarding, LIMIT, Reader, StopOnDrop, World, Writer, numbered, on_both_facades,
-    wait_until,
+    Gate, Guard, Guarding, LIMIT, Reader, StopOnDrop, World, Writer, numbered, on_both_facades,
+    patient, wait_until,
 };
 use bifrost_module_cache::Error;
 use bifrost_module_cache::guard::GuardOptions;
+use bifrost_module_cache::postgres::{Client, NoTls};
 
 on_both_facades! {
     an_emptied_table_removes_nothing
     a_truncated_table_removes_nothing_where_triggers_tell_it
+    a_table_that_is_emptied_while_it_is_mended_from_removes_nothing
     an_empty_table_that_is_meant_empties_the_cache
     too_many_removals_are_withheld
     a_wrong_database_of_the_same_size_removes_nothing
     a_wrong_database_is_refused_at_the_start
     a_moved_module_is_never_missing
     modules_that_move_by_the_hundred_are_never_missing
+    modules_that_move_are_never_missing_where_triggers_tell_it
 }
 
 fn often() -> GuardOptions {
@@ -217,12 +221,22 @@ fn a_wrong_database_is_refused_at_the_start<F: Guarding>() {
 /// In one commit, so that hints at old and new paths come together, and more than are looked at
 /// together.
 fn modules_that_move_by_the_hundred_are_never_missing<F: Guarding>() {
+    move_by_the_hundred::<F>(false);
+}
+
+fn modules_that_move_are_never_missing_where_triggers_tell_it<F: Guarding>() {
+    move_by_the_hundred::<F>(true);
+}
+
+fn move_by_the_hundred<F: Guarding>(listen: bool) {
     let paths = numbered(600);
     let world = World::<F>::with_rows(&paths);
-    let guard = Guard::start(
-        &world,
-        GuardOptions::default().with_poll(Duration::from_millis(200)),
-    );
+    world.install_triggers();
+    let options = GuardOptions::default().with_poll(Duration::from_millis(200));
+    let guard = Guard::start(&world, options.with_listen(listen));
+    if listen {
+        guard.wait_until_it_listens();
+    }
     guard.wait_for_the_mark(&world);
     guard.wait_until_it_rests();
     let moved: Vec<String> = paths.iter().map(|path| format!("moved/{path}")).collect();
@@ -258,4 +272,41 @@ fn modules_that_move_by_the_hundred_are_never_missing<F: Guarding>() {
         drop(stop);
         assert_eq!(missed.join().unwrap(), 0);
     });
+}
+
+/// Between the decision that an entry is to be mended and the reading of its row.
+fn a_table_that_is_emptied_while_it_is_mended_from_removes_nothing<F: Guarding>() {
+    let paths = numbered(5);
+    let world = World::<F>::with_rows(&paths);
+    let database = world.postgres.url();
+    let emptied = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let gate = {
+        let (emptied, is_armed) = (Arc::clone(&emptied), Arc::clone(&is_armed));
+        // The first that is watched is what is to be mended.
+        Gate::start(world.redis.port(), "\r\nWATCH\r\n", move || {
+            if is_armed.load(SeqCst) && !emptied.swap(true, SeqCst) {
+                let mut client = Client::connect(&database, NoTls).unwrap();
+                client.batch_execute("DELETE FROM workspace_files").unwrap();
+            }
+        })
+    };
+    let writer = F::Writer::new(patient(&gate.url())).unwrap();
+    let hour = Duration::from_secs(3_600);
+    let options = GuardOptions::default().with_poll(hour).with_sweep(hour);
+    let guard = Guard::<F>::begin(writer, &world.postgres.url(), options);
+    guard.wait_for_the_mark(&world);
+    guard.wait_until_it_rests();
+    is_armed.store(true, SeqCst);
+    let mut foreign = world.foreign();
+    for path in &paths {
+        foreign.set(path, "wrong");
+    }
+    wait_until("the table was emptied", LIMIT, || emptied.load(SeqCst));
+    wait_until_withheld(&guard, 5);
+    guard.wait_until_it_rests();
+    for path in &paths {
+        let content = foreign.content(path);
+        assert!(content.is_some(), "{path} was removed");
+    }
 }
