@@ -18,8 +18,8 @@ pub(crate) enum VersionBy {
     Content,
 }
 
-/// What has changed since an earlier moment.
-pub(crate) struct Changes {
+/// What was written since an earlier moment.
+pub(crate) struct Written {
     /// The path and version of each module that was written since, and of some that were not.
     pub(crate) rows: Vec<(String, u64)>,
     /// How many modules there are.
@@ -35,7 +35,11 @@ impl<D: Database> Workspace<D> {
     ///
     /// The whole table is read, and nothing but what changed is sent. What has gone is not told:
     /// there are fewer modules then.
-    pub(crate) async fn changes(&mut self, since: u64, config: &Config) -> Result<Changes, Error> {
+    pub(crate) async fn written_since(
+        &mut self,
+        since: u64,
+        config: &Config,
+    ) -> Result<Written, Error> {
         let table = quoted_table(&config.workspace_table).unwrap_or_default();
         // The id in a row has 32 bits and wraps around, so ids are compared by their age. A row that
         // is so old that it seems to be young is told, too.
@@ -55,7 +59,7 @@ impl<D: Database> Workspace<D> {
         while rows.next().await?.is_some() {}
         let versions = versions.unwrap_or_default().into_iter();
         let versions = versions.map(|version| version.parse().unwrap_or_default());
-        Ok(Changes {
+        Ok(Written {
             rows: paths
                 .unwrap_or_default()
                 .into_iter()

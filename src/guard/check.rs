@@ -8,8 +8,6 @@ use super::grace::Waited;
 use super::inbox::Hint;
 use super::patrol::Patrol;
 use super::permitted::Permitted;
-use crate::client::dedicated::send;
-use crate::command::index::Size;
 use crate::error::Error;
 use crate::near::cache::SpawnListener;
 use crate::sync::compare::compare_any;
@@ -41,7 +39,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let arrived: Arrived = hints.collect();
         let paths: Vec<String> = arrived.keys().cloned().collect();
         if !self.is_sweeping {
-            self.added = 0;
+            self.removals.added = 0;
         }
         let mut gone = Drift::new();
         for (at, batch) in paths.chunks(BATCH).enumerate() {
@@ -169,63 +167,6 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         Ok(())
     }
 
-    /// Whether so many cached modules may be removed, as far as the last listing tells: another one is
-    /// asked for before the answer is no, if that one `is_stale`. Says where the answer changes.
-    pub(super) async fn may_remove(&mut self, count: usize, is_stale: bool) -> Result<bool, Error> {
-        let mut refused = self.refusal(count).await?;
-        if is_stale && refused.is_some() {
-            self.poll().await?;
-            refused = self.refusal(count).await?;
-        }
-        let was_withheld = self.core.record.lock().withheld > 0;
-        let Some((error, surplus)) = refused else {
-            self.all_may_be_removed();
-            if was_withheld {
-                log::info!("The guard removes again what has no row");
-            }
-            return Ok(true);
-        };
-        if !self.has_begun {
-            // Nothing has been written yet, and there is somebody to be told.
-            return Err(error);
-        }
-        self.core.record.lock().withheld = surplus;
-        if !was_withheld {
-            log::warn!(
-                "The guard removes nothing: {surplus} cached modules have no row, and the workspace has {}; if it is the right one, allow that with --max-prune or --allow-empty",
-                self.versions.len()
-            );
-        }
-        Ok(false)
-    }
-
-    /// Why so many may not be removed, and how many are without a row.
-    async fn refusal(&mut self, count: usize) -> Result<Option<(Error, usize)>, Error> {
-        let (config, rows) = (self.config(), self.versions.len());
-        let options = self.core.options.removals();
-        self.connect_redis().await?;
-        let (connection, _) = self.servers();
-        let cached = send(connection, &Size, config).await?.max(count);
-        // All that has no row, and not only what is looked at now: one after the other, all of it
-        // would go.
-        let surplus = count.max(cached.saturating_sub(rows));
-        // Measured by what was cached before the guard brought what is new, and when they became too
-        // many: with the wrong database, it would make the share smaller by its own writes.
-        let others = cached.saturating_sub(self.added).max(count);
-        let others = others.min(*self.too_many_of.get_or_insert(others));
-        if rows == 0 && !options.allows_empty() {
-            return Ok(Some((Error::Empty, surplus)));
-        }
-        let refused = options.check_removals(surplus, others).err();
-        Ok(refused.map(|error| (error, surplus)))
-    }
-
-    /// Nothing is withheld any more.
-    pub(super) fn all_may_be_removed(&mut self) {
-        self.too_many_of = None;
-        self.core.record.lock().withheld = 0;
-    }
-
     async fn mend(
         &mut self,
         drift: Drift,
@@ -267,7 +208,9 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             }
             let hinted = arrived.get(path).copied().unwrap_or(now);
             core.record.lock().right(*verdict, hinted);
-            self.added += usize::from(*verdict == Verdict::Missing && !self.is_cold);
+            if *verdict == Verdict::Missing {
+                self.removals.added(1);
+            }
             let written = read.get(path).copied().unwrap_or_default();
             if self.contention.mended(path, written, now) {
                 core.record.lock().contended = self.contention.count();

@@ -72,15 +72,15 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let config = self.config();
         let workspace = self.workspace.as_mut().expect("it was connected to");
         if let Some(since) = self.seen_until {
-            let changes = workspace.changes(since, config).await?;
-            for (path, version) in changes.rows {
+            let written = workspace.written_since(since, config).await?;
+            for (path, version) in written.rows {
                 if self.versions.row(&path, version) {
                     changed.push(path);
                 }
             }
-            self.seen_until = Some(changes.until);
+            self.seen_until = Some(written.until);
             // Behind a pooler it may be another server suddenly, where transactions were lost.
-            if self.versions.len() == changes.count && changes.until >= since {
+            if self.versions.len() == written.count && written.until >= since {
                 return Ok(());
             }
         }

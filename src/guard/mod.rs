@@ -26,6 +26,7 @@ pub(crate) mod options;
 mod patrol;
 mod permitted;
 mod redis_feed;
+mod removals;
 mod retry;
 pub(crate) mod stats;
 mod sweep;

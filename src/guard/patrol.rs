@@ -11,6 +11,7 @@ use super::core::{Core, GuardIo};
 use super::grace::Grace;
 use super::listening::Listening;
 use super::redis_feed::RedisFeed;
+use super::removals::Removals;
 use super::retry::{FIRST_DELAY, Pace, Retry};
 use super::stats::DatabaseFeed;
 use super::sweep::Marking;
@@ -69,19 +70,13 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     pub(super) next_sweep: Instant,
     next_beat: Instant,
     pub(super) is_sweeping: bool,
-    /// Whether the cache was incomplete at the last sweep: then what is missing is no news.
-    pub(super) is_cold: bool,
-    /// How many modules the guard has brought that were not there, in this sweep or since the hints
-    /// were taken that it looks at.
-    pub(super) added: usize,
+    pub(super) removals: Removals,
     /// Since when Redis is not followed, and whether that has been said.
     unfollowed: Option<(Instant, bool)>,
     /// Whether it has compared everything once: from then on, no error ends it.
     pub(super) has_begun: bool,
     /// Whether it has guarded once, which takes Redis's announcements, too.
     has_guarded: bool,
-    /// How many modules were cached when those without a row became too many to be removed.
-    pub(super) too_many_of: Option<usize>,
     /// What was last said of the rows that can't be cached.
     pub(super) skipped: usize,
 }
@@ -115,12 +110,10 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             next_sweep: now,
             next_beat: now,
             is_sweeping: false,
-            is_cold: true,
-            added: 0,
+            removals: Removals::default(),
             unfollowed: Some((now, false)),
             has_begun: false,
             has_guarded: false,
-            too_many_of: None,
             skipped: 0,
         })
     }

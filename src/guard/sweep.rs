@@ -44,7 +44,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         self.marking = None;
         self.next_sweep = Instant::now() + core.options.sweep;
         core.inbox.take_index();
-        self.added = 0;
+        self.removals.added = 0;
         self.check_triggers().await?;
         // Before anything is compared: what changes from now on is a change.
         self.poll().await?;
@@ -65,7 +65,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             Err(error) if error.is_corrupt() => false,
             Err(error) => return Err(error),
         };
-        self.is_cold = !is_warm;
+        self.removals.is_cold = !is_warm;
         let is_empty = inventory.is_empty_unasked(&core.options.removals());
         let mut completion = None;
         if !is_warm && may_remove && !is_empty {
@@ -144,7 +144,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             self.core
                 .record
                 .all_right(Verdict::Missing, report.written, begin);
-            self.added += if self.is_cold { 0 } else { report.written };
+            self.removals.added(report.written);
             self.serve().await?;
             if self.core.inbox.is_stopped() {
                 break;
@@ -175,7 +175,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let finished = completion.finish(connection, modules, verified, expires, config);
         if finished.await? {
             core.record.lock().completed += 1;
-            self.is_cold = false;
+            self.removals.is_cold = false;
             log::info!("The guard marked the cache as complete, with {modules} modules");
         } else {
             // The data was flushed meanwhile: all begins anew.
