@@ -160,7 +160,14 @@ impl<F: Guarding> Guard<F> {
     /// Waits until the cache is complete.
     #[track_caller]
     pub fn wait_for_the_mark(&self, world: &World<F>) {
-        wait_until("the cache is complete", LIMIT, || world.status().is_warm());
+        wait_until("the cache is complete", LIMIT, || {
+            let thread = self.thread.as_ref();
+            assert!(
+                thread.is_none_or(|thread| !thread.is_finished()),
+                "the guard has ended"
+            );
+            world.status().is_warm()
+        });
     }
 
     /// Waits until triggers tell it what changes.
