@@ -50,117 +50,118 @@ fn each_wrong_entry_is_right_soon_where_triggers_tell_it<F: Guarding>() {
     guard.stop().unwrap();
 }
 
+/// A path, what goes wrong with it, and what is right afterwards.
+type Wrong = (
+    &'static str,
+    fn(&mut Foreign, &mut Table),
+    Option<&'static str>,
+);
+
+const EVERYTHING: &[Wrong] = &[
+    (
+        "m/000.py",
+        |redis, _| redis.set("m/000.py", "wrong"),
+        Some("m/000.py"),
+    ),
+    (
+        "m/001.py",
+        |_, table| table.put("m/001.py", "new"),
+        Some("new"),
+    ),
+    (
+        "m/002.py",
+        |redis, _| redis.run("DEL bifrost:module:m/002.py"),
+        Some("m/002.py"),
+    ),
+    (
+        "m/003.py",
+        |redis, _| redis.run("SREM bifrost:module:index m/003.py"),
+        Some("m/003.py"),
+    ),
+    (
+        "m/004.py",
+        |redis, _| redis.del("m/004.py"),
+        Some("m/004.py"),
+    ),
+    (
+        "m/005.py",
+        |redis, _| redis.setex("m/005.py", "m/005.py", 60),
+        Some("m/005.py"),
+    ),
+    (
+        "m/006.py",
+        |redis, _| redis.set_key("m/006.py", "{"),
+        Some("m/006.py"),
+    ),
+    (
+        "m/007.py",
+        |redis, _| redis.run("EXPIRE bifrost:module:m/007.py 3600"),
+        Some("m/007.py"),
+    ),
+    ("ghost.py", |redis, _| redis.set("ghost.py", "ghost"), None),
+    (
+        "listed.py",
+        |redis, _| redis.run("SADD bifrost:module:index listed.py"),
+        None,
+    ),
+    ("m/008.py", |_, table| table.delete("m/008.py"), None),
+    (
+        "m/009.py",
+        |_, table| table.run("DELETE FROM workspace_files WHERE path = 'm/009.py'"),
+        None,
+    ),
+    (
+        "moved.py",
+        |_, table| {
+            table.run("UPDATE workspace_files SET path = 'moved.py' WHERE path = 'm/010.py'");
+        },
+        Some("m/010.py"),
+    ),
+    ("m/010.py", |_, _| {}, None),
+    (
+        "m/011.py",
+        |_, table| {
+            table.run("UPDATE workspace_files SET entity_type = 'form' WHERE path = 'm/011.py'");
+        },
+        None,
+    ),
+    // Commit, then an older SET.
+    (
+        "m/012.py",
+        |redis, table| {
+            table.put("m/012.py", "newer");
+            redis.set("m/012.py", "older");
+        },
+        Some("newer"),
+    ),
+    // SET, then a roll-back.
+    (
+        "m/013.py",
+        |redis, table| {
+            let mut transaction = table.0.transaction().unwrap();
+            let update = "UPDATE workspace_files SET content = 'undone' WHERE path = 'm/013.py'";
+            transaction.batch_execute(update).unwrap();
+            redis.set("m/013.py", "undone");
+            transaction.rollback().unwrap();
+        },
+        Some("m/013.py"),
+    ),
+    (
+        "m/014.py",
+        |redis, _| redis.run("DEL bifrost:module:index"),
+        Some("m/014.py"),
+    ),
+    (
+        "new.py",
+        |_, table| table.put("new.py", "created"),
+        Some("created"),
+    ),
+    ("m/015.py", |redis, _| redis.flush(), Some("m/015.py")),
+];
+
 fn do_everything_wrong<F: Guarding>(world: &World<F>) {
     let (mut foreign, mut table) = (world.foreign(), world.table());
-    type Wrong = (
-        &'static str,
-        fn(&mut Foreign, &mut Table),
-        Option<&'static str>,
-    );
-    let all: &[Wrong] = &[
-        (
-            "m/000.py",
-            |redis, _| redis.set("m/000.py", "wrong"),
-            Some("m/000.py"),
-        ),
-        (
-            "m/001.py",
-            |_, table| table.put("m/001.py", "new"),
-            Some("new"),
-        ),
-        (
-            "m/002.py",
-            |redis, _| redis.run("DEL bifrost:module:m/002.py"),
-            Some("m/002.py"),
-        ),
-        (
-            "m/003.py",
-            |redis, _| redis.run("SREM bifrost:module:index m/003.py"),
-            Some("m/003.py"),
-        ),
-        (
-            "m/004.py",
-            |redis, _| redis.del("m/004.py"),
-            Some("m/004.py"),
-        ),
-        (
-            "m/005.py",
-            |redis, _| redis.setex("m/005.py", "m/005.py", 60),
-            Some("m/005.py"),
-        ),
-        (
-            "m/006.py",
-            |redis, _| redis.set_key("m/006.py", "{"),
-            Some("m/006.py"),
-        ),
-        (
-            "m/007.py",
-            |redis, _| redis.run("EXPIRE bifrost:module:m/007.py 3600"),
-            Some("m/007.py"),
-        ),
-        ("ghost.py", |redis, _| redis.set("ghost.py", "ghost"), None),
-        (
-            "listed.py",
-            |redis, _| redis.run("SADD bifrost:module:index listed.py"),
-            None,
-        ),
-        ("m/008.py", |_, table| table.delete("m/008.py"), None),
-        (
-            "m/009.py",
-            |_, table| table.run("DELETE FROM workspace_files WHERE path = 'm/009.py'"),
-            None,
-        ),
-        (
-            "moved.py",
-            |_, table| {
-                table.run("UPDATE workspace_files SET path = 'moved.py' WHERE path = 'm/010.py'");
-            },
-            Some("m/010.py"),
-        ),
-        ("m/010.py", |_, _| {}, None),
-        (
-            "m/011.py",
-            |_, table| {
-                table
-                    .run("UPDATE workspace_files SET entity_type = 'form' WHERE path = 'm/011.py'");
-            },
-            None,
-        ),
-        // Commit, then an older SET.
-        (
-            "m/012.py",
-            |redis, table| {
-                table.put("m/012.py", "newer");
-                redis.set("m/012.py", "older");
-            },
-            Some("newer"),
-        ),
-        // SET, then a roll-back.
-        (
-            "m/013.py",
-            |redis, table| {
-                let mut transaction = table.0.transaction().unwrap();
-                let update =
-                    "UPDATE workspace_files SET content = 'undone' WHERE path = 'm/013.py'";
-                transaction.batch_execute(update).unwrap();
-                redis.set("m/013.py", "undone");
-                transaction.rollback().unwrap();
-            },
-            Some("m/013.py"),
-        ),
-        (
-            "m/014.py",
-            |redis, _| redis.run("DEL bifrost:module:index"),
-            Some("m/014.py"),
-        ),
-        (
-            "new.py",
-            |_, table| table.put("new.py", "created"),
-            Some("created"),
-        ),
-        ("m/015.py", |redis, _| redis.flush(), Some("m/015.py")),
-    ];
-    for (path, wrong, right) in all {
+    for (path, wrong, right) in EVERYTHING {
         wrong(&mut foreign, &mut table);
         foreign.wait_for(path, *right);
     }

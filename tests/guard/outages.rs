@@ -232,7 +232,7 @@ fn a_guard_can_run_in_a_task() {
             guard.run(|| connect(&url, NoTls)).await
         }
     };
-    let task = crate::support::block_on(async { tokio::spawn(run) });
+    let task = crate::support::spawn(run);
     wait_until("it guards", LIMIT, || guard.stats().since.is_some());
     task.abort();
     wait_until("it has ended", LIMIT, || !guard.stats().running);

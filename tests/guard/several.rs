@@ -112,18 +112,18 @@ fn a_path_that_two_writers_fight_over_is_mended_less_often<F: Guarding>() {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = StopOnDrop(&is_over);
-        let (mut writer, is_over) = (world.foreign(), &is_over);
+        let (mut other, is_over) = (world.foreign(), &is_over);
         // Writes it wrongly whenever it is right.
         let writes = scope.spawn(move || {
-            let mut writes = 0;
+            let mut count = 0;
             while !is_over.load(SeqCst) {
-                if writer.content("m/000.py").as_deref() != Some("wrong") {
-                    writer.set("m/000.py", "wrong");
-                    writes += 1;
+                if other.content("m/000.py").as_deref() != Some("wrong") {
+                    other.set("m/000.py", "wrong");
+                    count += 1;
                 }
                 thread::sleep(Duration::from_millis(1));
             }
-            writes
+            count
         });
         wait_until("it is contended", LIMIT, || guard.stats().contended == 1);
         let before = guard.stats().mended.stale;

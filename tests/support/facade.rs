@@ -80,6 +80,13 @@ pub fn block_on<T>(call: impl Future<Output = T>) -> T {
     RUNTIME.block_on(call)
 }
 
+/// Runs a future of `nonblocking` as a task.
+pub fn spawn<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    RUNTIME.spawn(future)
+}
+
 macro_rules! facade {
     ($facade:ident, $module:ident, $other:ident, $wait:path, $answer:path, $client:ident, $connect:path) => {
         impl Facade for $facade {

@@ -65,7 +65,7 @@ pub use self::convergence::{Faults, Protocol, Random, Round, Size, round, round_
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
 pub(crate) use self::facade::on_both_facades;
 #[cfg(all(feature = "blocking", feature = "nonblocking"))]
-pub use self::facade::{Blocking, Facade, Nonblocking, Reader, Writer, block_on};
+pub use self::facade::{Blocking, Facade, Nonblocking, Reader, Writer, block_on, spawn};
 pub use self::fake::fake_server;
 #[cfg(feature = "postgres")]
 pub use self::foreign::Table;
