@@ -347,7 +347,7 @@ fn started_before_either_server_it_guards_once_both_are_up() {
             postgres.restart();
         } else {
             postgres.restart();
-            guard.wait_for("reads the workspace from");
+            guard.wait_for("reads the workspace of");
             redis.restart();
         }
         guard.wait_for(GUARDS);
@@ -758,7 +758,7 @@ fn its_log_has_one_line_for_each_change_of_state() {
             &|| world.postgres.kill(),
             &|| world.postgres.restart(),
             NO_DATABASE,
-            "reads the workspace from",
+            "reads the workspace of",
         ),
     ] {
         for _ in 0..2 {
@@ -810,13 +810,13 @@ fn a_table_that_goes_and_comes_back_is_told_once() {
     });
     assert_eq!(guard.count(NO_DATABASE), 1, "{:#?}", guard.log());
     table.run("ALTER TABLE away RENAME TO workspace_files");
-    guard.wait_for_more("reads the workspace from", 1);
+    guard.wait_for_more("reads the workspace of", 1);
     table.put("m/000.py", "1");
     wait_for_content(&world, "m/000.py", Some("1"));
     let log = guard.end("TERM", 0);
     let told = log
         .iter()
-        .filter(|line| line.contains("reads the workspace from"));
+        .filter(|line| line.contains("reads the workspace of"));
     assert_eq!(told.count(), 2, "{log:#?}");
 }
 
