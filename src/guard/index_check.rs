@@ -30,6 +30,10 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             return Ok(false);
         }
         let has_changed = self.core.inbox.take_index();
+        if has_changed && self.hears() {
+            // The last listing may be as old as a sweep, and knows nothing of what came since.
+            self.poll().await?;
+        }
         if has_changed && !self.find_unlisted().await? {
             self.compare_at = self.compare_at.or(Some(self.next_compare));
         }

@@ -236,6 +236,10 @@ fn series(page: &str) -> BTreeMap<String, f64> {
     series
 }
 
+fn failures(port: u16) -> f64 {
+    series(&get(port, "/metrics").body)["bifrost_guard_failures_total"]
+}
+
 /// A server of our own, which other tests don't wait for.
 fn prepared() -> Postgres {
     let postgres = Postgres::start();
@@ -343,7 +347,7 @@ fn started_before_either_server_it_guards_once_both_are_up() {
             postgres.restart();
         } else {
             postgres.restart();
-            guard.wait_for("reads the workspace from");
+            guard.wait_for("reads the workspace of");
             redis.restart();
         }
         guard.wait_for(GUARDS);
@@ -754,7 +758,7 @@ fn its_log_has_one_line_for_each_change_of_state() {
             &|| world.postgres.kill(),
             &|| world.postgres.restart(),
             NO_DATABASE,
-            "reads the workspace from",
+            "reads the workspace of",
         ),
     ] {
         for _ in 0..2 {
@@ -763,6 +767,11 @@ fn its_log_has_one_line_for_each_change_of_state() {
             lose();
             guard.wait_for_more(lost, losses);
             quiet.wait_for_more(lost, silent);
+            // It is tried again, and that is no news.
+            let failures = failures(ports[0].0);
+            wait_until("it has failed again", LIMIT, || {
+                self::failures(ports[0].0) >= failures + 2.0
+            });
             bring();
             guard.wait_for_more(is_back, returns);
             round += 1;
@@ -795,24 +804,19 @@ fn a_table_that_goes_and_comes_back_is_told_once() {
     let mut table = world.table();
     table.run("ALTER TABLE workspace_files RENAME TO away");
     guard.wait_for(NO_DATABASE);
-    // Each attempt is a new connection.
-    let attempts = || {
-        let page = get(port, "/metrics").body;
-        series(&page)["bifrost_guard_failures_total"]
-    };
-    let before = attempts();
+    let before = failures(port);
     wait_until("it is tried several times", LIMIT, || {
-        attempts() >= before + 4.0
+        failures(port) >= before + 4.0
     });
     assert_eq!(guard.count(NO_DATABASE), 1, "{:#?}", guard.log());
     table.run("ALTER TABLE away RENAME TO workspace_files");
-    guard.wait_for_more("reads the workspace from", 1);
+    guard.wait_for_more("reads the workspace of", 1);
     table.put("m/000.py", "1");
     wait_for_content(&world, "m/000.py", Some("1"));
     let log = guard.end("TERM", 0);
     let told = log
         .iter()
-        .filter(|line| line.contains("reads the workspace from"));
+        .filter(|line| line.contains("reads the workspace of"));
     assert_eq!(told.count(), 2, "{log:#?}");
 }
 

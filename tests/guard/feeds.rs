@@ -17,6 +17,7 @@ on_both_facades! {
     a_view_is_compared_by_content
     a_user_that_may_only_select_is_enough
     a_redis_that_announces_nothing_is_swept
+    what_came_since_the_last_listing_is_missed_in_the_index
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -215,4 +216,18 @@ fn a_redis_that_announces_nothing_is_swept<F: Guarding>() {
     let stats = guard.stats();
     assert!(!stats.redis_up && stats.since.is_none(), "{stats:?}");
     assert!(stats.last_failure.is_some(), "{stats:?}");
+}
+
+fn what_came_since_the_last_listing_is_missed_in_the_index<F: Guarding>() {
+    let world = World::<F>::with_rows(&numbered(10));
+    world.install_triggers();
+    let options = GuardOptions::default().with_poll(HOUR).with_sweep(HOUR);
+    let guard = Guard::start(&world, options.with_listen(true));
+    guard.wait_until_it_listens();
+    let (mut table, mut foreign) = (world.table(), world.foreign());
+    table.put("m/new.py", "new");
+    foreign.wait_for("m/new.py", Some("new"));
+    guard.wait_until_it_rests();
+    foreign.run("SREM bifrost:module:index m/new.py");
+    foreign.wait_for("m/new.py", Some("new"));
 }

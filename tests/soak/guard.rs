@@ -44,6 +44,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 trait Runs: Send {
     fn stats(&self) -> GuardStats;
     fn stop(self: Box<Self>) -> Result<(), Error>;
+    /// How it ended by itself.
+    fn ended(self: Box<Self>) -> Result<(), Error>;
 }
 
 impl<F: Guarding> Runs for Guard<F> {
@@ -53,6 +55,10 @@ impl<F: Guarding> Runs for Guard<F> {
 
     fn stop(self: Box<Self>) -> Result<(), Error> {
         (*self).stop()
+    }
+
+    fn ended(self: Box<Self>) -> Result<(), Error> {
+        (*self).ended()
     }
 }
 
@@ -483,13 +489,14 @@ impl Post {
 
     /// The first post is of threads, the second one of tasks, and stands by. One of the two listens.
     fn start(&mut self, listens: bool) {
-        // No sweep hides that a hint was lost: only those after a server was.
+        // No sweep hides that a hint was lost: only those after a server was. After a flush all that
+        // is cached may be without a row, and a guard that begins then would end.
         let options = GuardOptions::default()
             .with_poll(Duration::from_millis(300))
             .with_listen(listens)
             .with_sweep(Duration::from_secs(3_600))
             .with_answer_timeout(Duration::from_secs(3))
-            .with_max_prune(0.95);
+            .with_max_prune(1.0);
         self.guard = Some(if self.number == 0 {
             self.begin::<Blocking>(options)
         } else {
@@ -513,8 +520,12 @@ impl Post {
         self.guard.as_ref().expect("it runs").stats()
     }
 
-    fn rests(&self) -> bool {
+    fn rests(&mut self) -> bool {
         let stats = self.stats();
+        if !stats.running {
+            let how = self.guard.take().expect("it was started").ended();
+            panic!("guard {} ended by itself: {how:?}; {stats:?}", self.number);
+        }
         stats.since.is_some() && stats.redis_up && stats.database_up && stats.pending == 0
     }
 
@@ -644,8 +655,16 @@ fn wrong(stage: &Stage) -> Vec<String> {
     for key in all {
         let key = String::from_utf8_lossy(&key).into_owned();
         let path = key.strip_prefix(begin).unwrap();
-        if key != keys::MODULE_INDEX_KEY && !rows.contains_key(path) {
-            say(path, "a key without a row".to_owned());
+        if key == keys::MODULE_INDEX_KEY || rows.contains_key(path) {
+            continue;
+        }
+        let (value, ttl): (RedisResult<String>, i64) = (
+            redis::cmd("GET").arg(&key).query(&mut redis),
+            redis::cmd("PTTL").arg(&key).query(&mut redis).unwrap(),
+        );
+        // A placeholder, of a guard that lost Redis before it could write, is nothing to readers.
+        if !(value.as_deref() == Ok("") && ttl >= 0) {
+            say(path, format!("{value:?} without a row, for {ttl} ms"));
         }
     }
     for member in &index {
@@ -727,12 +746,12 @@ fn storm(
 }
 
 /// Waits until both guards have nothing to do, and compares; answers how long that took.
-fn silence(stage: &Stage, posts: &[Post; 2]) -> Duration {
+fn silence(stage: &Stage, posts: &mut [Post; 2]) -> Duration {
     let start = Instant::now();
-    let stats = || posts.each_ref().map(Post::stats);
+    let stats = |posts: &[Post; 2]| posts.each_ref().map(Post::stats);
     let mut quiet: Option<Instant> = None;
     while quiet.is_none_or(|since| since.elapsed() < REST) {
-        if posts.iter().all(Post::rests) {
+        if posts.iter_mut().all(Post::rests) {
             quiet.get_or_insert_with(Instant::now);
         } else {
             quiet = None;
@@ -740,7 +759,7 @@ fn silence(stage: &Stage, posts: &[Post; 2]) -> Duration {
         assert!(
             start.elapsed() < REST_LIMIT,
             "they do not rest: {:#?}",
-            stats()
+            stats(posts)
         );
         thread::sleep(Duration::from_millis(5));
     }
@@ -752,7 +771,7 @@ fn silence(stage: &Stage, posts: &[Post; 2]) -> Duration {
         wrong.len(),
         stage.start.elapsed(),
         wrong[..wrong.len().min(10)].join("\n"),
-        stats()
+        stats(posts)
     );
     let writer = <Blocking as Facade>::Writer::new(usual(&stage.redis.url())).unwrap();
     wait_until("the cache is complete", REST_LIMIT, || {
@@ -799,7 +818,7 @@ fn two_guards_keep_the_cache_right_whatever_others_do_and_lose() {
         posts[1].start(false);
         while stage.start.elapsed() < total {
             storm(stage, &mut posts, &mut random, &mut faults);
-            let took = silence(stage, &posts);
+            let took = silence(stage, &mut posts);
             (silences, longest) = (silences + 1, longest.max(took));
             let (seconds, kib) = (stage.start.elapsed().as_secs(), resident());
             println!(
