@@ -98,7 +98,7 @@ class Services:
         self.redis.srem(INDEX, path)
 
     def let_it_expire(self, path: str) -> None:
-        self.redis.setex(KEY + path, 1, json.dumps({"content": "# soon gone\n", "path": path, "hash": ""}))
+        self.redis.set(KEY + path, json.dumps({"content": "# soon gone\n", "path": path, "hash": ""}), ex=1)
 
     def write_nonsense(self, path: str) -> None:
         self.redis.set(KEY + path, "{not json")
