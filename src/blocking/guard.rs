@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::guard::core::GuardIo;
 use crate::guard::inbox::Inbox;
 use crate::guard::listening::notified;
+use crate::guard::run::run as guard;
 
 /// How long the thread that listens waits before it looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(200);
@@ -41,7 +42,7 @@ impl Guard {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let connect: Connect = Arc::new(move || connect().map_err(not_connected));
-        run(self.core.run(&ThreadIo { connect }))
+        run(guard(&self.core, &ThreadIo { connect }))
     }
 }
 

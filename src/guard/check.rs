@@ -39,7 +39,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let arrived: Arrived = hints.collect();
         let paths: Vec<String> = arrived.keys().cloned().collect();
         if !self.is_sweeping {
-            self.removals.added = 0;
+            self.baseline.added = 0;
         }
         let mut gone = Drift::new();
         for (at, batch) in paths.chunks(BATCH).enumerate() {
@@ -209,7 +209,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             let hinted = arrived.get(path).copied().unwrap_or(now);
             core.record.lock().right(*verdict, hinted);
             if *verdict == Verdict::Missing {
-                self.removals.added(1);
+                self.baseline.added(1);
             }
             let written = read.get(path).copied().unwrap_or_default();
             if self.contention.mended(path, written, now) {

@@ -1,12 +1,11 @@
-//! What all clones of a guard share, and its run from the beginning to the end.
+//! What all clones of a guard share, and what a facade gives it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::inbox::Inbox;
 use super::options::GuardOptions;
-use super::patrol::Patrol;
 use super::stats::{GuardStats, Record};
 use crate::client::Client;
 use crate::database::workspace::Database;
@@ -37,7 +36,7 @@ pub(crate) struct Core<T> {
     pub(super) options: GuardOptions,
     pub(super) inbox: Arc<Inbox>,
     pub(super) record: Record,
-    runs: AtomicBool,
+    pub(super) runs: AtomicBool,
 }
 
 impl<T: SpawnListener> Core<T> {
@@ -57,43 +56,5 @@ impl<T: SpawnListener> Core<T> {
 
     pub(crate) fn stop(&self) {
         self.inbox.stop();
-    }
-
-    /// Guards until it is stopped.
-    pub(crate) async fn run<Io: GuardIo>(&self, io: &Io) -> Result<(), Error> {
-        if self.runs.swap(true, SeqCst) {
-            return Err(Error::invalid_config(
-                "this guard runs already: make another one",
-            ));
-        }
-        // Dropped with the future that was given up, too.
-        let _runs = Running(self);
-        self.record.begin();
-        let mut patrol = Patrol::start(self, io)?;
-        while !self.inbox.is_stopped() {
-            self.record.lock().active = Some(SystemTime::now());
-            if let Err(error) = patrol.step().await {
-                patrol.failed(error)?;
-            }
-            let sleep = patrol.sleep();
-            let news = self.inbox.news();
-            self.client.transport.within(sleep, news).await;
-        }
-        patrol.farewell().await;
-        Ok(())
-    }
-}
-
-/// A guard that runs, until this is dropped.
-struct Running<'a, T>(&'a Core<T>);
-
-impl<T> Drop for Running<'_, T> {
-    fn drop(&mut self) {
-        let mut record = self.0.record.lock();
-        (record.running, record.since) = (false, None);
-        (record.redis_up, record.database_up) = (false, false);
-        drop(record);
-        self.0.inbox.clear();
-        self.0.runs.store(false, SeqCst);
     }
 }

@@ -13,6 +13,7 @@
 // to time it lets `sweep` look at everything. A hint is never taken for the truth: a lost or false
 // one costs time only.
 
+mod baseline;
 mod beat;
 mod check;
 mod contention;
@@ -22,12 +23,14 @@ mod grace;
 pub(crate) mod inbox;
 mod index_check;
 pub(crate) mod listening;
+mod marking;
 pub(crate) mod options;
 mod patrol;
 mod permitted;
 mod redis_feed;
 mod removals;
 mod retry;
+pub(crate) mod run;
 pub(crate) mod stats;
 mod sweep;
 pub(crate) mod trigger;

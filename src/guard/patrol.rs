@@ -5,16 +5,16 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::baseline::Baseline;
 use super::beat;
 use super::contention::Contention;
 use super::core::{Core, GuardIo};
 use super::grace::Grace;
 use super::listening::Listening;
+use super::marking::Marking;
 use super::redis_feed::RedisFeed;
-use super::removals::Removals;
 use super::retry::{FIRST_DELAY, Pace, Retry};
 use super::stats::DatabaseFeed;
-use super::sweep::Marking;
 use super::versions::Versions;
 use crate::client::dedicated;
 use crate::config::Config;
@@ -70,7 +70,7 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     pub(super) next_sweep: Instant,
     next_beat: Instant,
     pub(super) is_sweeping: bool,
-    pub(super) removals: Removals,
+    pub(super) baseline: Baseline,
     /// Since when Redis is not followed, and whether that has been said.
     unfollowed: Option<(Instant, bool)>,
     /// Whether it has compared everything once: from then on, no error ends it.
@@ -110,7 +110,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             next_sweep: now,
             next_beat: now,
             is_sweeping: false,
-            removals: Removals::default(),
+            baseline: Baseline::default(),
             unfollowed: Some((now, false)),
             has_begun: false,
             has_guarded: false,

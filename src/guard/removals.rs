@@ -8,27 +8,6 @@ use crate::command::index::Size;
 use crate::error::Error;
 use crate::near::cache::SpawnListener;
 
-/// What the share of those without a row is measured by: what others cached.
-#[derive(Debug, Default)]
-pub(super) struct Removals {
-    /// Whether the cache was incomplete at the last sweep: then what is missing is no news.
-    pub(super) is_cold: bool,
-    /// How many modules the guard has brought that were not there, in this sweep or since the hints
-    /// were taken that it looks at.
-    pub(super) added: usize,
-    /// How many modules were cached when those without a row became too many.
-    too_many_of: Option<usize>,
-}
-
-impl Removals {
-    /// The guard has brought so many that were missing.
-    pub(super) fn added(&mut self, modules: usize) {
-        if !self.is_cold {
-            self.added += modules;
-        }
-    }
-}
-
 impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// Whether so many cached modules may be removed, as far as the last listing tells: another one is
     /// asked for before the answer is no, if that one `is_stale`. Says where the answer changes.
@@ -72,8 +51,8 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let surplus = count.max(cached.saturating_sub(rows));
         // Measured by what was cached before the guard brought what is new, and when they became too
         // many: with the wrong database, it would make the share smaller by its own writes.
-        let others = cached.saturating_sub(self.removals.added).max(count);
-        let others = others.min(*self.removals.too_many_of.get_or_insert(others));
+        let others = cached.saturating_sub(self.baseline.added).max(count);
+        let others = others.min(*self.baseline.too_many_of.get_or_insert(others));
         if rows == 0 && !options.allows_empty() {
             return Ok(Some((Error::Empty, surplus)));
         }
@@ -83,7 +62,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
 
     /// Nothing is withheld any more.
     pub(super) fn all_may_be_removed(&mut self) {
-        self.removals.too_many_of = None;
+        self.baseline.too_many_of = None;
         self.core.record.lock().withheld = 0;
     }
 }

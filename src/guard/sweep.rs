@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::core::GuardIo;
 use super::grace::Waited;
+use super::marking::Marking;
 use super::patrol::Patrol;
 use crate::client::batch::BATCH_MODULES;
 use crate::client::dedicated;
@@ -26,15 +27,6 @@ const MANY: usize = 200;
 /// So many batches are loaded before hints have their turn.
 const LOADED: usize = 10;
 
-/// A cache that is to be marked as complete once nothing waits to be mended any more.
-pub(super) struct Marking {
-    completion: Completion,
-    modules: usize,
-    verified: bool,
-    /// When the first entry expires, if any does.
-    expires: Option<Instant>,
-}
-
 impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// Looks at everything. The mark of a complete cache is written where it is missing or of
     /// another reign, as after a flush.
@@ -44,7 +36,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         self.marking = None;
         self.next_sweep = Instant::now() + core.options.sweep;
         core.inbox.take_index();
-        self.removals.added = 0;
+        self.baseline.added = 0;
         self.check_triggers().await?;
         // Before anything is compared: what changes from now on is a change.
         self.poll().await?;
@@ -65,7 +57,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             Err(error) if error.is_corrupt() => false,
             Err(error) => return Err(error),
         };
-        self.removals.is_cold = !is_warm;
+        self.baseline.is_cold = !is_warm;
         let is_empty = inventory.is_empty_unasked(&core.options.removals());
         let mut completion = None;
         if !is_warm && may_remove && !is_empty {
@@ -144,7 +136,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             self.core
                 .record
                 .all_right(Verdict::Missing, report.written, begin);
-            self.removals.added(report.written);
+            self.baseline.added(report.written);
             self.serve().await?;
             if self.core.inbox.is_stopped() {
                 break;
@@ -175,7 +167,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let finished = completion.finish(connection, modules, verified, expires, config);
         if finished.await? {
             core.record.lock().completed += 1;
-            self.removals.is_cold = false;
+            self.baseline.is_cold = false;
             log::info!("The guard marked the cache as complete, with {modules} modules");
         } else {
             // The data was flushed meanwhile: all begins anew.

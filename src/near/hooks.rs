@@ -9,8 +9,6 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 
-use super::coherence::value::INDEX_PATH;
-
 /// What may have changed in Redis: what a hook of `NearCache::on_invalidate` is called with.
 ///
 /// ```
@@ -116,12 +114,14 @@ impl Hooks {
         self.registry.sink.is_some()
     }
 
-    /// The index is told to a sink only: users know nothing of it.
-    pub(crate) fn paths(&self, mut paths: Vec<String>) {
+    /// All that was announced, the index included, of which users know nothing: for a sink alone.
+    pub(crate) fn announced(&self, paths: &[String]) {
         if let Some(sink) = &self.registry.sink {
-            sink.paths(&paths);
+            sink.paths(paths);
         }
-        paths.retain(|path| path != INDEX_PATH);
+    }
+
+    pub(crate) fn paths(&self, paths: Vec<String>) {
         if !paths.is_empty() {
             self.tell(Some(paths));
         }

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::guard::core::GuardIo;
 use crate::guard::inbox::Inbox;
 use crate::guard::listening::notified;
+use crate::guard::run::run;
 
 impl Guard {
     #[doc = include_str!("../facade/guard_run.md")]
@@ -41,7 +42,7 @@ impl Guard {
             let connected = connect();
             async { connected.await.map_err(not_connected) }
         };
-        self.core.run(&TaskIo { connect }).await
+        run(&self.core, &TaskIo { connect }).await
     }
 }
 

@@ -13,6 +13,7 @@ use super::message::{GREETING_REPLIES, Heartbeat, Message};
 use super::promise::Promise;
 use super::protocol::Protocol;
 use super::rule::Rule;
+use super::value::INDEX_PATH;
 use crate::command::reign::Reign;
 use crate::command::reply;
 use crate::command::request::Request;
@@ -158,7 +159,7 @@ impl<'p> Tracker<'p> {
         }
     }
 
-    fn changed(&self, paths: Vec<String>, now: Tick) {
+    fn changed(&self, mut paths: Vec<String>, now: Tick) {
         self.protocol.counters.invalidations.add(paths.len());
         // Before the entries are invalidated, see `IndexDelta::add`. Hooks come last: when one is
         // called, asking this cache must bring what is new.
@@ -166,6 +167,8 @@ impl<'p> Tracker<'p> {
         for path in &paths {
             self.protocol.invalidate(path);
         }
+        self.hooks.announced(&paths);
+        paths.retain(|path| path != INDEX_PATH);
         self.hooks.paths(paths);
     }
 
