@@ -270,7 +270,7 @@ fn what_is_wrong_gets_right_until_a_signal_ends_it() {
         wait_until("it gives a sign of life", LIMIT, || {
             has_sign_of_life(&world)
         });
-        assert!(world.status().is_warm());
+        wait_until("the cache is complete", LIMIT, || world.status().is_warm());
         foreign.set("m/000.py", "wrong");
         wait_for_content(&world, "m/000.py", Some("m/000.py"));
         foreign.set("m/ghost.py", "ghost");
