@@ -270,7 +270,7 @@ fn what_is_wrong_gets_right_until_a_signal_ends_it() {
         wait_until("it gives a sign of life", LIMIT, || {
             has_sign_of_life(&world)
         });
-        assert!(world.status().is_warm());
+        wait_until("the cache is complete", LIMIT, || world.status().is_warm());
         foreign.set("m/000.py", "wrong");
         wait_for_content(&world, "m/000.py", Some("m/000.py"));
         foreign.set("m/ghost.py", "ghost");
@@ -732,8 +732,14 @@ fn its_log_has_one_line_for_each_change_of_state() {
     // Changes are no news.
     let news = |before: usize| {
         let mut lines = guard.log().split_off(before);
-        // Each guard does that, maybe after the other.
-        lines.retain(|line| !line.contains("marked the cache as complete"));
+        // Each guard does that, maybe after the other; and a busy machine is slow to answer.
+        lines.retain(|line| {
+            let aside = [
+                "marked the cache as complete",
+                "asks for changed rows every",
+            ];
+            !aside.iter().any(|words| line.contains(words))
+        });
         lines
     };
     let before = guard.log().len();

@@ -624,10 +624,17 @@ fn strike(stage: &Stage, posts: &mut [Post; 2], fault: Fault, random: &mut Rando
             post.redis.refuse();
             post.redis.reset_all();
         }),
-        Fault::LoseRequests => each(&|post| {
-            post.redis.drop_replies();
-            post.postgres.blackhole_requests();
-        }),
+        Fault::LoseRequests => {
+            each(&|post| {
+                post.redis.drop_replies();
+                post.postgres.blackhole_requests();
+            });
+            // No network loses bytes of a connection that lives on: where a guard of threads waits
+            // for an answer, its thread and its session would be left behind for ever.
+            for number in meant {
+                posts[*number].postgres.reset_all();
+            }
+        }
     }
 }
 
