@@ -10,7 +10,7 @@ use super::patrol::Patrol;
 use super::permitted::Permitted;
 use crate::error::Error;
 use crate::near::cache::SpawnListener;
-use crate::sync::compare::compare_any;
+use crate::sync::compare::{Comparison, compare_any};
 use crate::sync::reconcile::reconcile;
 use crate::sync::verdict::Verdict;
 
@@ -24,7 +24,30 @@ const UNSETTLED: Duration = Duration::from_millis(100);
 /// the same.
 const RESTLESS: Duration = Duration::from_secs(1);
 
-type Drift = Vec<(String, Verdict)>;
+/// What differs.
+#[derive(Default)]
+struct Drift {
+    paths: Vec<(String, Verdict)>,
+    /// What identifies the entry that was found wrong.
+    entries: HashMap<String, u64>,
+}
+
+impl Drift {
+    fn retain(&mut self, mut keep: impl FnMut(&str, Verdict) -> bool) {
+        self.paths.retain(|(path, verdict)| keep(path, *verdict));
+    }
+
+    /// Without an identity where there was no value to be known by, or nothing to be undone.
+    fn of(comparison: Comparison) -> Self {
+        let Comparison {
+            drift: paths,
+            mut entries,
+            ..
+        } = comparison;
+        entries.retain(|_, entry| *entry != 0);
+        Self { paths, entries }
+    }
+}
 
 /// When each path that is looked at was first hinted at.
 type Arrived = HashMap<String, Instant>;
@@ -41,7 +64,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         if !self.is_sweeping {
             self.baseline.added = 0;
         }
-        let mut gone = Drift::new();
+        let mut gone = Vec::new();
         for (at, batch) in paths.chunks(BATCH).enumerate() {
             match self.check_batch(batch, &arrived).await {
                 Ok(more) => gone.extend(more),
@@ -66,20 +89,28 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     }
 
     /// Mends what has a row; answers what has none and is to be removed.
-    async fn check_batch(&mut self, batch: &[String], arrived: &Arrived) -> Result<Drift, Error> {
+    async fn check_batch(
+        &mut self,
+        batch: &[String],
+        arrived: &Arrived,
+    ) -> Result<Vec<(String, Verdict)>, Error> {
         self.core.record.looked_at(batch.len());
         self.connect_redis().await?;
         let drift = self.compare(batch).await?;
-        if drift.is_empty() {
-            return Ok(drift);
+        if drift.paths.is_empty() {
+            return Ok(Vec::new());
         }
         let drift = self.without_those_under_way(drift, arrived).await?;
-        let drift = self.without_contended(drift, arrived);
-        let is_gone = |verdict| matches!(verdict, Verdict::Ghost | Verdict::IndexOnly);
-        let (gone, wrong) = drift
-            .into_iter()
-            .partition(|(_, verdict)| is_gone(*verdict));
-        self.mend(wrong, &HashSet::new(), arrived).await?;
+        let mut drift = self.without_contended(drift, arrived);
+        let mut gone = Vec::new();
+        drift.retain(|path, verdict| {
+            let is_gone = matches!(verdict, Verdict::Ghost | Verdict::IndexOnly);
+            if is_gone {
+                gone.push((path.to_owned(), verdict));
+            }
+            !is_gone
+        });
+        self.mend(drift, &HashSet::new(), arrived).await?;
         Ok(gone)
     }
 
@@ -87,7 +118,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let config = self.config();
         let (connection, workspace) = self.servers();
         let compared = compare_any(connection, workspace, paths, config, &mut |_| {}).await?;
-        Ok(compared.drift)
+        Ok(Drift::of(compared))
     }
 
     /// Waits for transactions that are open, and compares again what they may have committed.
@@ -103,15 +134,17 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         if waited == Waited::ForNobody {
             return Ok(drift);
         }
-        let paths: Vec<String> = drift.into_iter().map(|(path, _)| path).collect();
+        let paths: Vec<String> = drift.paths.into_iter().map(|(path, _)| path).collect();
+        let before = drift.entries;
         let mut drift = self.compare(&paths).await?;
         // Written again meanwhile, maybe by a transaction that began later: looked at anew, though
         // not for ever.
-        drift.retain(|(path, _)| {
+        let now = drift.entries.clone();
+        drift.retain(|path, _| {
             let is_restless = arrived[path].elapsed() > grace + RESTLESS;
-            let is_written = self.core.inbox.has(path);
+            let is_written = before.get(path) != now.get(path) || self.core.inbox.has(path);
             if is_written && !is_restless {
-                self.put_back([path.clone()], arrived, Instant::now());
+                self.put_back([path.to_owned()], arrived, Instant::now());
             }
             is_restless || !is_written
         });
@@ -121,9 +154,9 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// Leaves those alone for a while that are overwritten again and again.
     fn without_contended(&self, mut drift: Drift, arrived: &Arrived) -> Drift {
         let now = Instant::now();
-        drift.retain(|(path, _)| match self.contention.held_until(path, now) {
+        drift.retain(|path, _| match self.contention.held_until(path, now) {
             Some(until) => {
-                self.put_back([path.clone()], arrived, until);
+                self.put_back([path.to_owned()], arrived, until);
                 false
             }
             None => true,
@@ -133,7 +166,11 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
 
     /// Removes what has no row, after all that it may have moved to has been written, and unless it
     /// is too much.
-    async fn remove(&mut self, gone: Drift, arrived: &Arrived) -> Result<(), Error> {
+    async fn remove(
+        &mut self,
+        gone: Vec<(String, Verdict)>,
+        arrived: &Arrived,
+    ) -> Result<(), Error> {
         // A listing that lacks a path has brought the one that it moved to, in the same moment. Of
         // a path that it has, the row went later, and where to is to be heard.
         let mut is_stale = false;
@@ -149,7 +186,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         waiting.retain(|path| is_stale || self.versions.has(path));
         for batch in waiting.chunks(BATCH) {
             let mut missing = self.compare(batch).await?;
-            missing.retain(|(_, verdict)| *verdict == Verdict::Missing);
+            missing.retain(|_, verdict| verdict == Verdict::Missing);
             self.mend(missing, &HashSet::new(), arrived).await?;
         }
         if is_stale {
@@ -162,7 +199,11 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         }
         for batch in gone.chunks(BATCH) {
             let removals = batch.iter().map(|(path, _)| path.clone()).collect();
-            self.mend(batch.to_vec(), &removals, arrived).await?;
+            let drift = Drift {
+                paths: batch.to_vec(),
+                entries: HashMap::new(),
+            };
+            self.mend(drift, &removals, arrived).await?;
         }
         Ok(())
     }
@@ -173,6 +214,10 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         removals: &HashSet<String>,
         arrived: &Arrived,
     ) -> Result<(), Error> {
+        let Drift {
+            paths: drift,
+            entries,
+        } = drift;
         if drift.is_empty() {
             return Ok(());
         }
@@ -181,16 +226,17 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         // Near caches of this process that observe the writer.
         let _observed = core.client.observers.writing(|| paths.clone());
         let (connection, workspace) = self.servers();
-        let mut source = Permitted::new(workspace, removals);
+        let mut source = Permitted::new(workspace, removals, &entries);
         let mended = reconcile(&core.client, connection, &mut source, paths, &mut |_| {}).await;
         let Permitted {
-            was_overtaken,
+            is_refused,
+            overtaken,
             read,
             ..
         } = source;
         let report = match mended {
             Ok(report) => report,
-            Err(_) if was_overtaken => {
+            Err(_) if is_refused => {
                 // A WATCH may be left on it.
                 self.drop_connection();
                 self.connect_redis().await?;
@@ -200,7 +246,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             }
             Err(error) => return Err(error),
         };
-        let unsettled: HashSet<&String> = report.unsettled.iter().collect();
+        let unsettled: HashSet<&String> = report.unsettled.iter().chain(&overtaken).collect();
         let now = Instant::now();
         for (path, verdict) in &drift {
             if unsettled.contains(path) {
@@ -220,6 +266,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             }
         }
         self.put_back(report.unsettled, arrived, now + UNSETTLED);
+        self.put_back(overtaken, arrived, now);
         Ok(())
     }
 

@@ -200,7 +200,8 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
                 .failure()
                 .unwrap_or_else(|| "no answer yet".into());
             log::warn!(
-                "The guard can't follow Redis: it collects what changes in the database, and compares everything from time to time if it can: {why}"
+                "The guard can't follow Redis at {}: it collects what changes in the database, and compares everything from time to time if it can: {why}",
+                self.config().redis_address()
             );
             self.core.record.lock().last_failure = Some(why);
         }

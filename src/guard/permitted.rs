@@ -2,7 +2,8 @@
 //!
 //! A path is removed where its row is gone. That may also be because the whole table is: so the
 //! guard decides beforehand which paths may be removed, and a row that goes between that and the
-//! removal ends the attempt instead.
+//! removal ends the attempt instead. And an entry that was written since it was judged is left
+//! alone: its writer may be about to commit.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -18,18 +19,28 @@ pub(super) struct Permitted<'a, D> {
     workspace: &'a mut Workspace<D>,
     /// Which paths may be removed.
     removals: &'a HashSet<String>,
+    /// What each entry was when it was judged.
+    entries: &'a HashMap<String, u64>,
+    /// Which entries were another one when they were to be mended.
+    pub(super) overtaken: Vec<String>,
     /// Whether another path would have been removed: then an error ended it.
-    pub(super) was_overtaken: bool,
+    pub(super) is_refused: bool,
     /// A hash of each row as it was last read.
     pub(super) read: HashMap<String, u64>,
 }
 
 impl<'a, D> Permitted<'a, D> {
-    pub(super) fn new(workspace: &'a mut Workspace<D>, removals: &'a HashSet<String>) -> Self {
+    pub(super) fn new(
+        workspace: &'a mut Workspace<D>,
+        removals: &'a HashSet<String>,
+        entries: &'a HashMap<String, u64>,
+    ) -> Self {
         Self {
             workspace,
             removals,
-            was_overtaken: false,
+            entries,
+            overtaken: Vec::new(),
+            is_refused: false,
             read: HashMap::new(),
         }
     }
@@ -46,6 +57,14 @@ impl<D: Database> Source for Permitted<'_, D> {
         self.workspace.plan(paths, config).await
     }
 
+    fn expected(&self, path: &str) -> Option<u64> {
+        self.entries.get(path).copied()
+    }
+
+    fn overtaken(&mut self, path: String) {
+        self.overtaken.push(path);
+    }
+
     async fn fetch(&mut self, paths: &[String]) -> Result<Fetched, Error> {
         let fetched = self.workspace.fetch(paths).await?;
         for path in paths {
@@ -57,7 +76,7 @@ impl<D: Database> Source for Permitted<'_, D> {
         let is_gone = |path: &&String| !self.read.contains_key(*path);
         let mut gone = paths.iter().filter(is_gone);
         if gone.any(|path| !self.removals.contains(path)) {
-            self.was_overtaken = true;
+            self.is_refused = true;
             return Err(Error::Database {
                 server: String::new(),
                 reason: "a row went while its module was being mended",

@@ -39,6 +39,9 @@ impl Retry {
     }
 }
 
+/// So many times tell how long something takes.
+const ENOUGH: usize = 4;
+
 /// How long something takes when nothing is in its way: the shortest of the last few times. One
 /// that a busy machine held up says nothing about the next.
 #[derive(Debug, Default)]
@@ -48,15 +51,13 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// Zero until there have been enough.
     pub(super) fn took(&mut self, duration: Duration) -> Duration {
         self.last[self.at] = Some(duration);
         self.at = (self.at + 1) % self.last.len();
-        self.last
-            .iter()
-            .flatten()
-            .min()
-            .copied()
-            .unwrap_or(duration)
+        let shortest = self.last.iter().flatten().min().copied();
+        let are_enough = self.last.iter().flatten().count() >= ENOUGH;
+        shortest.filter(|_| are_enough).unwrap_or_default()
     }
 }
 
@@ -85,6 +86,9 @@ mod tests {
     fn one_slow_time_says_nothing() {
         let mut pace = Pace::default();
         let ms = Duration::from_millis;
+        for _ in 1..ENOUGH {
+            assert_eq!(pace.took(ms(500)), ms(0), "it can't be told yet");
+        }
         assert_eq!(pace.took(ms(5)), ms(5));
         assert_eq!(pace.took(ms(500)), ms(5));
         for _ in 0..8 {

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+#[cfg(feature = "near-cache")]
+use super::inspect::identity;
 use super::inspect::{Cached, Inspect};
 use super::inventory::Inventory;
 use super::options::{Stage, SyncOptions};
@@ -22,6 +24,9 @@ pub(crate) const PASSES: usize = 5;
 #[derive(Default)]
 pub(crate) struct Comparison {
     pub(crate) drift: Vec<(String, Verdict)>,
+    /// What identifies the entry of each path that differs.
+    #[cfg(feature = "near-cache")]
+    pub(crate) entries: std::collections::HashMap<String, u64>,
     /// When the first entry that is right expires, if any does: the mark of a complete cache must
     /// not outlive it.
     pub(crate) expires: Option<Instant>,
@@ -50,7 +55,12 @@ impl Comparison {
                     let expires = cached.ttl.filter(|_| row.is_some()).map(|ttl| asked + ttl);
                     self.expires = self.expires.into_iter().chain(expires).min();
                 }
-                verdict => self.drift.push((path.clone(), verdict)),
+                verdict => {
+                    #[cfg(feature = "near-cache")]
+                    self.entries
+                        .insert(path.clone(), identity(cached.value.as_deref()));
+                    self.drift.push((path.clone(), verdict));
+                }
             }
         }
     }
@@ -97,6 +107,8 @@ pub(crate) async fn compare_any<Conn: DedicatedConnection, D: Database>(
         let batches = listing.batches.iter().map(|batch| Paths::Any(batch));
         let more = compare(connection, workspace, batches, config, progress).await?;
         all.drift.extend(more.drift);
+        #[cfg(feature = "near-cache")]
+        all.entries.extend(more.entries);
         all.expires = all.expires.into_iter().chain(more.expires).min();
         if !rowless.is_empty() {
             let inspect = Inspect {

@@ -53,6 +53,19 @@ pub(crate) struct Cached {
     pub(crate) ttl: Option<Duration>,
 }
 
+/// A hash of a stored value, by which it is known again; that of an absent one is 0.
+#[cfg(all(feature = "postgres", feature = "near-cache"))]
+pub(crate) fn identity(value: Option<&[u8]>) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return 0;
+    };
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
 impl Command for Inspect<'_> {
     type Reply = Vec<Cached>;
 

@@ -10,6 +10,8 @@ use redis::{Cmd, Pipeline, Value};
 
 use super::eviction::Evictions;
 use super::inspect::PLACEHOLDER_MS;
+#[cfg(all(feature = "postgres", feature = "near-cache"))]
+use super::inspect::identity;
 use super::report::RefreshReport;
 use super::source::Source;
 use super::verdict::cacheable;
@@ -66,7 +68,16 @@ pub(crate) async fn reconcile<T: Transport, Conn: DedicatedConnection, S: Source
         let Some((batch, attempt)) = next.or_else(|| starved.pop_front()) else {
             return Ok(report);
         };
-        let reserved = send(connection, &Reserve { paths: &batch }, config).await?;
+        let looked_at = looked_at(source, &batch);
+        let reserve = Reserve {
+            paths: &batch,
+            looked_at: &looked_at,
+        };
+        let (reserved, values) = send(connection, &reserve, config).await?;
+        let batch = without_overtaken(source, batch, &looked_at, &values);
+        if batch.is_empty() {
+            continue;
+        }
         // Fetch after WATCH, never before. Between a fetch and a later WATCH another service may
         // cache a newer row, which our EXEC would then overwrite with the older one, unnoticed.
         let fetched = source.fetch(&batch).await?;
@@ -143,6 +154,46 @@ pub(crate) async fn reconcile<T: Transport, Conn: DedicatedConnection, S: Source
     }
 }
 
+/// Which of these paths may be written only if their entries are what they were.
+#[cfg(all(feature = "postgres", feature = "near-cache"))]
+fn looked_at(source: &impl Source, batch: &[String]) -> Vec<String> {
+    let is_expected = |path: &&String| source.expected(path).is_some();
+    batch.iter().filter(is_expected).cloned().collect()
+}
+
+/// Leaves out those whose entries are not.
+#[cfg(all(feature = "postgres", feature = "near-cache"))]
+fn without_overtaken(
+    source: &mut impl Source,
+    mut batch: Vec<String>,
+    looked_at: &[String],
+    values: &[Option<Vec<u8>>],
+) -> Vec<String> {
+    for (path, value) in looked_at.iter().zip(values) {
+        if source.expected(path) != Some(identity(value.as_deref())) {
+            batch.retain(|other| other != path);
+            source.overtaken(path.clone());
+        }
+    }
+    batch
+}
+
+/// Nobody but a guard expects anything.
+#[cfg(not(all(feature = "postgres", feature = "near-cache")))]
+fn looked_at(_: &impl Source, _: &[String]) -> Vec<String> {
+    Vec::new()
+}
+
+#[cfg(not(all(feature = "postgres", feature = "near-cache")))]
+fn without_overtaken(
+    _: &mut impl Source,
+    batch: Vec<String>,
+    _: &[String],
+    _: &[Option<Vec<u8>>],
+) -> Vec<String> {
+    batch
+}
+
 /// Removes paths that have no row from a Redis that is out of memory.
 ///
 /// Such a Redis refuses to queue even a DEL in MULTI, so this can't be a transaction, and no WATCH
@@ -200,6 +251,8 @@ fn backoff(attempt: u32) -> Duration {
 /// absent, as the specification's `if data:` does.
 struct Reserve<'a> {
     paths: &'a [String],
+    /// Some of them, whose values are asked for once they are watched.
+    looked_at: &'a [String],
 }
 
 impl Command for Reserve<'_> {
@@ -208,14 +261,16 @@ impl Command for Reserve<'_> {
     ///
     /// The inner error says that there was no memory for a placeholder. It is no error of the whole
     /// request: paths without a row need no placeholder, and are removed all the same.
-    type Reply = Result<bool, Error>;
+    ///
+    /// Then the values that were looked at.
+    type Reply = (Result<bool, Error>, Vec<Option<Vec<u8>>>);
 
     fn operation(&self) -> &'static str {
         "reserve"
     }
 
     fn outcome(reserved: &Self::Reply) -> Outcome {
-        match reserved {
+        match &reserved.0 {
             Ok(_) => Outcome::Done,
             Err(error) => Outcome::of(error),
         }
@@ -240,13 +295,24 @@ impl Command for Reserve<'_> {
         }
         pipeline.add_command(watch);
         pipeline.add_command(exists);
+        for path in self.looked_at {
+            pipeline.cmd("GET").arg(config.keys.module_unchecked(path));
+        }
         Request {
             pipeline,
             class: Class::Bulk,
         }
     }
 
-    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+    fn decode(&self, mut replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        let looks = replies.len().checked_sub(self.looked_at.len());
+        let values = replies.split_off(looks.ok_or_else(reply::unexpected)?);
+        // A key of another type has no value to be known by.
+        let values = values.into_iter().map(|value| match reply::bytes(value) {
+            Err(error) if error.is_wrong_type() => Ok(None),
+            value => value,
+        });
+        let values = values.collect::<Result<_, Error>>()?;
         // Each reply is looked at, because a SET may fail alone. The last one is that of EXISTS.
         let (mut last, mut lack) = (Err(reply::unexpected()), None);
         for reply in replies {
@@ -257,7 +323,7 @@ impl Command for Reserve<'_> {
         }
         let there = reply::integer(last?)?;
         let all = usize::try_from(there).is_ok_and(|there| there == self.paths.len());
-        Ok(lack.map_or(Ok(all), Err))
+        Ok((lack.map_or(Ok(all), Err), values))
     }
 }
 

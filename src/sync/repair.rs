@@ -79,7 +79,7 @@ pub(crate) async fn check<T: Transport, D: Database>(
     let barrier_held = barrier(client, workspace, options.barrier_timeout()).await?;
     let inventory = Inventory::take(connection, workspace, config).await?;
     inventory.check_removals(options)?;
-    let Comparison { drift, expires } =
+    let Comparison { drift, expires, .. } =
         compare_all(&inventory, connection, workspace, config, options).await?;
     Ok(Checked {
         inventory,

@@ -1,13 +1,20 @@
 //! A writer that writes to Redis before it commits is not fought with.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::support::{Guard, Guarding, World, numbered, on_both_facades, undone};
+use crate::support::{
+    Foreign, Gate, Guard, Guarding, LIMIT, World, Writer, connect, numbered, on_both_facades,
+    patient, undone,
+};
 use bifrost_module_cache::guard::GuardOptions;
+use bifrost_module_cache::postgres::{Client, NoTls};
 
 on_both_facades! {
     what_is_set_before_the_commit_is_not_undone
     without_a_grace_it_is_undone
+    what_is_set_again_before_it_is_mended_is_left_alone
     a_late_commit_is_seen
     a_transaction_that_stays_open_holds_nothing_up_for_long
     a_transaction_that_only_reads_another_table_is_not_waited_for
@@ -94,4 +101,46 @@ fn a_transaction_that_only_reads_another_table_is_not_waited_for<F: Guarding>() 
     foreign.set("m/000.py", "wrong");
     foreign.wait_for("m/000.py", Some("m/000.py"));
     report.rollback().unwrap();
+}
+
+/// An entry is wrong; while the guard is about to mend it, a service writes a newer one, and commits
+/// a moment later.
+fn what_is_set_again_before_it_is_mended_is_left_alone<F: Guarding>() {
+    let world = World::<F>::with_rows(&numbered(5));
+    let (redis, database) = (world.redis.url(), world.postgres.url());
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let (sender, open) = mpsc::channel();
+    let gate = {
+        let (is_armed, sender) = (Arc::clone(&is_armed), Mutex::new(sender));
+        // It has been compared, and is not watched yet.
+        Gate::start(world.redis.port(), "\r\nWATCH\r\n", move || {
+            if is_armed.swap(false, SeqCst) {
+                let mut client = Client::connect(&database, NoTls).unwrap();
+                let update = "BEGIN; UPDATE workspace_files SET content = 'newer' \
+                              WHERE path = 'm/000.py'";
+                client.batch_execute(update).unwrap();
+                Foreign::new(connect(&redis)).set("m/000.py", "newer");
+                sender.lock().unwrap().send(client).unwrap();
+            }
+        })
+    };
+    let writer = F::Writer::new(patient(&gate.url())).unwrap();
+    // Longer than a machine of others stands still.
+    let options = GuardOptions::default().with_grace(Duration::from_secs(60));
+    let guard = Guard::<F>::begin(writer, &world.postgres.url(), options);
+    guard.wait_for_the_mark(&world);
+    guard.wait_until_it_rests();
+    is_armed.store(true, SeqCst);
+    let mut foreign = world.foreign();
+    foreign.set("m/000.py", "wrong");
+    let mut client = open.recv_timeout(LIMIT).unwrap();
+    // What the guard does to it now, it would have done by the time that it has seen another one.
+    for _ in 0..20 {
+        assert_eq!(foreign.content("m/000.py").as_deref(), Some("newer"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    client.batch_execute("COMMIT").unwrap();
+    foreign.wait_for("m/000.py", Some("newer"));
+    guard.wait_until_it_rests();
+    assert_eq!(guard.stats().mended.stale, 0, "{:?}", guard.stats());
 }

@@ -157,8 +157,8 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 /// How long a call that is to be answered may take: the machine may be slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long something that is awaited may take.
-pub const LIMIT: Duration = Duration::from_secs(10);
+/// How long something that is awaited may take. A machine of others may stand still for ten seconds.
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// A configuration for calls that are to be answered.
 pub fn patient(url: &str) -> Config {

@@ -41,9 +41,15 @@ struct Answer {
 }
 
 /// Answers in threads of its own, for as long as the process lives.
-pub fn serve(address: SocketAddr, guard: Guard, writer: ModuleWriter) -> Result<(), Failure> {
-    let listener = TcpListener::bind(address)
-        .map_err(|error| Failure::refused(format!("can't listen on {address}: {error}")))?;
+/// Returns where: a port of 0 is any free one.
+pub fn serve(
+    address: SocketAddr,
+    guard: Guard,
+    writer: ModuleWriter,
+) -> Result<SocketAddr, Failure> {
+    let failed = |error| Failure::refused(format!("can't listen on {address}: {error}"));
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
     let told = Arc::new(Told {
         guard,
         writer,
@@ -71,7 +77,7 @@ pub fn serve(address: SocketAddr, guard: Guard, writer: ModuleWriter) -> Result<
             }
         }
     });
-    Ok(())
+    Ok(bound)
 }
 
 fn talk(mut stream: TcpStream, told: &Told) -> io::Result<()> {

@@ -9,9 +9,11 @@ use crate::http;
 use crate::output::Output;
 use crate::servers::Servers;
 use crate::signals;
+use crate::stderr::Stderr;
 
 pub fn guard(
     servers: &Servers<'_>,
+    stderr: &Stderr,
     output: &mut Output,
     args: &GuardArgs,
     limits: Limits,
@@ -35,7 +37,10 @@ pub fn guard(
     }
     let guard = Guard::new(writer.clone(), options)?;
     if let Some(address) = args.metrics {
-        http::serve(address, guard.clone(), writer)?;
+        let bound = http::serve(address, guard.clone(), writer)?;
+        if output.reports() {
+            stderr.info(&format!("Metrics and probes are on http://{bound}"));
+        }
     }
     let stop = guard.clone();
     signals::end_with(move || stop.stop())?;

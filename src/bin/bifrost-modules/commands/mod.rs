@@ -49,7 +49,9 @@ pub fn run(cli: &Cli, stderr: &Stderr, output: &mut Output) -> Result<Exit, Fail
         Command::Mv { old, new } => mv::mv(&servers()?, output, old, new),
         Command::Clear { .. } => clear::clear(&servers()?, output),
         Command::Watch { prefix } => watch::watch(&servers()?, output, prefix),
-        Command::Guard { guard, limits } => guard::guard(&servers()?, output, guard, *limits),
+        Command::Guard { guard, limits } => {
+            guard::guard(&servers()?, stderr, output, guard, *limits)
+        }
         Command::Completions { shell } => completions::completions(*shell, output),
         Command::Man { command } => man::man(command.as_deref(), output),
     }
