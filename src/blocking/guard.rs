@@ -11,6 +11,8 @@ use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator as _;
 
 use super::facade::Guard;
+#[cfg(feature = "tls")]
+use super::facade::connect_postgres;
 use super::guard_database::{Connect, ThreadDatabase, failed_to_start};
 use super::run;
 use crate::database::workspace::{connect_timed_out, not_connected, query_failed};
@@ -19,6 +21,8 @@ use crate::guard::core::GuardIo;
 use crate::guard::inbox::Inbox;
 use crate::guard::listening::notified;
 use crate::guard::run::run as guard;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 
 /// How long the thread that listens waits before it looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(200);
@@ -43,6 +47,17 @@ impl Guard {
     {
         let connect: Connect = Arc::new(move || connect().map_err(not_connected));
         run(guard(&self.core, &ThreadIo { connect }))
+    }
+
+    #[doc = include_str!("../facade/guard_run_encrypted.md")]
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    #[cfg(feature = "tls")]
+    pub fn run_encrypted(&self, url: &str, tls: &Tls) -> Result<(), Error> {
+        let (url, tls) = (url.to_owned(), tls.clone());
+        self.run(move || connect_postgres(&url, &tls))
     }
 }
 

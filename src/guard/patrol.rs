@@ -12,7 +12,7 @@ use super::core::{Core, GuardIo};
 use super::grace::Grace;
 use super::listening::Listening;
 use super::marking::Marking;
-use super::redis_feed::RedisFeed;
+use super::redis_feed::{Identify, RedisFeed};
 use super::retry::{FIRST_DELAY, Pace, Retry};
 use super::stats::DatabaseFeed;
 use super::versions::Versions;
@@ -223,7 +223,12 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         let is_old = |(_, made): &(_, Instant)| made.elapsed() > CONNECTION_AGE;
         if self.connection.as_ref().is_none_or(is_old) {
             self.connection = None;
-            let connection = dedicated::open(&self.core.client).await?;
+            let mut connection = dedicated::open(&self.core.client).await?;
+            let server = dedicated::send(&mut connection, &Identify, self.config()).await?;
+            if self.feed.suspects(server) {
+                // The shared connections may be as old as the feed's.
+                self.core.client.transport.reconnect();
+            }
             self.connection = Some((connection, Instant::now()));
         }
         Ok(())

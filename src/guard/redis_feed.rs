@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 
+use redis::{Pipeline, Value};
+
 use super::inbox::Inbox;
 use crate::client::Client;
+use crate::command::reply;
+use crate::command::request::{Class, Command, Request};
+use crate::command::server_id::{ServerId, ask_server_id, server_id};
+use crate::config::Config;
 use crate::error::Error;
 use crate::near::cache::SpawnListener;
 use crate::near::coherence::clock::Tick;
@@ -58,6 +64,16 @@ impl RedisFeed {
         self.instance.protocol.stats(Tick::now()).last_failure
     }
 
+    /// Whether another server is followed than this one: after a failover, the old one may keep its
+    /// connections, and announces nothing of what its successor is told. It is left then.
+    pub(super) fn suspects(&self, server: Option<ServerId>) -> bool {
+        let is_other = self.instance.protocol.session.suspects(server);
+        if is_other {
+            self.instance.wake();
+        }
+        is_other
+    }
+
     /// Whether Redis is followed now.
     pub(super) fn is_live(&self) -> bool {
         self.instance.protocol.session.is_live(Tick::now())
@@ -67,5 +83,30 @@ impl RedisFeed {
 impl Drop for RedisFeed {
     fn drop(&mut self) {
         self.instance.stop();
+    }
+}
+
+/// Asks a server who it is.
+pub(super) struct Identify;
+
+impl Command for Identify {
+    /// `None` where it does not tell.
+    type Reply = Option<ServerId>;
+
+    fn operation(&self) -> &'static str {
+        "identify"
+    }
+
+    fn request(&self, _: &Config) -> Request {
+        let mut pipeline = Pipeline::with_capacity(2);
+        ask_server_id(&mut pipeline);
+        Request {
+            pipeline,
+            class: Class::Bulk,
+        }
+    }
+
+    fn decode(&self, replies: Vec<Value>, _: &Config) -> Result<Self::Reply, Error> {
+        server_id(reply::exactly(replies)?)
     }
 }

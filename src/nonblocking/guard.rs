@@ -13,12 +13,18 @@ use tokio_postgres::{AsyncMessage, Client, Connection};
 use super::connection::Task;
 use super::facade::Guard;
 use super::guard_database::LimitedDatabase;
+#[cfg(feature = "tls")]
+use crate::database::url::{encrypted, postgres_address};
+#[cfg(feature = "tls")]
+use crate::database::workspace::connect_failed;
 use crate::database::workspace::{connect_timed_out, not_connected, query_failed, silent};
 use crate::error::Error;
 use crate::guard::core::GuardIo;
 use crate::guard::inbox::Inbox;
 use crate::guard::listening::notified;
 use crate::guard::run::run;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 
 impl Guard {
     #[doc = include_str!("../facade/guard_run.md")]
@@ -42,7 +48,28 @@ impl Guard {
             let connected = connect();
             async { connected.await.map_err(not_connected) }
         };
-        run(&self.core, &TaskIo { connect }).await
+        // On the heap: some 20 KB are too much for the caller's own future.
+        Box::pin(run(&self.core, &TaskIo { connect })).await
+    }
+
+    #[doc = include_str!("../facade/guard_run_encrypted.md")]
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    #[cfg(feature = "tls")]
+    pub async fn run_encrypted(&self, url: &str, tls: &Tls) -> Result<(), Error> {
+        let (config, limit) = encrypted(url)?;
+        let (connector, address) = (tls.postgres_connector()?, postgres_address(url)?);
+        let connect = || {
+            let connected = timeout(limit, config.connect(connector.clone()));
+            async {
+                let connected = connected.await.map_err(|_| connect_timed_out());
+                let connected = connected.and_then(|connected| connected.map_err(connect_failed));
+                connected.map_err(|error| error.of_database(&address))
+            }
+        };
+        self.run(connect).await
     }
 }
 

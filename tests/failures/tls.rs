@@ -9,7 +9,9 @@ use crate::support::{
     free_port, on_both_facades, wait_until,
 };
 #[cfg(feature = "near-cache")]
-use crate::support::{Near, Nearby};
+use crate::support::{Guarding, LIMIT, Near, Nearby};
+#[cfg(feature = "near-cache")]
+use bifrost_module_cache::guard::GuardOptions;
 #[cfg(feature = "near-cache")]
 use bifrost_module_cache::near::NearCacheOptions;
 use bifrost_module_cache::sync::Change;
@@ -24,6 +26,7 @@ mod near_cache {
         a_near_cache_works_as_without
         a_near_cache_shows_its_certificate
         a_near_cache_that_is_not_trusted_reads_nothing
+        a_guard_reads_the_database_over_tls
     }
 }
 
@@ -448,6 +451,39 @@ fn the_database_is_reached_over_tls<F: Encrypted>() {
     }
     let found = writer.reader().get("a.py").unwrap().unwrap();
     assert_eq!(found.content, "x = 1");
+}
+
+#[cfg(feature = "near-cache")]
+fn a_guard_reads_the_database_over_tls<F: Guarding>() {
+    let authority = Authority::new();
+    let (postgres, _files) = tls_postgres(&authority.issue(ADDRESS));
+    postgres.create_workspace("workspace_files");
+    let insert = "INSERT INTO workspace_files (path, content, entity_type)
+        VALUES ('a.py', 'x = 1', 'module')";
+    postgres.client().batch_execute(insert).unwrap();
+    let redis = TlsRedis::start(&authority, &authority.issue(ADDRESS));
+    let guard = || {
+        let writer = patient::<F>(&redis.url(ADDRESS), authority.tls());
+        F::guard(writer, GuardOptions::default()).unwrap()
+    };
+    let (running, url) = (guard(), postgres.url() + "?sslmode=disable");
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| F::run_encrypted(&running, &url, &authority.tls()));
+        wait_until("it guards", LIMIT, || {
+            assert!(!run.is_finished(), "it has ended");
+            F::stats(&running).since.is_some()
+        });
+        let encrypted = "SELECT count(*) FROM pg_stat_ssl WHERE ssl";
+        let row = postgres.client().query_one(encrypted, &[]).unwrap();
+        assert_eq!(row.get::<_, i64>(0), 1);
+        F::stop(&running);
+        run.join().unwrap().unwrap();
+    });
+    let other = F::run_encrypted(&guard(), &url, &Authority::new().tls());
+    let error = other.unwrap_err();
+    assert!(error.is_database() && !error.is_transient(), "{error:?}");
+    let error = F::run_encrypted(&guard(), "hunter2", &authority.tls()).unwrap_err();
+    assert!(error.is_invalid_config(), "{error:?}");
 }
 
 fn refused_database<F: Encrypted>(url: &str, tls: &Tls) -> Error {

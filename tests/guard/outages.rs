@@ -15,6 +15,7 @@ on_both_facades! {
     it_waits_for_servers_that_are_not_up_yet
     it_ends_when_it_is_told_to_whatever_it_waits_for
     a_demoted_redis_is_left
+    a_redis_that_does_not_know_of_its_successor_is_left
     a_redis_that_comes_back_empty_is_filled_and_marked
     it_guards_where_sentinels_name_the_server
     it_guards_a_cluster
@@ -173,6 +174,29 @@ fn a_demoted_redis_is_left<F: Guarding>() {
     wait_until("the mark is of the new reign", LIMIT, || {
         reader.status().is_ok_and(|status| status.is_warm())
     });
+    guard.wait_until_it_guards();
+}
+
+/// The address leads to another primary from now on, and the old one lives on as it was: the guard
+/// must not listen to the one and write to the other.
+fn a_redis_that_does_not_know_of_its_successor_is_left<F: Guarding>() {
+    let paths = numbered(20);
+    let world = World::<F>::with_rows(&paths);
+    let proxy = Proxy::start(world.redis.port());
+    let writer = F::Writer::new(patient(&proxy.url())).unwrap();
+    let options = often().with_sweep(Duration::from_secs(3_600));
+    let guard = Guard::<F>::begin(writer, &world.postgres.url(), options);
+    guard.wait_for_the_mark(&world);
+    let new = RedisServer::start();
+    new.replicate(&world.redis);
+    new.promote();
+    proxy.set_target(new.port());
+    // No row changes: only the new server can tell of this.
+    let mut foreign = Foreign::new(new.connection());
+    foreign.set(&paths[1], "wrong");
+    foreign.wait_for(&paths[1], Some(&paths[1]));
+    foreign.set(&paths[2], "wrong");
+    foreign.wait_for(&paths[2], Some(&paths[2]));
     guard.wait_until_it_guards();
 }
 

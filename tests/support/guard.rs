@@ -3,6 +3,8 @@
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tls")]
+use bifrost_module_cache::Tls;
 use bifrost_module_cache::guard::{DatabaseFeed, GuardOptions, GuardStats, trigger_sql};
 use bifrost_module_cache::postgres::NoTls;
 use bifrost_module_cache::{CachedModule, Error, blocking, nonblocking, postgres, tokio_postgres};
@@ -14,9 +16,11 @@ use super::{LIMIT, wait_until};
 
 /// `Guard`.
 pub trait Guarding: Facade {
-    type Guard: Clone + Send + 'static;
+    type Guard: Clone + Send + Sync + 'static;
     fn guard(writer: Self::Writer, options: GuardOptions) -> Result<Self::Guard, Error>;
     fn run(guard: &Self::Guard, database: &str) -> Result<(), Error>;
+    #[cfg(feature = "tls")]
+    fn run_encrypted(guard: &Self::Guard, database: &str, tls: &Tls) -> Result<(), Error>;
     fn stats(guard: &Self::Guard) -> GuardStats;
     fn stop(guard: &Self::Guard);
 }
@@ -31,6 +35,11 @@ impl Guarding for Blocking {
     fn run(guard: &Self::Guard, database: &str) -> Result<(), Error> {
         let url = database.to_owned();
         guard.run(move || postgres::Client::connect(&url, NoTls))
+    }
+
+    #[cfg(feature = "tls")]
+    fn run_encrypted(guard: &Self::Guard, database: &str, tls: &Tls) -> Result<(), Error> {
+        guard.run_encrypted(database, tls)
     }
 
     fn stats(guard: &Self::Guard) -> GuardStats {
@@ -51,6 +60,11 @@ impl Guarding for Nonblocking {
 
     fn run(guard: &Self::Guard, database: &str) -> Result<(), Error> {
         block_on(guard.run(|| tokio_postgres::connect(database, NoTls)))
+    }
+
+    #[cfg(feature = "tls")]
+    fn run_encrypted(guard: &Self::Guard, database: &str, tls: &Tls) -> Result<(), Error> {
+        block_on(guard.run_encrypted(database, tls))
     }
 
     fn stats(guard: &Self::Guard) -> GuardStats {
@@ -129,6 +143,9 @@ impl<F: Guarding> Guard<F> {
 
     /// Whether it has ended by itself, and how.
     pub fn ended(mut self) -> Result<(), Error> {
+        wait_until("the guard ends by itself", LIMIT, || {
+            self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+        });
         let thread = self.thread.take().expect("it was not stopped before");
         thread.join().expect("no panic")
     }
