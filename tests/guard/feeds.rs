@@ -41,6 +41,8 @@ fn notifications_that_do_not_come_through_are_found_out<F: Guarding>() {
         table.put("m/000.py", &content);
         foreign.wait_for("m/000.py", Some(&content));
         assert_eq!(guard.stats().database_feed, DatabaseFeed::Poll);
+        // Until after the time that a notification may take.
+        std::thread::sleep(Duration::from_millis(150));
     }
 }
 

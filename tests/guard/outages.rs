@@ -70,6 +70,7 @@ fn it_never_ends_for_an_outage<F: Guarding>() {
         wait_until("it misses the database", LIMIT, || {
             !guard.stats().database_up
         });
+        assert_eq!(guard.stats().since, None);
         world.foreign().set("m/002.py", "wrong");
         world.foreign().del("m/003.py");
         world.postgres.restart();
@@ -187,8 +188,14 @@ fn a_redis_that_does_not_know_of_its_successor_is_left<F: Guarding>() {
     let options = often().with_sweep(Duration::from_secs(3_600));
     let guard = Guard::<F>::begin(writer, &world.postgres.url(), options);
     guard.wait_for_the_mark(&world);
-    let new = RedisServer::start();
+    // With its first replica, the old one begins another history, and so the guard another session.
+    let (new, sweeps) = (RedisServer::start(), guard.stats().sweeps);
     new.replicate(&world.redis);
+    wait_until("the guard has compared everything anew", LIMIT, || {
+        guard.stats().sweeps > sweeps
+    });
+    guard.wait_until_it_guards();
+    guard.wait_until_it_rests();
     new.promote();
     proxy.set_target(new.port());
     // No row changes: only the new server can tell of this.
