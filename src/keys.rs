@@ -32,6 +32,11 @@ pub(crate) const WARMING_KEY_PREFIX: &str = "bifrost:module-cache:warming:";
 /// "listen", "pending": <count>, "withheld": <count>, "standby_ms": <milliseconds>}`.
 pub const GUARD_KEY: &str = "bifrost:module-cache:guard";
 
+/// How many modules were cached before guards brought many that were missing, or when those without
+/// a row became too many to be removed: by it the share is measured, by all guards.
+#[cfg(all(feature = "postgres", feature = "near-cache"))]
+pub(crate) const BASELINE_KEY: &str = "bifrost:module-cache:baseline";
+
 /// Its value changes whenever the cache is cleared, which tells warm-ups under way not to mark it
 /// as complete.
 pub(crate) const GENERATION_KEY: &str = "bifrost:module-cache:generation";
@@ -61,6 +66,8 @@ pub struct Keys {
     index: String,
     complete: String,
     pub(crate) guard: String,
+    #[cfg(all(feature = "postgres", feature = "near-cache"))]
+    pub(crate) baseline: String,
     pub(crate) generation: String,
     pub(crate) warming_prefix: String,
     pub(crate) probe: String,
@@ -75,6 +82,8 @@ impl Keys {
             index: name(MODULE_INDEX_KEY),
             complete: name(COMPLETE_KEY),
             guard: name(GUARD_KEY),
+            #[cfg(all(feature = "postgres", feature = "near-cache"))]
+            baseline: name(BASELINE_KEY),
             generation: name(GENERATION_KEY),
             warming_prefix: name(WARMING_KEY_PREFIX),
             probe: name(PROBE_KEY),

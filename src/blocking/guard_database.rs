@@ -1,8 +1,8 @@
 //! The synchronous Postgres client in a thread of its own, so that its answers can be waited for
 //! with a limit: the client itself waits for ever for a server that is frozen.
 //!
-//! A thread whose server never answers is left behind. It ends when the connection does, and there
-//! is one for each connection that went silent.
+//! A thread whose server never answers is left behind, one for each attempt. It ends when the
+//! connection does; give `connect` a time-out and keep-alives, as `connect_postgres` has them.
 
 use std::io;
 use std::sync::Arc;
@@ -35,8 +35,11 @@ pub(super) struct ThreadDatabase {
 struct Query {
     statement: String,
     paths: Option<Vec<String>>,
-    answer: SyncSender<Result<Vec<Row>, Error>>,
+    answer: Answer,
 }
+
+/// Parcels of rows; the end is one without a row.
+type Answer = SyncSender<Result<Vec<Row>, Error>>;
 
 pub(super) fn failed_to_start(error: io::Error) -> Error {
     Error::Database {
@@ -89,7 +92,7 @@ fn ask(
     client: &mut Client,
     statement: &str,
     paths: Option<Vec<String>>,
-    answer: &SyncSender<Result<Vec<Row>, Error>>,
+    answer: &Answer,
 ) -> Result<(), postgres::Error> {
     let parameters = paths.map(|paths| (paths, Type::TEXT_ARRAY));
     let mut rows = client.query_typed_raw(statement, parameters)?;
@@ -100,7 +103,9 @@ fn ask(
             return Ok(());
         }
     }
-    let _ = answer.send(Ok(parcel));
+    if parcel.is_empty() || answer.send(Ok(parcel)).is_ok() {
+        let _ = answer.send(Ok(Vec::new()));
+    }
     Ok(())
 }
 
@@ -125,6 +130,7 @@ impl Database for ThreadDatabase {
         Ok(ThreadRows {
             parcels,
             parcel: Vec::new().into_iter(),
+            has_ended: false,
             limit: self.limit,
         })
     }
@@ -133,6 +139,7 @@ impl Database for ThreadDatabase {
 pub(super) struct ThreadRows {
     parcels: Receiver<Result<Vec<Row>, Error>>,
     parcel: std::vec::IntoIter<Row>,
+    has_ended: bool,
     limit: Duration,
 }
 
@@ -142,12 +149,14 @@ impl Rows for ThreadRows {
             if let Some(row) = self.parcel.next() {
                 return Ok(Some(row));
             }
-            match self.parcels.recv_timeout(self.limit) {
-                Ok(parcel) => self.parcel = parcel?.into_iter(),
-                Err(mpsc::RecvTimeoutError::Timeout) => return Err(silent(SILENT)),
-                // The thread has sent all.
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
+            if self.has_ended {
+                return Ok(None);
             }
+            // Without a sender, the thread has panicked: what came is not all.
+            let parcel = self.parcels.recv_timeout(self.limit);
+            let parcel = parcel.map_err(|_| silent(SILENT))??;
+            self.has_ended = parcel.is_empty();
+            self.parcel = parcel.into_iter();
         }
     }
 }

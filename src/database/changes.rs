@@ -2,7 +2,7 @@
 //! whether notifications come through.
 
 use super::workspace::{
-    Database, Rows as _, Workspace, ask, column, transaction_id, without_a_row,
+    Database, Rows as _, Workspace, ask, column, standby, transaction_id, without_a_row,
 };
 use crate::config::{Config, quoted_table};
 use crate::error::Error;
@@ -28,6 +28,9 @@ pub(crate) struct Written {
     pub(crate) until: u64,
 }
 
+/// No transaction is so called.
+const STANDBY: &str = "standby";
+
 impl<D: Database> Workspace<D> {
     /// Tells which modules were written since the moment at which this was the lowest id of a
     /// transaction that was still open. What became visible later was written by that one or by a
@@ -47,7 +50,8 @@ impl<D: Database> Workspace<D> {
         let statement = format!(
             "SELECT array_agg(path) FILTER (WHERE {is_new}), \
              array_agg(xmin::text) FILTER (WHERE {is_new}), \
-             count(*), pg_snapshot_xmin(pg_current_snapshot())::text FROM {table} \
+             count(*), pg_snapshot_xmin(pg_current_snapshot())::text, pg_is_in_recovery() \
+             FROM {table} \
              WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
         );
         let mut rows = ask(&mut self.database, &self.server, &statement, None).await?;
@@ -55,6 +59,10 @@ impl<D: Database> Workspace<D> {
         let paths: Option<Vec<String>> = column(&row, 0)?;
         let versions: Option<Vec<String>> = column(&row, 1)?;
         let (count, until): (i64, &str) = (column(&row, 2)?, column(&row, 3)?);
+        // A pooler may have gone over to one, and its own connection tells nothing of that.
+        if column::<bool>(&row, 4)? {
+            return Err(standby());
+        }
         let until = transaction_id(until)?;
         while rows.next().await?.is_some() {}
         let versions = versions.unwrap_or_default().into_iter();
@@ -115,13 +123,17 @@ impl<D: Database> Workspace<D> {
              (locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted) OR \
              (locktype = 'relation' AND relation = to_regclass({table}) \
              AND mode <> 'ShareUpdateExclusiveLock' \
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))",
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))) \
+             UNION ALL SELECT '{STANDBY}' WHERE pg_is_in_recovery()",
             table = literal(&table)
         );
         let mut rows = ask(&mut self.database, &self.server, &statement, None).await?;
         let mut open = Vec::new();
         while let Some(row) = rows.next().await? {
             open.push(column::<&str>(&row, 0)?.to_owned());
+        }
+        if open.iter().any(|transaction| transaction == STANDBY) {
+            return Err(standby());
         }
         Ok(open)
     }

@@ -162,9 +162,7 @@ impl<D: Database> Workspace<D> {
         };
         workspace.server = workspace.single(WHO, None).await?;
         if workspace.single("SELECT pg_is_in_recovery()", None).await? {
-            return Err(unusable(
-                "the database is a standby, which may be behind: connect to the primary",
-            ));
+            return Err(standby());
         }
         Ok(workspace)
     }
@@ -390,6 +388,10 @@ pub(crate) fn not_connected(error: impl Into<crate::error::Source>) -> Error {
             source: Some(source),
         },
     }
+}
+
+pub(super) fn standby() -> Error {
+    unusable("the database is a standby, which may be behind: connect to the primary")
 }
 
 pub(super) fn without_a_row() -> Error {

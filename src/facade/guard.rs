@@ -44,7 +44,8 @@ impl Guard {
     }
 
     /// Has `run` return, as soon as it has finished what it is at: some milliseconds, or until a
-    /// server that does not answer has used up its time. No IO, and no waiting.
+    /// server that does not answer has used up its time. No IO, and no waiting. A guard that does not
+    /// run yet ends as soon as it does.
     pub fn stop(&self) {
         self.core.stop();
     }

@@ -20,6 +20,9 @@ const BATCH: usize = 200;
 /// How long a path rests that others kept writing while it was being mended.
 const UNSETTLED: Duration = Duration::from_millis(100);
 
+/// How long a path waits for which Redis had no memory.
+const STARVED: Duration = Duration::from_secs(1);
+
 /// For how much longer than the grace a path may be written again and again before it is mended all
 /// the same.
 const RESTLESS: Duration = Duration::from_secs(1);
@@ -37,14 +40,19 @@ impl Drift {
         self.paths.retain(|(path, verdict)| keep(path, *verdict));
     }
 
-    /// Without an identity where there was no value to be known by, or nothing to be undone.
+    /// Without an identity where there was no value to be known by.
     fn of(comparison: Comparison) -> Self {
         let Comparison {
             drift: paths,
             mut entries,
             ..
         } = comparison;
-        entries.retain(|_, entry| *entry != 0);
+        for (path, verdict) in &paths {
+            // Their values were not asked for.
+            if matches!(verdict, Verdict::Ghost | Verdict::IndexOnly) {
+                entries.remove(path);
+            }
+        }
         Self { paths, entries }
     }
 }
@@ -65,9 +73,24 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             self.baseline.added = 0;
         }
         let mut gone = Vec::new();
+        let mut starved = None;
         for (at, batch) in paths.chunks(BATCH).enumerate() {
-            match self.check_batch(batch, &arrived).await {
+            let mut checked = self.check_batch(batch, &arrived).await;
+            if checked.is_ok() && self.core.inbox.is_stopped() {
+                break;
+            }
+            if let Err(error) = self.beat().await {
+                checked = checked.and(Err(error));
+            }
+            match checked {
                 Ok(more) => gone.extend(more),
+                // What is to be removed makes room.
+                Err(error) if error.is_out_of_memory() => {
+                    self.drop_connection();
+                    let later = Instant::now() + STARVED;
+                    self.put_back(batch.iter().cloned(), &arrived, later);
+                    starved = Some(error);
+                }
                 Err(error) => {
                     let rest = paths[at * BATCH..].iter().cloned();
                     let gone = gone.into_iter().map(|(path, _)| path);
@@ -75,17 +98,16 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                     return Err(error);
                 }
             }
-            self.beat().await?;
         }
         if gone.is_empty() {
-            return Ok(());
+            return starved.map_or(Ok(()), Err);
         }
         let paths: Vec<String> = gone.iter().map(|(path, _)| path.clone()).collect();
         let removed = self.remove(gone, &arrived).await;
         if removed.is_err() {
             self.put_back(paths, &arrived, Instant::now());
         }
-        removed
+        removed.and(starved.map_or(Ok(()), Err))
     }
 
     /// Mends what has a row; answers what has none and is to be removed.
@@ -194,6 +216,17 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                 self.versions.remove(path);
             }
         }
+        // Written again since it was looked at, maybe by a transaction that is about to commit.
+        let grace = self.core.options.grace;
+        let mut gone = gone;
+        gone.retain(|(path, _)| {
+            let arrived = arrived.get(path);
+            let is_restless = arrived.is_none_or(|at| at.elapsed() > grace + RESTLESS);
+            is_restless || !self.core.inbox.has(path)
+        });
+        if gone.is_empty() {
+            return Ok(());
+        }
         if !self.may_remove(gone.len(), is_stale).await? {
             return Ok(());
         }
@@ -225,6 +258,13 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let paths: Vec<String> = drift.iter().map(|(path, _)| path.clone()).collect();
         // Near caches of this process that observe the writer.
         let _observed = core.client.observers.writing(|| paths.clone());
+        let is_missing = |(_, verdict): &&(String, Verdict)| *verdict == Verdict::Missing;
+        let missing = drift.iter().filter(is_missing).count();
+        let connection = self.connection.as_mut().expect("it was connected to");
+        let noted = self
+            .baseline
+            .before_adding(&mut connection.0, missing, core.client.config());
+        noted.await?;
         let (connection, workspace) = self.servers();
         let mut source = Permitted::new(workspace, removals, &entries);
         let mended = reconcile(&core.client, connection, &mut source, paths, &mut |_| {}).await;

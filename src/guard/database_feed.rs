@@ -1,6 +1,6 @@
 //! Learns of changed rows, by asking or by being told, and puts them into the inbox.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::core::GuardIo;
 use super::listening::{ECHO_LIMIT, Listening, Upkeep, echo};
@@ -13,6 +13,11 @@ use crate::error::Error;
 use crate::keys::validate_path;
 use crate::near::cache::SpawnListener;
 use crate::random::random;
+
+/// How long a connection that listens may take to be made, and when it is tried again: there may be
+/// none to be had.
+const LISTEN_LIMIT: Duration = Duration::from_secs(1);
+const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// At most one part in so many of the time is spent asking.
 const SHARE: u32 = 50;
@@ -59,6 +64,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// It answers, and says what it was asked for: connecting alone proves nothing.
     fn database_works(&mut self) {
         let is_back = self.database.worked();
+        self.heard = SystemTime::now();
         let was_up = std::mem::replace(&mut self.core.record.lock().database_up, true);
         if (is_back || !was_up)
             && let Some(workspace) = &self.workspace
@@ -192,8 +198,12 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         let Some(listening) = &mut self.listening else {
             return Ok(());
         };
+        if !echoes.is_empty() {
+            self.heard = SystemTime::now();
+        }
         if listening.came_back(&echoes) {
             self.core.record.lock().database_feed = DatabaseFeed::Listen;
+            self.deaf_because = None;
             log::info!("The guard is told by triggers which rows change");
             // What changed before it heard is found by asking once more.
             self.poll().await?;
@@ -216,7 +226,9 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             return Ok(());
         }
         let config = self.config();
-        let (limit, inbox) = (self.core.options.answer_timeout, &self.core.inbox);
+        // Not as long as for an answer: meanwhile nothing is mended.
+        let limit = self.core.options.answer_timeout.min(LISTEN_LIMIT);
+        let inbox = &self.core.inbox;
         let channel = channel(&config.workspace_table);
         match self.io.listen(&channel, limit, inbox).await {
             Ok(connection) => {
@@ -224,7 +236,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                 inbox.take_deaf();
                 self.listening = Some(Listening::new(connection, Instant::now()));
             }
-            Err(error) => self.stop_listening(&error.to_string(), FIRST_DELAY),
+            Err(error) => self.stop_listening(&error.with_sources(), LISTEN_AGAIN),
         }
         Ok(())
     }
@@ -253,7 +265,10 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// Polls instead, and listens again later.
     fn stop_listening(&mut self, why: &str, delay: Duration) {
         self.listening = None;
-        let is_first = self.listen.failed(delay);
+        self.listen.failed(delay);
+        // Once for each reason, and not at each attempt.
+        let is_first = self.deaf_because.as_deref() != Some(why);
+        self.deaf_because = Some(why.to_owned());
         let mut record = self.core.record.lock();
         let before = std::mem::take(&mut record.database_feed);
         drop(record);

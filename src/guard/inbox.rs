@@ -104,10 +104,12 @@ impl Inbox {
         std::mem::take(&mut self.lock().everything)
     }
 
-    /// Whether there is more to look at than paths.
-    pub(crate) fn has_more(&self) -> bool {
-        let state = self.lock();
-        state.everything || state.index
+    pub(crate) fn has_everything(&self) -> bool {
+        self.lock().everything
+    }
+
+    pub(crate) fn has_index(&self) -> bool {
+        self.lock().index
     }
 
     pub(crate) fn take_index(&self) -> bool {

@@ -28,11 +28,15 @@ pub(super) fn echo(nonce: u64) -> String {
 pub(crate) fn notified(inbox: &Inbox, payload: &str) {
     if payload == EVERYTHING {
         inbox.everything();
-    } else if let Some(nonce) = payload.strip_prefix(NONCE) {
+    } else if let Some(nonce) = payload
+        .strip_prefix(NONCE)
+        .filter(|_| !payload.contains('\n'))
+    {
         if let Ok(nonce) = u64::from_str_radix(nonce, 16) {
             inbox.echo(nonce);
         }
     } else {
+        // The triggers end each path with a line feed, so a path that looks like a nonce is none.
         inbox.add(payload.lines().map(str::to_owned));
     }
 }
@@ -114,6 +118,9 @@ mod tests {
         assert!(inbox.take_everything());
         notified(&inbox, &echo(255));
         notified(&inbox, "/nonce/no");
+        notified(&inbox, "/nonce/1\nbeside.py\n");
+        assert!(inbox.has("beside.py"));
+        inbox.take(Instant::now(), Instant::now());
         assert_eq!(inbox.take_echoes(), [255]);
         assert_eq!(inbox.len(), 0);
     }

@@ -24,6 +24,7 @@ use crate::diagnosis::guarded::GuardEntry;
 use crate::error::Error;
 use crate::near::cache::SpawnListener;
 use crate::random::random;
+use crate::sync::mark::Completion;
 
 /// How old a connection to Redis may be that is used again. It proved that it leads to the server
 /// that holds the keys when it was made, and that may change.
@@ -43,13 +44,14 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// One run of a guard.
+#[allow(clippy::struct_excessive_bools, reason = "none follows from another")]
 pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     pub(super) core: &'a Core<T>,
     pub(super) io: &'a Io,
     id: String,
     feed: RedisFeed,
     /// Redis, for the guard alone, and when it was connected to.
-    connection: Option<(T::Dedicated, Instant)>,
+    pub(super) connection: Option<(T::Dedicated, Instant)>,
     pub(super) workspace: Option<Workspace<Io::Database>>,
     pub(super) listening: Option<Listening<Io::Listening>>,
     pub(super) versions: Versions,
@@ -62,12 +64,22 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     redis: Retry,
     pub(super) database: Retry,
     pub(super) listen: Retry,
+    /// Why it is not told by triggers, as was last said.
+    pub(super) deaf_because: Option<String>,
     pub(super) next_poll: Instant,
     pub(super) polls: Pace,
     /// When the index may be compared again, and when that is wanted.
     pub(super) next_compare: Instant,
     pub(super) compare_at: Option<Instant>,
     pub(super) next_sweep: Instant,
+    /// Before when no other one begins, whatever happened.
+    sweep_pause: Instant,
+    /// How many there were since the keys were looked through for those that the index lacks.
+    pub(super) since_scan: u32,
+    /// A token that was placed for a mark which could not be written.
+    pub(super) spare: Option<Completion>,
+    /// When the database last told what changed.
+    pub(super) heard: SystemTime,
     next_beat: Instant,
     pub(super) is_sweeping: bool,
     pub(super) baseline: Baseline,
@@ -75,6 +87,8 @@ pub(super) struct Patrol<'a, T: SpawnListener, Io: GuardIo> {
     unfollowed: Option<(Instant, bool)>,
     /// Whether it has compared everything once: from then on, no error ends it.
     pub(super) has_begun: bool,
+    /// Whether it could not give its last sign of life.
+    is_unseen: bool,
     /// Whether it has guarded once, which takes Redis's announcements, too.
     has_guarded: bool,
     /// What was last said of the rows that can't be cached.
@@ -103,16 +117,22 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             redis: Retry::new(now),
             database: Retry::new(now),
             listen: Retry::new(now),
+            deaf_because: None,
             next_poll: now,
             polls: Pace::default(),
             next_compare: now,
             compare_at: None,
             next_sweep: now,
+            sweep_pause: now,
+            since_scan: 0,
+            spare: None,
+            heard: SystemTime::now(),
             next_beat: now,
             is_sweeping: false,
             baseline: Baseline::default(),
             unfollowed: Some((now, false)),
             has_begun: false,
+            is_unseen: false,
             has_guarded: false,
             skipped: 0,
         })
@@ -134,15 +154,22 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             return Ok(());
         }
         // Each time, because the sweep that everything waits for takes hints along.
-        if self.core.inbox.take_everything() || Instant::now() >= self.next_sweep {
+        let begin = Instant::now();
+        let is_time = begin >= self.next_sweep;
+        if is_time || (begin >= self.sweep_pause && self.core.inbox.has_everything()) {
+            let after_a_gap = self.core.inbox.take_everything();
             self.is_sweeping = true;
-            let swept = self.sweep().await;
+            let swept = self.sweep(after_a_gap).await;
             self.is_sweeping = false;
+            // Whatever asks for sweeps, it gets half of the time.
+            self.sweep_pause = Instant::now() + begin.elapsed();
             if let Err(error) = swept {
                 self.core.inbox.everything();
                 return Err(error);
             }
-            self.guarding();
+            if !self.core.inbox.is_stopped() {
+                self.guarding();
+            }
         }
         self.serve().await?;
         self.finish_mark().await?;
@@ -152,6 +179,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
     /// What must not wait for the end of a sweep: changed rows, hints, and signs of life.
     pub(super) async fn serve(&mut self) -> Result<(), Error> {
         loop {
+            self.core.record.lock().active = Some(SystemTime::now());
             self.upkeep().await?;
             self.beat().await?;
             let (now, standby) = (Instant::now(), self.core.options.standby);
@@ -169,8 +197,6 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
                 continue;
             }
             self.check(hints).await?;
-            self.redis.worked();
-            self.core.record.lock().active = Some(SystemTime::now());
         }
     }
 
@@ -188,6 +214,8 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         let (since, was_said) = *self.unfollowed.get_or_insert((now, false));
         if since == now {
             self.connection = None;
+            // It may be of another reign.
+            self.spare = None;
             self.redis.next = now + UNFOLLOWED;
             let mut record = self.core.record.lock();
             (record.since, record.failures) = (None, record.failures + 1);
@@ -253,7 +281,9 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         }
         let options = &self.core.options;
         let database = self.io.connect(options.answer_timeout).await?;
-        let workspace = Workspace::open(database, self.config()).await?;
+        let mut workspace = Workspace::open(database, self.config()).await?;
+        // What can't be cached was said of before.
+        workspace.is_quiet = self.has_begun;
         self.workspace = Some(workspace);
         // What changed meanwhile is found by comparing with what was seen before.
         self.next_poll = Instant::now();
@@ -266,6 +296,8 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
     /// It has both servers and has compared everything.
     fn guarding(&mut self) {
         self.redis.worked();
+        // Not as it was when the step began: connecting may have taken longer than following.
+        self.look_at_redis();
         let mut record = self.core.record.lock();
         if record.since.is_none() && record.redis_up {
             record.since = Some(SystemTime::now());
@@ -290,7 +322,21 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         self.connect_redis().await?;
         let config = self.config();
         let (connection, _) = self.servers();
-        beat::beat(connection, &entry, interval, config).await?;
+        match beat::beat(connection, &entry, interval, config).await {
+            // It guards all the same, unseen: Redis is full, or this user may not write the key.
+            Err(error) if error.is_refused() => {
+                if !std::mem::replace(&mut self.is_unseen, true) {
+                    log::warn!(
+                        "The guard can't give a sign of life: {}",
+                        error.with_sources()
+                    );
+                }
+            }
+            given => {
+                given?;
+                self.is_unseen = false;
+            }
+        }
         for path in self.contention.forget(now) {
             log::info!("The guard sees nobody write {path:?} wrongly any more");
         }
@@ -310,7 +356,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         let entry = GuardEntry {
             id: self.id.clone(),
             since: seconds(since),
-            checked: seconds(SystemTime::now()),
+            checked: seconds(self.heard),
             feed: record.database_feed.to_string(),
             pending: self.core.inbox.len() as u64,
             withheld: record.withheld as u64,
@@ -332,8 +378,21 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         record.failures += 1;
         let why = error.with_sources();
         record.last_failure = Some(why.clone());
+        if error.is_out_of_memory() {
+            drop(record);
+            self.connection = None;
+            // Nothing went unseen: what could not be written waits.
+            if self.redis.failed(FIRST_DELAY) {
+                log::warn!("Redis is full, and the guard can't mend what is missing: {why}");
+            }
+            return Ok(());
+        }
         record.since = None;
-        self.marking = None;
+        self.spare = self
+            .marking
+            .take()
+            .map(|marking| marking.completion)
+            .or(self.spare.take());
         // The end of a gap is a comparison of everything.
         self.core.inbox.everything();
         if error.is_database() {
@@ -372,10 +431,11 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
         }
         if self.may_use_redis() {
             due.push(self.next_sweep);
+            // It may have come while the loop waited for something else, and was woken for that.
+            due.extend(inbox.has_everything().then_some(self.sweep_pause));
+            due.extend(inbox.has_index().then_some(now));
             due.extend(inbox.next_due(self.core.options.standby));
             due.extend(self.compare_at);
-            // It may have come while the loop waited for something else, and was woken for that.
-            due.extend(inbox.has_more().then_some(now));
             due.extend(self.sign_of_life().map(|_| self.next_beat));
         } else {
             due.push(self.redis_due());

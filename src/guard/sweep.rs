@@ -24,16 +24,26 @@ use crate::sync::warm::{Replace, load};
 /// From so many missing modules on they are loaded as by a warm-up, which is faster than mending.
 const MANY: usize = 200;
 
+/// Every so many sweeps the keys are looked through.
+const SCAN_EVERY: u32 = 10;
+
 /// So many batches are loaded before hints have their turn.
 const LOADED: usize = 10;
 
 impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// Looks at everything. The mark of a complete cache is written where it is missing or of
     /// another reign, as after a flush.
-    pub(super) async fn sweep(&mut self) -> Result<(), Error> {
+    ///
+    /// Keys that the index does not name are looked for after a gap, and else with every tenth sweep:
+    /// while Redis is followed they are announced, and among millions of other keys SCAN takes its
+    /// time.
+    pub(super) async fn sweep(&mut self, after_a_gap: bool) -> Result<(), Error> {
         let core = self.core;
         let config = self.config();
-        self.marking = None;
+        let earlier = self.marking.take().map(|marking| marking.completion);
+        self.spare = earlier.or(self.spare.take());
+        let scans = after_a_gap || !self.has_begun || self.since_scan >= SCAN_EVERY;
+        self.since_scan = if scans { 1 } else { self.since_scan + 1 };
         self.next_sweep = Instant::now() + core.options.sweep;
         core.inbox.take_index();
         self.baseline.added = 0;
@@ -42,14 +52,14 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         self.poll().await?;
         self.connect_redis().await?;
         let (connection, workspace) = self.servers();
-        let inventory = Inventory::take(connection, workspace, config).await?;
+        let inventory = Inventory::take_with(connection, workspace, scans, config).await?;
         workspace.is_quiet = true;
         self.say_skipped(inventory.listing.skipped);
 
         let may_remove =
             inventory.surplus.is_empty() || self.may_remove(inventory.surplus.len(), false).await?;
-        if inventory.surplus.is_empty() {
-            self.all_may_be_removed();
+        if may_remove {
+            self.all_may_be_removed().await?;
         }
         // A mark that can't be read is replaced.
         let is_warm = match status(&core.client).await {
@@ -59,11 +69,11 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         };
         self.baseline.is_cold = !is_warm;
         let is_empty = inventory.is_empty_unasked(&core.options.removals());
-        let mut completion = None;
-        if !is_warm && may_remove && !is_empty {
+        let wants_mark = !is_warm && may_remove && !is_empty;
+        if wants_mark && self.spare.is_none() {
             // The token comes before the first write: a flush from now on takes it along.
             let (connection, _) = self.servers();
-            completion = Some(Completion::begin(connection, config).await?);
+            self.spare = Some(Completion::begin(connection, config).await?);
         }
         let batches = inventory.listing.batches;
         let rows = batches.iter().flatten();
@@ -102,6 +112,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         core.record.swept();
         // With a time to live of our own, what is written from now on lives for all of it.
         let latest = config.ttl.map(|ttl| Instant::now() + ttl);
+        let completion = wants_mark.then(|| self.spare.take()).flatten();
         self.marking = completion.map(|completion| Marking {
             completion,
             modules: inventory.listing.modules,
@@ -115,6 +126,14 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     async fn load(&mut self, batches: &[Vec<String>]) -> Result<(), Error> {
         let (config, client) = (self.config(), &self.core.client);
         let (mut options, begin) = (SyncOptions::default(), Instant::now());
+        // Near caches of this process that observe the writer.
+        let _observed = client.observers.writing_everything();
+        let modules = batches.iter().map(Vec::len).sum();
+        let connection = self.connection.as_mut().expect("it was connected to");
+        let noted = self
+            .baseline
+            .before_adding(&mut connection.0, modules, config);
+        noted.await?;
         for batches in batches.chunks(LOADED) {
             // Dedicated ones, because WATCH belongs to a connection; two, because `load` alternates.
             let mut connections = [

@@ -39,7 +39,12 @@ pub(crate) fn channel(table: &str) -> String {
 /// A function and four triggers, each called once for a statement: what the statement changed is
 /// notified as paths, or as "everything" from 1,000 modules on. The commit of a transaction that
 /// changed modules takes a lock that all of the database's notifications share: 16 writers that did
-/// nothing else fell from some 1,500 to 350 commits a second, and one writer saw no difference.
+/// nothing else fell from some 1,500 to 350 commits a second, and one writer saw no difference. A
+/// transaction that has notified can't be prepared (`PREPARE TRANSACTION`).
+///
+/// Install it for the table as you name it to the guard: by another spelling (`public.files` and
+/// `files`) the guard would be told on another channel, and polls. Told is not what is written to a
+/// partition directly, or by replication.
 ///
 /// [`GuardOptions::with_listen`]: super::options::GuardOptions::with_listen
 ///
@@ -59,6 +64,7 @@ pub fn trigger_sql(config: &Config) -> Result<String, Error> {
     let channel = channel(&config.workspace_table);
     let function = format!(
         "-- Tells a guard of the module cache which modules each statement changed.
+BEGIN;
 CREATE OR REPLACE FUNCTION {channel}() RETURNS trigger LANGUAGE plpgsql AS $bifrost$
 DECLARE
     changed text[];
@@ -83,7 +89,7 @@ BEGIN
     END IF;
     FOREACH one IN ARRAY changed LOOP
         -- What is longer is no module's path, and Postgres would refuse the statement for it.
-        CONTINUE WHEN octet_length(one) >= {MOST_BYTES};
+        CONTINUE WHEN one IS NULL OR octet_length(one) >= {MOST_BYTES};
         IF octet_length(payload) + octet_length(one) >= {MOST_BYTES} THEN
             PERFORM pg_notify('{channel}', payload);
             payload := '';
@@ -115,7 +121,7 @@ CREATE TRIGGER {name} AFTER {upper} ON {table}
 "
         )
     });
-    Ok(function + &triggers.concat())
+    Ok(function + &triggers.concat() + "COMMIT;\n")
 }
 
 /// The name of the trigger for an event, in lower case.
@@ -123,13 +129,16 @@ fn trigger(event: &str) -> String {
     format!("bifrost_modules_on_{event}")
 }
 
-/// Asks how many of the four triggers are there and enabled.
+/// Asks how many of the four triggers are there, enabled, and notify on our channel: by another
+/// spelling of the table they would notify on another one.
 pub(crate) fn count_triggers(config: &Config) -> Result<String, Error> {
     let table = literal(&table(config)?);
+    let function = literal(&channel(&config.workspace_table).to_ascii_lowercase());
     let names = EVENTS.map(|event| literal(&trigger(event)));
     Ok(format!(
-        "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass({table}) \
-         AND tgname IN ({}) AND tgenabled <> 'D'",
+        "SELECT count(*) FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid \
+         WHERE tgrelid = to_regclass({table}) AND proname = {function} \
+         AND tgname IN ({}) AND tgenabled IN ('O', 'A')",
         names.join(", ")
     ))
 }

@@ -22,7 +22,7 @@ pub(crate) async fn clear<T: Transport>(client: &Client<T>) -> Result<ClearRepor
     let unmark = Unmark { generation: true };
     call::write(client, &unmark).await?;
     let mut connection = dedicated::open(client).await?;
-    let found = cached_paths(&mut connection, client.config()).await?;
+    let found = cached_paths(&mut connection, true, client.config()).await?;
     let paths: Vec<String> = found.paths.into_iter().collect();
     let mut removed = 0;
     for batch in paths.chunks(BATCH_MODULES) {

@@ -33,9 +33,19 @@ impl Inventory {
         workspace: &mut Workspace<D>,
         config: &Config,
     ) -> Result<Self, Error> {
+        Self::take_with(connection, workspace, true, config).await
+    }
+
+    /// The same; keys that the index does not name are left out unless it `scans` for them.
+    pub(crate) async fn take_with<Conn: DedicatedConnection, D: Database>(
+        connection: &mut Conn,
+        workspace: &mut Workspace<D>,
+        scans: bool,
+        config: &Config,
+    ) -> Result<Self, Error> {
         // The cache first, the table second: a module that a writer commits and then caches
         // meanwhile is in the listing, and not taken for a cached path without a row.
-        let cached = cached_paths(connection, config).await?;
+        let cached = cached_paths(connection, scans, config).await?;
         let listing = workspace.list(config).await?;
         let rows: HashSet<&String> = listing.batches.iter().flatten().collect();
         let surplus = cached

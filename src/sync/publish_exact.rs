@@ -72,7 +72,7 @@ pub(crate) async fn publish_exact<T: Transport>(
         options.report(Stage::Compare, done, wanted.len());
     }
     let unchanged = wanted.len() - edits.len();
-    let cached = cached_paths(&mut connection, config).await?;
+    let cached = cached_paths(&mut connection, true, config).await?;
     let surplus: HashSet<&String> = cached
         .paths
         .iter()

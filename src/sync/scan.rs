@@ -30,6 +30,7 @@ pub(crate) struct CachedPaths {
 /// key twice, hence a set.
 pub(crate) async fn cached_paths<Conn: DedicatedConnection>(
     connection: &mut Conn,
+    scans: bool,
     config: &Config,
 ) -> Result<CachedPaths, Error> {
     let index = send(connection, &Members, config).await?;
@@ -38,6 +39,9 @@ pub(crate) async fn cached_paths<Conn: DedicatedConnection>(
         bad: index.bad,
         scanned: false,
     };
+    if !scans {
+        return Ok(found);
+    }
     let mut cursor = b"0".to_vec();
     loop {
         match send(connection, &Scan { cursor: &cursor }, config).await {

@@ -1,17 +1,21 @@
 //! How a guard learns what changes, wherever its database is.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::support::{
-    Guard, Guarding, LIMIT, PgBouncer, World, numbered, on_both_facades, wait_until,
+    Blocking, Guard, Guarding, LIMIT, PgBouncer, World, numbered, on_both_facades, wait_until,
 };
-use bifrost_module_cache::guard::{DatabaseFeed, GuardOptions};
+use bifrost_module_cache::blocking;
+use bifrost_module_cache::guard::{DatabaseFeed, GuardOptions, trigger_sql};
 use bifrost_module_cache::postgres::{Client, NoTls};
 
 on_both_facades! {
     notifications_that_do_not_come_through_are_found_out
     it_polls_through_pgbouncer
     without_triggers_it_asks_and_with_them_it_listens
+    triggers_for_another_spelling_of_the_table_are_none_of_ours
+    a_path_like_a_nonce_hides_no_other
     a_connection_that_listens_is_made_again_when_it_is_lost
     changes_by_the_thousand_and_a_truncation_are_told
     a_view_is_compared_by_content
@@ -232,4 +236,66 @@ fn what_came_since_the_last_listing_is_missed_in_the_index<F: Guarding>() {
     guard.wait_until_it_rests();
     foreign.run("SREM bifrost:module:index m/new.py");
     foreign.wait_for("m/new.py", Some("new"));
+}
+
+/// They notify on another channel, where this guard hears nothing.
+fn triggers_for_another_spelling_of_the_table_are_none_of_ours<F: Guarding>() {
+    let world = World::<F>::with_rows(&numbered(10));
+    let config = world.writer_config();
+    let sql = trigger_sql(&config.with_workspace_table("public.workspace_files")).unwrap();
+    let (mut table, mut foreign) = (world.table(), world.foreign());
+    table.run(&sql);
+    let options = often().with_listen(true).with_sweep(Duration::from_secs(1));
+    let guard = Guard::start(&world, options);
+    table.put("m/000.py", "new");
+    foreign.wait_for("m/000.py", Some("new"));
+    guard.wait_for_a_sweep();
+    assert_eq!(guard.stats().database_feed, DatabaseFeed::Poll);
+    // And those that fire on a replica only.
+    world.install_triggers();
+    guard.wait_until_it_listens();
+    table.run("ALTER TABLE workspace_files ENABLE REPLICA TRIGGER bifrost_modules_on_update");
+    wait_until("it asks", LIMIT, || {
+        guard.stats().database_feed == DatabaseFeed::Poll
+    });
+}
+
+fn a_path_like_a_nonce_hides_no_other<F: Guarding>() {
+    let world = World::<F>::with_rows(&numbered(10));
+    world.install_triggers();
+    let options = GuardOptions::default().with_poll(HOUR).with_sweep(HOUR);
+    let guard = Guard::start(&world, options.with_listen(true));
+    guard.wait_until_it_listens();
+    let (mut table, mut foreign) = (world.table(), world.foreign());
+    table.put("/nonce/ff", "x");
+    table.run("UPDATE workspace_files SET content = 'new' WHERE path IN ('/nonce/ff', 'm/000.py')");
+    foreign.wait_for("m/000.py", Some("new"));
+}
+
+/// A pool without a free connection, for the one that would listen.
+#[test]
+fn a_second_connection_that_hangs_holds_nothing_up_for_long() {
+    let world = World::<Blocking>::with_rows(&numbered(10));
+    world.install_triggers();
+    let options = often().with_listen(true);
+    let guard = blocking::Guard::new(world.writer::<Blocking>(), options).unwrap();
+    let (connects, url) = (AtomicUsize::new(0), world.postgres.url());
+    let connect = move || {
+        if connects.fetch_add(1, SeqCst) > 0 {
+            std::thread::sleep(HOUR);
+        }
+        Client::connect(&url, NoTls)
+    };
+    let theirs = guard.clone();
+    let run = std::thread::spawn(move || theirs.run(connect));
+    wait_until("it guards", LIMIT, || guard.stats().since.is_some());
+    let (mut table, mut foreign) = (world.table(), world.foreign());
+    for n in 0..30 {
+        let content = n.to_string();
+        table.put("m/000.py", &content);
+        foreign.wait_for("m/000.py", Some(&content));
+    }
+    assert_eq!(guard.stats().failures, 0);
+    guard.stop();
+    run.join().unwrap().unwrap();
 }

@@ -19,6 +19,7 @@ on_both_facades! {
     a_redis_that_comes_back_empty_is_filled_and_marked
     it_guards_where_sentinels_name_the_server
     it_guards_a_cluster
+    a_redis_that_is_full_is_relieved_and_guarded
 }
 
 fn often() -> GuardOptions {
@@ -296,4 +297,55 @@ fn the_same_guard_runs_once_at_a_time() {
         guard.stop();
         running.join().unwrap().unwrap();
     });
+}
+
+/// What can't be written must not keep from being removed what has no row.
+fn a_redis_that_is_full_is_relieved_and_guarded<F: Guarding>() {
+    let paths = numbered(60);
+    let world = World::<F>::with_rows(&paths);
+    let guard = Guard::start(&world, often());
+    guard.wait_for_the_mark(&world);
+    guard.wait_until_it_rests();
+    let sweeps = guard.stats().sweeps;
+    world.redis.command("CONFIG SET maxmemory 1");
+    let (mut table, mut foreign) = (world.table(), world.foreign());
+    table.put(&paths[0], "new");
+    wait_until("it can't be written", LIMIT, || guard.stats().failures > 0);
+    for path in &paths[50..] {
+        table.delete(path);
+    }
+    // A full Redis takes no MULTI, which `Foreign::entry` is.
+    for path in &paths[50..] {
+        wait_until("it is removed", LIMIT, || {
+            world.get(path).is_none() && !foreign.entry_listed(path)
+        });
+    }
+    let stats = guard.stats();
+    assert!(
+        stats.since.is_some() && stats.sweeps <= sweeps + 1,
+        "{stats:?}"
+    );
+    world.redis.command("CONFIG SET maxmemory 0");
+    foreign.wait_for(&paths[0], Some("new"));
+}
+
+/// Redis is followed before the database has been connected to.
+#[test]
+fn a_database_that_is_slow_to_connect_to_does_not_hide_that_it_guards() {
+    let world = World::<Blocking>::with_rows(&numbered(5));
+    let options = often()
+        .with_answer_timeout(LIMIT)
+        .with_sweep(Duration::from_secs(3_600));
+    let guard = <Blocking as Guarding>::guard(world.writer::<Blocking>(), options).unwrap();
+    let (theirs, url) = (guard.clone(), world.postgres.url());
+    let run = std::thread::spawn(move || {
+        theirs.run(move || {
+            use bifrost_module_cache::postgres::{Client, NoTls};
+            std::thread::sleep(Duration::from_millis(1_500));
+            Client::connect(&url, NoTls)
+        })
+    });
+    wait_until("it guards", LIMIT, || guard.stats().since.is_some());
+    guard.stop();
+    run.join().unwrap().unwrap();
 }

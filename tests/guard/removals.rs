@@ -21,6 +21,7 @@ on_both_facades! {
     too_many_removals_are_withheld
     a_wrong_database_of_the_same_size_removes_nothing
     a_wrong_database_is_refused_at_the_start
+    what_one_guard_withholds_no_other_removes
     a_moved_module_is_never_missing
     modules_that_move_by_the_hundred_are_never_missing
     modules_that_move_are_never_missing_where_triggers_tell_it
@@ -309,4 +310,44 @@ fn a_table_that_is_emptied_while_it_is_mended_from_removes_nothing<F: Guarding>(
         let content = foreign.content(path);
         assert!(content.is_some(), "{path} was removed");
     }
+}
+
+/// A second guard, and one that is started anew, see the modules that the first one brought beside
+/// those that have no row: the share is half by now.
+fn what_one_guard_withholds_no_other_removes<F: Guarding<Other: Guarding>>() {
+    let paths = numbered(240);
+    let world = World::<F>::with_rows(&paths);
+    let guard = Guard::start(&world, often());
+    guard.wait_for_the_mark(&world);
+    let url = world.postgres.url();
+    let late = often().with_standby(Duration::from_millis(300));
+    let standby = Guard::<F::Other>::begin(world.writer::<F::Other>(), &url, late);
+    standby.wait_until_it_guards();
+    let mut table = world.table();
+    table.run("UPDATE workspace_files SET path = 'other/' || path");
+    wait_until("both withhold", LIMIT, || {
+        guard.stats().withheld > 0 && standby.stats().withheld > 0
+    });
+    guard.wait_for_a_sweep();
+    standby.wait_for_a_sweep();
+    let mut foreign = world.foreign();
+    let mut assert_all_are_there = || {
+        for path in &paths {
+            foreign.assert_is(path, Some(path));
+        }
+    };
+    assert_all_are_there();
+    guard.stop().unwrap();
+    standby.stop().unwrap();
+    let again = Guard::<F>::begin(world.writer::<F>(), &url, often());
+    let error = again.ended().unwrap_err();
+    assert!(matches!(error, Error::TooManyRemovals { .. }), "{error}");
+    assert_all_are_there();
+    // Whoever says that it is meant is believed.
+    let options = often().with_max_prune(1.0);
+    let permitted = Guard::<F>::begin(world.writer::<F>(), &url, options);
+    for path in &paths {
+        foreign.wait_for(path, None);
+    }
+    drop(permitted);
 }

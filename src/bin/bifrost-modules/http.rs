@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 const MOST_BYTES: usize = 8 * 1024;
 
 /// How many requests are answered at the same time.
-const MOST: usize = 16;
+const MOST: usize = 64;
 
 /// For how long the guard's loop may be at one thing: longer than any server may take to answer.
 const HUNG: Duration = Duration::from_secs(60);
