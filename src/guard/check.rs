@@ -60,6 +60,15 @@ impl Drift {
 /// When each path that is looked at was first hinted at.
 type Arrived = HashMap<String, Instant>;
 
+/// What came of a batch.
+#[derive(Default)]
+struct Checked {
+    /// What has no row and is to be removed.
+    gone: Vec<(String, Verdict)>,
+    /// Redis had no memory for the rest, which waits.
+    starved: Option<Error>,
+}
+
 impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     /// Looks at these paths. What could not be looked at goes back into the inbox.
     ///
@@ -83,13 +92,9 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                 checked = checked.and(Err(error));
             }
             match checked {
-                Ok(more) => gone.extend(more),
-                // What is to be removed makes room.
-                Err(error) if error.is_out_of_memory() => {
-                    self.drop_connection();
-                    let later = Instant::now() + STARVED;
-                    self.put_back(batch.iter().cloned(), &arrived, later);
-                    starved = Some(error);
+                Ok(more) => {
+                    gone.extend(more.gone);
+                    starved = starved.or(more.starved);
                 }
                 Err(error) => {
                     let rest = paths[at * BATCH..].iter().cloned();
@@ -110,17 +115,13 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         removed.and(starved.map_or(Ok(()), Err))
     }
 
-    /// Mends what has a row; answers what has none and is to be removed.
-    async fn check_batch(
-        &mut self,
-        batch: &[String],
-        arrived: &Arrived,
-    ) -> Result<Vec<(String, Verdict)>, Error> {
+    /// Mends what has a row.
+    async fn check_batch(&mut self, batch: &[String], arrived: &Arrived) -> Result<Checked, Error> {
         self.core.record.looked_at(batch.len());
         self.connect_redis().await?;
         let drift = self.compare(batch).await?;
         if drift.paths.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Checked::default());
         }
         let drift = self.without_those_under_way(drift, arrived).await?;
         let mut drift = self.without_contended(drift, arrived);
@@ -132,8 +133,17 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
             }
             !is_gone
         });
-        self.mend(drift, &HashSet::new(), arrived).await?;
-        Ok(gone)
+        let wrong: Vec<String> = drift.paths.iter().map(|(path, _)| path.clone()).collect();
+        let starved = match self.mend(drift, &HashSet::new(), arrived).await {
+            // What is to be removed makes room.
+            Err(error) if error.is_out_of_memory() => {
+                self.drop_connection();
+                self.put_back(wrong, arrived, Instant::now() + STARVED);
+                Some(error)
+            }
+            mended => mended.map(|()| None)?,
+        };
+        Ok(Checked { gone, starved })
     }
 
     async fn compare(&mut self, paths: &[String]) -> Result<Drift, Error> {

@@ -89,6 +89,10 @@ fn a_connection_that_listens_is_made_again_when_it_is_lost<F: Guarding>() {
     let options = GuardOptions::default().with_poll(HOUR).with_sweep(HOUR);
     let guard = Guard::start(&world, options.with_listen(true));
     let (mut table, mut foreign) = (world.table(), world.foreign());
+    guard.wait_until_it_listens();
+    guard.wait_for_the_mark(&world);
+    guard.wait_until_it_rests();
+    let sweeps = guard.stats().sweeps;
     for n in 0..3 {
         guard.wait_until_it_listens();
         let content = format!("before {n}");
@@ -102,7 +106,7 @@ fn a_connection_that_listens_is_made_again_when_it_is_lost<F: Guarding>() {
         let content = format!("m/001.py{}", " lost".repeat(n + 1));
         foreign.wait_for("m/001.py", Some(&content));
     }
-    assert_eq!(guard.stats().sweeps, 1);
+    assert_eq!(guard.stats().sweeps, sweeps);
 }
 
 fn changes_by_the_thousand_and_a_truncation_are_told<F: Guarding>() {
@@ -153,7 +157,7 @@ fn a_view_is_compared_by_content<F: Guarding>() {
     table.run("DELETE FROM workspace_files WHERE path = 'm/002.py'");
     foreign.wait_for("m/002.py", None);
     foreign.wait_for("m/009.py", None);
-    assert_eq!((guard.stats().failures, guard.stats().sweeps), (0, 1));
+    assert_eq!(guard.stats().failures, 0, "{:?}", guard.stats());
 }
 
 /// Of some columns only: these users have no `xmin` either.

@@ -44,9 +44,7 @@ fn each_wrong_entry_is_right_soon_where_triggers_tell_it<F: Guarding>() {
     guard.wait_until_it_listens();
     guard.wait_until_it_rests();
     do_everything_wrong(&world);
-    let stats = guard.stats();
-    // FLUSHALL makes another one.
-    assert_eq!((stats.failures, stats.sweeps), (0, 2), "{stats:?}");
+    assert_eq!(guard.stats().failures, 0, "{:?}", guard.stats());
     guard.stop().unwrap();
 }
 

@@ -50,9 +50,10 @@ fn a_late_commit_is_seen<F: Guarding>() {
         soon.put("m/001.py", &content);
         foreign.wait_for("m/001.py", Some(&content));
     }
+    let sweeps = guard.stats().sweeps;
     transaction.commit().unwrap();
     foreign.wait_for("m/000.py", Some("late"));
-    assert_eq!(guard.stats().sweeps, 1);
+    assert_eq!(guard.stats().sweeps, sweeps);
 }
 
 fn a_transaction_that_stays_open_holds_nothing_up_for_long<F: Guarding>() {

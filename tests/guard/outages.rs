@@ -311,9 +311,11 @@ fn a_redis_that_is_full_is_relieved_and_guarded<F: Guarding>() {
     let (mut table, mut foreign) = (world.table(), world.foreign());
     table.put(&paths[0], "new");
     wait_until("it can't be written", LIMIT, || guard.stats().failures > 0);
-    for path in &paths[50..] {
-        table.delete(path);
-    }
+    // With another one that can't be written, so that they are looked at together.
+    table.run(
+        "UPDATE workspace_files SET is_deleted = path >= 'm/050.py', content = content || '!'
+         WHERE path >= 'm/049.py'",
+    );
     // A full Redis takes no MULTI, which `Foreign::entry` is.
     for path in &paths[50..] {
         wait_until("it is removed", LIMIT, || {
@@ -327,6 +329,7 @@ fn a_redis_that_is_full_is_relieved_and_guarded<F: Guarding>() {
     );
     world.redis.command("CONFIG SET maxmemory 0");
     foreign.wait_for(&paths[0], Some("new"));
+    foreign.wait_for(&paths[49], Some("m/049.py!"));
 }
 
 /// Redis is followed before the database has been connected to.
