@@ -203,7 +203,12 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
     /// Notes whether Redis is followed, and says so where that has changed.
     fn look_at_redis(&mut self) {
         let (is_up, now) = (self.feed.is_live(), Instant::now());
-        self.core.record.lock().redis_up = is_up;
+        {
+            // Together: nobody may see that it guards without Redis.
+            let mut record = self.core.record.lock();
+            record.redis_up = is_up;
+            record.since = record.since.filter(|_| is_up);
+        }
         if is_up {
             if self.unfollowed.take().is_some() {
                 log::info!("The guard follows Redis");
@@ -217,8 +222,7 @@ impl<'a, T: SpawnListener, Io: GuardIo> Patrol<'a, T, Io> {
             // It may be of another reign.
             self.spare = None;
             self.redis.next = now + UNFOLLOWED;
-            let mut record = self.core.record.lock();
-            (record.since, record.failures) = (None, record.failures + 1);
+            self.core.record.lock().failures += 1;
         }
         // A session that begins anew at once is no loss to tell of.
         if !was_said && now >= since + UNFOLLOWED {
