@@ -72,11 +72,13 @@ impl Config {
                 "in a cluster a workspace must lie in one slot: set a namespace with a hash tag, such as {tenant-a}:",
             ));
         }
-        if quoted_table(&self.workspace_table).is_none() {
-            return Err(Error::invalid_config(
-                "the workspace table must be a name or schema.name, without NUL",
-            ));
-        }
-        Ok(())
+        self.quoted_table().map(drop)
+    }
+
+    /// The workspace's table as SQL has it.
+    pub(crate) fn quoted_table(&self) -> Result<String, Error> {
+        quoted_table(&self.workspace_table).ok_or_else(|| {
+            Error::invalid_config("the workspace table must be a name or schema.name, without NUL")
+        })
     }
 }

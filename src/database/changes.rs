@@ -4,7 +4,6 @@
 use super::workspace::{
     Database, Rows as _, Workspace, ask, column, standby, transaction_id, without_a_row,
 };
-use crate::config::{Config, quoted_table};
 use crate::error::Error;
 
 /// By what a row is another one than before.
@@ -38,12 +37,7 @@ impl<D: Database> Workspace<D> {
     ///
     /// The whole table is read, and nothing but what changed is sent. What has gone is not told:
     /// there are fewer modules then.
-    pub(crate) async fn written_since(
-        &mut self,
-        since: u64,
-        config: &Config,
-    ) -> Result<Written, Error> {
-        let table = quoted_table(&config.workspace_table).unwrap_or_default();
+    pub(crate) async fn written_since(&mut self, since: u64) -> Result<Written, Error> {
         // The id in a row has 32 bits and wraps around, so ids are compared by their age. A row that
         // is so old that it seems to be young is told, too.
         let is_new = format!("age(xmin) <= age('{}'::xid)", since & u64::from(u32::MAX));
@@ -51,8 +45,8 @@ impl<D: Database> Workspace<D> {
             "SELECT array_agg(path) FILTER (WHERE {is_new}), \
              array_agg(xmin::text) FILTER (WHERE {is_new}), \
              count(*), pg_snapshot_xmin(pg_current_snapshot())::text, pg_is_in_recovery() \
-             FROM {table} \
-             WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
+             {}",
+            self.modules
         );
         let mut rows = ask(&mut self.database, &self.server, &statement, None).await?;
         let row = rows.next().await?.ok_or_else(without_a_row)?;
@@ -82,18 +76,13 @@ impl<D: Database> Workspace<D> {
     pub(crate) async fn versions(
         &mut self,
         by: VersionBy,
-        config: &Config,
         mut row: impl FnMut(&str, u64),
     ) -> Result<(), Error> {
         let version = match by {
             VersionBy::Transaction => "xmin::text",
             VersionBy::Content => "hashtextextended(concat(content, '/', content_hash), 0)::text",
         };
-        let table = quoted_table(&config.workspace_table).unwrap_or_default();
-        let statement = format!(
-            "SELECT path, {version} FROM {table} \
-             WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
-        );
+        let statement = format!("SELECT path, {version} {}", self.modules);
         let mut rows = ask(&mut self.database, &self.server, &statement, None).await?;
         while let Some(found) = rows.next().await? {
             let (path, version): (&str, &str) = (column(&found, 0)?, column(&found, 1)?);
@@ -111,11 +100,7 @@ impl<D: Database> Workspace<D> {
     /// A lock is given back after the commit is seen by others, so a transaction that is not told
     /// here has ended for whoever asks next. `pg_snapshot_xmin` tells less: not who reads a row,
     /// writes Redis, and only then updates it, as a session of an ORM does.
-    pub(crate) async fn open_transactions(
-        &mut self,
-        config: &Config,
-    ) -> Result<Vec<String>, Error> {
-        let table = quoted_table(&config.workspace_table).unwrap_or_default();
+    pub(crate) async fn open_transactions(&mut self) -> Result<Vec<String>, Error> {
         // VACUUM and ANALYZE lock the table, too, and change no row.
         let statement = format!(
             "SELECT DISTINCT virtualtransaction FROM pg_locks \
@@ -125,7 +110,7 @@ impl<D: Database> Workspace<D> {
              AND mode <> 'ShareUpdateExclusiveLock' \
              AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))) \
              UNION ALL SELECT '{STANDBY}' WHERE pg_is_in_recovery()",
-            table = literal(&table)
+            table = literal(&self.table)
         );
         let mut rows = ask(&mut self.database, &self.server, &statement, None).await?;
         let mut open = Vec::new();
@@ -138,8 +123,8 @@ impl<D: Database> Workspace<D> {
         Ok(open)
     }
 
-    /// How many rows this statement, which counts, says that there are.
-    pub(crate) async fn count(&mut self, statement: &str) -> Result<i64, Error> {
+    /// Whether what this statement asks is true.
+    pub(crate) async fn holds(&mut self, statement: &str) -> Result<bool, Error> {
         self.single(statement, None).await
     }
 

@@ -11,7 +11,7 @@ use tokio_postgres::types::FromSql;
 
 use super::row::{Row as Found, RowState};
 use crate::client::batch::{BATCH_BYTES, BATCH_MODULES, Fetched, batches};
-use crate::config::{Config, quoted_table};
+use crate::config::Config;
 use crate::error::{Error, shown};
 use crate::keys::validate_path;
 use crate::module::CachedModule;
@@ -75,6 +75,12 @@ pub(crate) struct Workspace<D> {
     pub(crate) server: String,
     /// Rows that can't be cached are no news: whoever lists again and again has told them once.
     pub(crate) is_quiet: bool,
+    /// Quoted.
+    #[cfg(feature = "near-cache")]
+    pub(super) table: String,
+    /// `FROM` and `WHERE` of rows that are modules.
+    #[cfg(feature = "near-cache")]
+    pub(super) modules: String,
     list: String,
     list_these: String,
     count: String,
@@ -121,9 +127,7 @@ pub(crate) struct ModuleList {
 impl<D: Database> Workspace<D> {
     /// Refuses a standby: it may lag behind, and its old rows would be written over newer entries.
     pub(crate) async fn open(database: D, config: &Config) -> Result<Self, Error> {
-        let table = quoted_table(&config.workspace_table).ok_or_else(|| {
-            Error::invalid_config("the workspace table must be a name or schema.name")
-        })?;
+        let table = config.quoted_table()?;
         // The specification's condition for a row that is a module.
         let modules = format!(
             "FROM {table} WHERE entity_type = 'module' AND is_deleted = FALSE AND content IS NOT NULL"
@@ -159,6 +163,10 @@ impl<D: Database> Workspace<D> {
                 "SELECT (extract(epoch FROM clock_timestamp()) \
                  - extract(epoch FROM updated_at))::float8 FROM {table} WHERE path = ANY($1)"
             ),
+            #[cfg(feature = "near-cache")]
+            table,
+            #[cfg(feature = "near-cache")]
+            modules,
         };
         workspace.server = workspace.single(WHO, None).await?;
         if workspace.single("SELECT pg_is_in_recovery()", None).await? {

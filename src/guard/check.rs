@@ -28,7 +28,6 @@ const STARVED: Duration = Duration::from_secs(1);
 const RESTLESS: Duration = Duration::from_secs(1);
 
 /// What differs.
-#[derive(Default)]
 struct Drift {
     paths: Vec<(String, Verdict)>,
     /// What identifies the entry that was found wrong.
@@ -159,10 +158,10 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         drift: Drift,
         arrived: &Arrived,
     ) -> Result<Drift, Error> {
-        let (config, grace) = (self.config(), self.core.options.grace);
+        let grace = self.core.options.grace;
         let transport = &self.core.client.transport;
         let workspace = self.workspace.as_mut().expect("it was connected to");
-        let waited = self.grace.wait(transport, workspace, grace, config).await?;
+        let waited = self.grace.wait(transport, workspace, grace).await?;
         if waited == Waited::ForNobody {
             return Ok(drift);
         }

@@ -7,10 +7,9 @@ use super::listening::{ECHO_LIMIT, Listening, Upkeep, echo};
 use super::patrol::Patrol;
 use super::retry::FIRST_DELAY;
 use super::stats::DatabaseFeed;
-use super::trigger::{TRIGGERS, channel, count_triggers};
+use super::trigger::{channel, has_all_triggers};
 use crate::database::changes::VersionBy;
 use crate::error::Error;
-use crate::keys::validate_path;
 use crate::near::cache::SpawnListener;
 use crate::random::random;
 
@@ -32,18 +31,15 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         Ok(())
     }
 
-    /// Asks which rows changed, and puts them into the inbox. Answers them, too.
-    pub(super) async fn poll(&mut self) -> Result<Vec<String>, Error> {
+    /// Asks which rows changed, and puts them into the inbox.
+    pub(super) async fn poll(&mut self) -> Result<(), Error> {
         let begin = Instant::now();
         let mut changed = Vec::new();
         let was_known = self.versions.is_known();
         let result = self.look_for_changes(&mut changed).await;
-        changed.retain(|path| validate_path(path).is_ok());
+        // Before the first listing came to its end nothing is a change. The sweep compares all.
         if was_known {
-            self.core.inbox.add(changed.iter().cloned());
-        } else {
-            // Before the first listing came to its end nothing is a change. The sweep compares all.
-            changed.clear();
+            self.core.inbox.add(changed);
         }
         result?;
         self.database_works();
@@ -58,7 +54,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
         };
         self.next_poll = begin + pause;
         self.core.record.lock().modules = self.versions.len();
-        Ok(changed)
+        Ok(())
     }
 
     /// It answers, and says what it was asked for: connecting alone proves nothing.
@@ -75,10 +71,9 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
 
     /// Asks for what was written since the last time, and for all rows where that is not enough.
     async fn look_for_changes(&mut self, changed: &mut Vec<String>) -> Result<(), Error> {
-        let config = self.config();
         let workspace = self.workspace.as_mut().expect("it was connected to");
         if let Some(since) = self.seen_until {
-            let written = workspace.written_since(since, config).await?;
+            let written = workspace.written_since(since).await?;
             for (path, version) in written.rows {
                 if self.versions.row(&path, version) {
                     changed.push(path);
@@ -99,7 +94,6 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
     }
 
     async fn list(&mut self, changed: &mut Vec<String>) -> Result<(), Error> {
-        let config = self.core.client.config();
         let Self {
             workspace,
             versions,
@@ -114,7 +108,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
                     changed.push(path.to_owned());
                 }
             };
-            match workspace.versions(*version_by, config, &mut row).await {
+            match workspace.versions(*version_by, &mut row).await {
                 Err(error) if *version_by == VersionBy::Transaction && error.is_no_column() => {
                     log::info!(
                         "The guard compares contents to find changed rows: the workspace has no xmin (a view?), or this user may not read it"
@@ -251,9 +245,9 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
 
     /// Whether the triggers are there; listens no more where they are not.
     async fn has_triggers(&mut self) -> Result<bool, Error> {
-        let statement = count_triggers(self.config())?;
+        let statement = has_all_triggers(self.config())?;
         let workspace = self.workspace.as_mut().expect("it was connected to");
-        let are_there = workspace.count(&statement).await? >= TRIGGERS;
+        let are_there = workspace.holds(&statement).await?;
         if !are_there {
             let why =
                 "the triggers are not there: `bifrost-modules guard --print-trigger` prints them";

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::client::transport::Transport;
-use crate::config::Config;
 use crate::database::workspace::{Database, Workspace};
 use crate::error::Error;
 
@@ -41,12 +40,11 @@ impl Grace {
         transport: &T,
         workspace: &mut Workspace<D>,
         grace: Duration,
-        config: &Config,
     ) -> Result<Waited, Error> {
         if grace.is_zero() {
             return Ok(Waited::ForNobody);
         }
-        let open = workspace.open_transactions(config).await?;
+        let open = workspace.open_transactions().await?;
         let mut young = self.look(open.clone(), grace, Instant::now());
         if young.is_empty() {
             let nobody = open.is_empty();
@@ -60,7 +58,7 @@ impl Grace {
         loop {
             transport.pause(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let open = workspace.open_transactions(config).await?;
+            let open = workspace.open_transactions().await?;
             let still_young = self.look(open.clone(), grace, Instant::now());
             // Those that began meanwhile have not written what was seen before.
             young.retain(|transaction| open.contains(transaction));

@@ -86,7 +86,7 @@ impl<T: SpawnListener, Io: GuardIo> Patrol<'_, T, Io> {
 
         let (grace, transport) = (core.options.grace, &core.client.transport);
         let workspace = self.workspace.as_mut().expect("it was connected to");
-        let waited = self.grace.wait(transport, workspace, grace, config).await?;
+        let waited = self.grace.wait(transport, workspace, grace).await?;
         let mut expires: Option<Instant> = None;
         for batch in &batches {
             self.connect_redis().await?;

@@ -1,7 +1,7 @@
 //! The triggers that tell a guard which modules changed, as SQL for the user's own migration.
 //! Nothing is installed by itself.
 
-use crate::config::{Config, quoted_table};
+use crate::config::Config;
 use crate::database::changes::literal;
 use crate::error::Error;
 
@@ -16,9 +16,6 @@ const MOST_NAME: usize = 63;
 
 /// What each trigger is called for.
 const EVENTS: [&str; 4] = ["insert", "update", "delete", "truncate"];
-
-/// How many triggers there are to be.
-pub(super) const TRIGGERS: i64 = 4;
 
 /// What is notified where a statement changed too much to be told by name. No path is so spelled.
 pub(crate) const EVERYTHING: &str = "/*";
@@ -60,7 +57,7 @@ pub(crate) fn channel(table: &str) -> String {
 /// # Ok::<(), bifrost_module_cache::Error>(())
 /// ```
 pub fn trigger_sql(config: &Config) -> Result<String, Error> {
-    let table = table(config)?;
+    let table = config.quoted_table()?;
     let channel = channel(&config.workspace_table);
     let function = format!(
         "-- Tells a guard of the module cache which modules each statement changed.
@@ -129,23 +126,19 @@ fn trigger(event: &str) -> String {
     format!("bifrost_modules_on_{event}")
 }
 
-/// Asks how many of the four triggers are there, enabled, and notify on our channel: by another
-/// spelling of the table they would notify on another one.
-pub(crate) fn count_triggers(config: &Config) -> Result<String, Error> {
-    let table = literal(&table(config)?);
+/// Asks whether all triggers are there, enabled, and notify on our channel: by another spelling of
+/// the table they would notify on another one.
+pub(super) fn has_all_triggers(config: &Config) -> Result<String, Error> {
+    let table = literal(&config.quoted_table()?);
     let function = literal(&channel(&config.workspace_table).to_ascii_lowercase());
     let names = EVENTS.map(|event| literal(&trigger(event)));
     Ok(format!(
-        "SELECT count(*) FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid \
+        "SELECT count(*) = {} FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid \
          WHERE tgrelid = to_regclass({table}) AND proname = {function} \
          AND tgname IN ({}) AND tgenabled IN ('O', 'A')",
+        names.len(),
         names.join(", ")
     ))
-}
-
-fn table(config: &Config) -> Result<String, Error> {
-    quoted_table(&config.workspace_table)
-        .ok_or_else(|| Error::invalid_config("the workspace table must be a name or schema.name"))
 }
 
 #[cfg(test)]
