@@ -332,9 +332,9 @@ impl Error {
         .map(String::as_str)
     }
 
-    /// The error and what is behind it, in one line for a log.
-    #[cfg(all(feature = "postgres", feature = "near-cache"))]
-    pub(crate) fn with_sources(&self) -> String {
+    /// The error and all that is behind it, each said once, in one line for a log.
+    #[must_use]
+    pub fn with_sources(&self) -> String {
         let mut text = self.to_string();
         let mut next = StdError::source(self);
         while let Some(source) = next {
@@ -345,6 +345,7 @@ impl Error {
             }
             next = source.source();
         }
+        // One line, even if a server's message has several: scripts and logs read line by line.
         text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
     }
 

@@ -54,7 +54,6 @@ pub(crate) struct Cached {
 }
 
 /// A hash of a stored value, by which it is known again; that of an absent one is 0.
-#[cfg(all(feature = "postgres", feature = "near-cache"))]
 pub(crate) fn identity(value: Option<&[u8]>) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

@@ -9,9 +9,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value};
 
 use super::eviction::Evictions;
-use super::inspect::PLACEHOLDER_MS;
-#[cfg(all(feature = "postgres", feature = "near-cache"))]
-use super::inspect::identity;
+use super::inspect::{PLACEHOLDER_MS, identity};
 use super::report::RefreshReport;
 use super::source::Source;
 use super::verdict::cacheable;
@@ -155,14 +153,12 @@ pub(crate) async fn reconcile<T: Transport, Conn: DedicatedConnection, S: Source
 }
 
 /// Which of these paths may be written only if their entries are what they were.
-#[cfg(all(feature = "postgres", feature = "near-cache"))]
 fn looked_at(source: &impl Source, batch: &[String]) -> Vec<String> {
     let is_expected = |path: &&String| source.expected(path).is_some();
     batch.iter().filter(is_expected).cloned().collect()
 }
 
 /// Leaves out those whose entries are not.
-#[cfg(all(feature = "postgres", feature = "near-cache"))]
 fn without_overtaken(
     source: &mut impl Source,
     mut batch: Vec<String>,
@@ -175,22 +171,6 @@ fn without_overtaken(
             source.overtaken(path.clone());
         }
     }
-    batch
-}
-
-/// Nobody but a guard expects anything.
-#[cfg(not(all(feature = "postgres", feature = "near-cache")))]
-fn looked_at(_: &impl Source, _: &[String]) -> Vec<String> {
-    Vec::new()
-}
-
-#[cfg(not(all(feature = "postgres", feature = "near-cache")))]
-fn without_overtaken(
-    _: &mut impl Source,
-    batch: Vec<String>,
-    _: &[String],
-    _: &[Option<Vec<u8>>],
-) -> Vec<String> {
     batch
 }
 

@@ -37,13 +37,12 @@ pub(crate) trait Source {
     }
 
     /// What the entry must still be when it is watched, by its identity, so that it may be written.
-    #[cfg(all(feature = "postgres", feature = "near-cache"))]
+    /// Only a guard expects anything.
     fn expected(&self, _path: &str) -> Option<u64> {
         None
     }
 
     /// The entry is another one by now: it is left alone.
-    #[cfg(all(feature = "postgres", feature = "near-cache"))]
     fn overtaken(&mut self, _path: String) {}
 
     /// The current modules of these paths; a path that has none is left out.

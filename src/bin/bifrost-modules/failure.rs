@@ -1,6 +1,5 @@
 //! How a command ends: an exit code, and one line that says what went wrong.
 
-use std::error::Error as StdError;
 use std::process::ExitCode;
 
 use bifrost_module_cache::{Error, Outage};
@@ -79,24 +78,8 @@ impl From<Error> for Failure {
             error if error.is_transient() => Exit::Unavailable,
             _ => Exit::Refused,
         };
-        Self::new(exit, in_our_words(&chain(&error)))
+        Self::new(exit, in_our_words(&error.with_sources()))
     }
-}
-
-/// The error and its sources, each said once: some clients repeat the source's text in their own.
-/// The library keeps secrets out of all of them.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = source.source();
-    }
-    // One line, even if a server's message has several: scripts and logs read line by line.
-    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// The library's errors name the function that changes a limit; an operator has an argument
