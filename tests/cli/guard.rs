@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::schema;
 use crate::support::{
-    Postgres, READER_ACL, RedisServer, WRITER_ACL, connect, free_port, numbered, wait_until,
+    READER_ACL, RedisServer, WRITER_ACL, connect, free_port, numbered, wait_until,
 };
-use crate::tool::{LIMIT, Ran, World, bare, run, signal, spawn, tool};
+use crate::tool::{LIMIT, Ran, World, bare, postgres_with_one_module, run, signal, spawn, tool};
 
 /// Five seconds are promised for the end; the machine may be slow.
 const IN_TIME: Duration = Duration::from_secs(20);
@@ -240,16 +240,6 @@ fn failures(port: u16) -> f64 {
     series(&get(port, "/metrics").body)["bifrost_guard_failures_total"]
 }
 
-/// A server of our own, which other tests don't wait for.
-fn prepared() -> Postgres {
-    let postgres = Postgres::start();
-    postgres.create_workspace("workspace_files");
-    let insert = "INSERT INTO workspace_files (path, content, entity_type)
-        VALUES ('a.py', 'a.py', 'module')";
-    postgres.client().batch_execute(insert).unwrap();
-    postgres
-}
-
 #[track_caller]
 fn wait_for_content(world: &World, path: &str, content: Option<&str>) {
     wait_until(&format!("{path} is right"), LIMIT, || {
@@ -334,7 +324,7 @@ fn a_redis_that_does_not_answer_keeps_it_for_some_seconds_only() {
 
 #[test]
 fn started_before_either_server_it_guards_once_both_are_up() {
-    let (redis, postgres) = (RedisServer::start(), prepared());
+    let (redis, postgres) = (RedisServer::start(), postgres_with_one_module());
     for redis_is_first in [true, false] {
         redis.kill();
         postgres.kill();

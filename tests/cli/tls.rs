@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::support::Table;
 use crate::support::certificates::{ADDRESS, Authority, TlsRedis, tls_postgres};
 use crate::tool::{bare, run};
 
@@ -13,9 +14,7 @@ fn both_servers_are_reached_over_tls_by_those_who_trust_them() {
     let redis = TlsRedis::start_exclusive(&authority, &authority.issue(ADDRESS));
     let (postgres, _files) = tls_postgres(&authority.issue(ADDRESS));
     postgres.create_workspace("workspace_files");
-    let insert = "INSERT INTO workspace_files (path, content, entity_type)
-        VALUES ('a.py', '1', 'module')";
-    postgres.client().batch_execute(insert).unwrap();
+    Table(postgres.client()).put("a.py", "1");
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, pem: &str| {
         let path = dir.path().join(name);

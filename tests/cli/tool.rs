@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use serde_json::Value;
 
 use crate::support;
-use crate::support::Blocking;
+use crate::support::{Blocking, Postgres, Table};
 
 /// The servers of a test, and those who touch them beside the tool.
 pub type World = support::World<Blocking>;
@@ -16,6 +16,14 @@ pub type World = support::World<Blocking>;
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_bifrost-modules");
+
+/// A server of the test's own, which other tests don't wait for.
+pub fn postgres_with_one_module() -> Postgres {
+    let postgres = Postgres::start();
+    postgres.create_workspace("workspace_files");
+    Table(postgres.client()).put("a.py", "a.py");
+    postgres
+}
 
 /// The tool with nothing of this machine's environment.
 pub fn bare(arguments: &[&str]) -> Command {

@@ -3,26 +3,16 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Postgres, Proxy, RedisServer, free_port};
-use crate::tool::{Ran, World, bare, run, signal, spawn, tool};
+use crate::support::{Proxy, RedisServer, free_port};
+use crate::tool::{Ran, World, bare, postgres_with_one_module, run, signal, spawn, tool};
 
 /// Much less than it was told to wait, or than a server that says nothing is given elsewhere; the
 /// machine may be slow.
 const IN_TIME: Duration = Duration::from_secs(15);
 
-/// A server of our own, which other tests don't wait for.
-fn prepared() -> Postgres {
-    let postgres = Postgres::start();
-    postgres.create_workspace("workspace_files");
-    let insert = "INSERT INTO workspace_files (path, content, entity_type)
-        VALUES ('a.py', 'a.py', 'module')";
-    postgres.client().batch_execute(insert).unwrap();
-    postgres
-}
-
 #[test]
 fn started_before_either_server_it_succeeds_once_both_are_up() {
-    let (redis, postgres) = (RedisServer::start(), prepared());
+    let (redis, postgres) = (RedisServer::start(), postgres_with_one_module());
     for redis_is_first in [true, false] {
         redis.kill();
         postgres.kill();

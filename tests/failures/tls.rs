@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::certificates::{ADDRESS, Authority, Issued, TlsRedis, tls_postgres};
 use crate::support::{
-    Blocking, Facade, Nonblocking, Postgres, Reader, RedisServer, Writer, all_it_says, block_on,
-    free_port, on_both_facades, wait_until,
+    Blocking, Facade, Nonblocking, Postgres, Reader, RedisServer, Table, Writer, all_it_says,
+    block_on, free_port, on_both_facades, wait_until,
 };
 #[cfg(feature = "near-cache")]
 use crate::support::{Guarding, LIMIT, Near, Nearby};
@@ -431,9 +431,7 @@ fn the_database_is_reached_over_tls<F: Encrypted>() {
     let authority = Authority::new();
     let (postgres, _files) = tls_postgres(&authority.issue(ADDRESS));
     postgres.create_workspace("workspace_files");
-    let insert = "INSERT INTO workspace_files (path, content, entity_type)
-        VALUES ('a.py', 'x = 1', 'module')";
-    postgres.client().batch_execute(insert).unwrap();
+    Table(postgres.client()).put("a.py", "x = 1");
     let redis = TlsRedis::start(&authority, &authority.issue(ADDRESS));
     let writer = patient::<F>(&redis.url(ADDRESS), authority.tls());
 
@@ -458,9 +456,7 @@ fn a_guard_reads_the_database_over_tls<F: Guarding>() {
     let authority = Authority::new();
     let (postgres, _files) = tls_postgres(&authority.issue(ADDRESS));
     postgres.create_workspace("workspace_files");
-    let insert = "INSERT INTO workspace_files (path, content, entity_type)
-        VALUES ('a.py', 'x = 1', 'module')";
-    postgres.client().batch_execute(insert).unwrap();
+    Table(postgres.client()).put("a.py", "x = 1");
     let redis = TlsRedis::start(&authority, &authority.issue(ADDRESS));
     let guard = || {
         let writer = patient::<F>(&redis.url(ADDRESS), authority.tls());

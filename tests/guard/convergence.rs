@@ -1,13 +1,9 @@
 //! Nobody but plain foreign writers, in every wrong way, and a guard: when all is silent, the cache
 //! equals the database. And the same without a guard, where it does not, so that this can fail.
 
-use std::time::{Duration, Instant};
-
 use crate::support::{
-    Guard, Guarding, PATIENCE, Protocol, Round, Size, Syncing, World, on_both_facades, round,
-    round_until,
+    Guard, Guarding, Protocol, Round, Size, Syncing, World, guarded_round, on_both_facades, round,
 };
-use bifrost_module_cache::guard::GuardOptions;
 
 on_both_facades! {
     only_foreign_writers_and_a_guard_converge
@@ -22,19 +18,8 @@ const SIZE: Size = Size {
 
 fn converge<F: Guarding<Writer: Syncing>>(listen: bool, seed: u64) -> Round {
     let world = World::<F>::with_rows(&["a.py".to_owned()]);
-    world.install_triggers();
-    let options = GuardOptions::default()
-        .with_poll(Duration::from_millis(100))
-        .with_max_prune(1.0)
-        .with_listen(listen);
-    let guard = Guard::start(&world, options);
-    if listen {
-        guard.wait_until_it_listens();
-    }
-    let round = round_until(&world, Protocol::Guarded, SIZE, seed, || {
-        let start = Instant::now();
-        while world.count_wrong() > 0 && start.elapsed() < PATIENCE {}
-    });
+    let guard = Guard::start_for_rounds(&world, listen);
+    let (round, _) = guarded_round(&world, SIZE, seed);
     println!("{round}\n{:?}", guard.stats());
     assert_eq!(guard.stats().failures, 0);
     round

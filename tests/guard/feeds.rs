@@ -85,11 +85,8 @@ fn without_triggers_it_asks_and_with_them_it_listens<F: Guarding>() {
 
 fn a_connection_that_listens_is_made_again_when_it_is_lost<F: Guarding>() {
     let world = World::<F>::with_rows(&numbered(10));
-    world.install_triggers();
-    let options = GuardOptions::default().with_poll(HOUR).with_sweep(HOUR);
-    let guard = Guard::start(&world, options.with_listen(true));
+    let guard = Guard::start_listening(&world);
     let (mut table, mut foreign) = (world.table(), world.foreign());
-    guard.wait_until_it_listens();
     guard.wait_for_the_mark(&world);
     guard.wait_until_it_rests();
     let sweeps = guard.stats().sweeps;
@@ -230,10 +227,7 @@ fn a_redis_that_announces_nothing_is_swept<F: Guarding>() {
 
 fn what_came_since_the_last_listing_is_missed_in_the_index<F: Guarding>() {
     let world = World::<F>::with_rows(&numbered(10));
-    world.install_triggers();
-    let options = GuardOptions::default().with_poll(HOUR).with_sweep(HOUR);
-    let guard = Guard::start(&world, options.with_listen(true));
-    guard.wait_until_it_listens();
+    let guard = Guard::start_listening(&world);
     let (mut table, mut foreign) = (world.table(), world.foreign());
     table.put("m/new.py", "new");
     foreign.wait_for("m/new.py", Some("new"));
@@ -266,10 +260,7 @@ fn triggers_for_another_spelling_of_the_table_are_none_of_ours<F: Guarding>() {
 
 fn a_path_like_a_nonce_hides_no_other<F: Guarding>() {
     let world = World::<F>::with_rows(&numbered(10));
-    world.install_triggers();
-    let options = GuardOptions::default().with_poll(HOUR).with_sweep(HOUR);
-    let guard = Guard::start(&world, options.with_listen(true));
-    guard.wait_until_it_listens();
+    let _guard = Guard::start_listening(&world);
     let (mut table, mut foreign) = (world.table(), world.foreign());
     table.put("/nonce/ff", "x");
     table.run("UPDATE workspace_files SET content = 'new' WHERE path IN ('/nonce/ff', 'm/000.py')");

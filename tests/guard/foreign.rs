@@ -37,11 +37,7 @@ fn each_wrong_entry_is_right_soon<F: Guarding>() {
 /// Polls and sweeps are so far apart that only the triggers can have told.
 fn each_wrong_entry_is_right_soon_where_triggers_tell_it<F: Guarding>() {
     let world = World::<F>::with_rows(&numbered(50));
-    world.install_triggers();
-    let hour = Duration::from_secs(3_600);
-    let options = GuardOptions::default().with_poll(hour).with_sweep(hour);
-    let guard = Guard::start(&world, options.with_listen(true));
-    guard.wait_until_it_listens();
+    let guard = Guard::start_listening(&world);
     guard.wait_until_it_rests();
     do_everything_wrong(&world);
     assert_eq!(guard.stats().failures, 0, "{:?}", guard.stats());

@@ -15,7 +15,7 @@ use redis::{Pipeline, RedisResult};
 
 use crate::support::{
     Blocking, Facade, Guard, Guarding, Nonblocking, Postgres, Proxy, Random, RedisServer,
-    StopOnDrop, Writer as _, json, numbered, usual, wait_until,
+    StopOnDrop, Table, Writer as _, json, numbered, usual, wait_until,
 };
 
 const MODULES: usize = 1_000;
@@ -193,12 +193,9 @@ impl Stage {
         let (redis, postgres) = (RedisServer::start(), Postgres::start());
         postgres.create_workspace("workspace_files");
         let paths = numbered(MODULES);
-        let mut table = postgres.client();
-        let fill = "INSERT INTO workspace_files (path, content, entity_type)
-            SELECT path, path, 'module' FROM unnest($1::text[]) AS path";
-        table.execute(fill, &[&paths]).unwrap();
-        let triggers = trigger_sql(&usual(&redis.url())).unwrap();
-        table.batch_execute(&triggers).unwrap();
+        let mut table = Table(postgres.client());
+        table.fill(&paths);
+        table.run(&trigger_sql(&usual(&redis.url())).unwrap());
         Self {
             redis,
             postgres,

@@ -1,13 +1,12 @@
 //! A hundred rounds of plain foreign writers, in every wrong way, beside a guard; and some without
 //! one, which must end wrong.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{
-    Blocking, Faults, Guard, Guarding, Nonblocking, PATIENCE, Protocol, Size, Syncing, World,
-    round, round_until,
+    Blocking, Faults, Guard, Guarding, Nonblocking, Protocol, Size, Syncing, World, guarded_round,
+    round,
 };
-use bifrost_module_cache::guard::GuardOptions;
 
 const ROUNDS: u64 = 50;
 
@@ -25,23 +24,10 @@ fn a_hundred_rounds_of_plain_writers_converge_beside_a_guard() {
 
 fn converge<F: Guarding<Writer: Syncing>>(name: &str, listen: bool) {
     let world = World::<F>::with_rows(&["a.py".to_owned()]);
-    world.install_triggers();
-    let options = GuardOptions::default()
-        .with_poll(Duration::from_millis(100))
-        .with_max_prune(1.0)
-        .with_listen(listen);
-    let guard = Guard::start(&world, options);
-    if listen {
-        guard.wait_until_it_listens();
-    }
+    let guard = Guard::start_for_rounds(&world, listen);
     let (mut beside, mut slowest) = (Faults::default(), Duration::ZERO);
     for seed in 0..ROUNDS {
-        let mut took = Duration::ZERO;
-        let round = round_until(&world, Protocol::Guarded, SIZE, seed, || {
-            let start = Instant::now();
-            while world.count_wrong() > 0 && start.elapsed() < PATIENCE {}
-            took = start.elapsed();
-        });
+        let (round, took) = guarded_round(&world, SIZE, seed);
         slowest = slowest.max(took);
         if round.faults.lasting() > 0 {
             println!("seed {seed}: {round}\n{:?}", guard.stats());

@@ -9,10 +9,12 @@ use bifrost_module_cache::guard::{DatabaseFeed, GuardOptions, GuardStats, trigge
 use bifrost_module_cache::postgres::NoTls;
 use bifrost_module_cache::{CachedModule, Error, blocking, nonblocking, postgres, tokio_postgres};
 
+use super::convergence::{Protocol, Round, Size, round_until};
 use super::facade::{Blocking, Facade, Nonblocking, block_on};
 use super::foreign::Foreign;
+use super::syncing::Syncing;
 use super::world::World;
-use super::{LIMIT, wait_until};
+use super::{LIMIT, PATIENCE, wait_until};
 
 /// `Guard`.
 pub trait Guarding: Facade {
@@ -87,6 +89,31 @@ impl<F: Guarding> Guard<F> {
     pub fn start(world: &World<F>, options: GuardOptions) -> Self {
         let this = Self::begin(world.writer::<F>(), &world.postgres.url(), options);
         this.wait_until_it_guards();
+        this
+    }
+
+    /// Starts one that learns what changes from its triggers alone, for an hour, and returns when
+    /// it does.
+    pub fn start_listening(world: &World<F>) -> Self {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        world.install_triggers();
+        let options = GuardOptions::default().with_poll(HOUR).with_sweep(HOUR);
+        let this = Self::start(world, options.with_listen(true));
+        this.wait_until_it_listens();
+        this
+    }
+
+    /// Starts one for [`guarded_round`].
+    pub fn start_for_rounds(world: &World<F>, listen: bool) -> Self {
+        world.install_triggers();
+        let options = GuardOptions::default()
+            .with_poll(Duration::from_millis(100))
+            .with_max_prune(1.0)
+            .with_listen(listen);
+        let this = Self::start(world, options);
+        if listen {
+            this.wait_until_it_listens();
+        }
         this
     }
 
@@ -194,6 +221,21 @@ impl<F: Guarding> Guard<F> {
             self.stats().database_feed == DatabaseFeed::Listen
         });
     }
+}
+
+/// A round of plain foreign writers beside a guard, and how long after their silence all was right.
+pub fn guarded_round<F: Facade<Writer: Syncing>>(
+    world: &World<F>,
+    size: Size,
+    seed: u64,
+) -> (Round, Duration) {
+    let mut took = Duration::ZERO;
+    let round = round_until(world, Protocol::Guarded, size, seed, || {
+        let start = Instant::now();
+        while world.count_wrong() > 0 && start.elapsed() < PATIENCE {}
+        took = start.elapsed();
+    });
+    (round, took)
 }
 
 impl<F: Facade> World<F> {

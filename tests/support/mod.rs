@@ -86,7 +86,7 @@ pub use self::group::{Cluster, DOWN_AFTER, Holder, Sentinel, SentinelGroup, sent
     feature = "near-cache",
     feature = "postgres"
 ))]
-pub use self::guard::{Guard, Guarding};
+pub use self::guard::{Guard, Guarding, guarded_round};
 #[cfg(feature = "postgres")]
 pub use self::lent::LentPostgres;
 pub use self::monitor::Monitor;
